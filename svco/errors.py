@@ -16,7 +16,7 @@ class BadSample(Exception):
     ``reason`` is one of ``REASONS`` (a counter's name); the message names shard, key and field.
     """
 
-    REASONS = ("missing-member", "bad-json", "bad-schema", "empty-response", "undecodable-image", "long-query")
+    REASONS = ("missing-member", "bad-json", "bad-schema", "empty-response", "undecodable-image", "long-query", "unsplittable")
 
     def __init__(self, reason: str, message: str):
         if reason not in self.REASONS:

@@ -1,0 +1,128 @@
+"""LoRA adapters; the only door to peft."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import LoraConfig
+from .errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+ADAPTER = "default"
+_PEFT_PREFIX = "base_model.model."
+"""What peft puts before the base model's own parameter names in an adapter file."""
+
+
+def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trained_whole: tuple[str, ...]) -> Any:
+    """Puts LoRA on the linear layers of submodule ``language_model`` in place and freezes everything else.
+
+    ``trained_whole`` names modules that are trained in full beside the adapters (a copy is; the original is what the
+    reference reads). Returns the ``PeftModel`` around ``model``. Adapters take the base's dtype: mixed ones fail under
+    ZeRO-3, and the optimizer keeps float32 masters anyway.
+    """
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import get_peft_model
+
+    known = {name.rpartition(".")[2] for name, _ in model.get_submodule(language_model).named_modules()}
+    if missing := sorted(set(config.targets) - known):
+        raise UserError(f"lora.targets names {', '.join(missing)}, which the language model does not have; its layers are: "
+                        f"{', '.join(sorted(n for n in known if n.endswith('proj') or n.startswith('fc')))}.")
+    # A pattern, not bare names: vision towers have a q_proj too, and must not be touched.
+    targets = rf".*\b{re.escape(language_model.rpartition('.')[2])}\..*\b({'|'.join(map(re.escape, config.targets))})"
+    peft_config = PeftLoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, bias="none",
+                                 target_modules=targets, modules_to_save=list(trained_whole) or None)
+    wrapped = get_peft_model(model, peft_config, adapter_name=ADAPTER, autocast_adapter_dtype=False)
+    if config.init_from:
+        load_values(model, read_adapter(config.init_from, wrapped))
+    return wrapped
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[nn.Module]:
+    """The base model as it was before ``add_adapters``, without touching ``requires_grad``.
+
+    peft's public ``disable_adapter()`` freezes and unfreezes every adapter on the way, and ZeRO's gradient hooks hang on
+    that; the flag its layers look at in ``forward`` is all that has to change (tested against ``disable_adapter()``).
+    """
+    switches = adapter_modules(model)
+    for module in switches:
+        module._disable_adapters = True
+    try:
+        yield model
+    finally:
+        for module in switches:
+            module._disable_adapters = False
+
+
+def adapter_modules(model: nn.Module) -> list[nn.Module]:
+    """The modules in which peft chooses between base and adapted computation."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    return [m for m in model.modules() if isinstance(m, (BaseTunerLayer, ModulesToSaveWrapper))]
+
+
+def save_adapter(wrapped: Any, values: Mapping[str, torch.Tensor], folder: Path, base: str) -> None:
+    """Writes ``values`` (parameter name in the base model -> full tensor) as a PEFT adapter into ``folder``.
+
+    The folder loads with plain ``PeftModel.from_pretrained(base_model, folder)``.
+    """
+    config = wrapped.peft_config[ADAPTER]
+    config.base_model_name_or_path = base
+    state = {_PEFT_PREFIX + name: value.contiguous() for name, value in values.items()}
+    wrapped.save_pretrained(str(folder), state_dict=state, safe_serialization=True, save_embedding_layers=False)
+
+
+def read_adapter(folder: str | Path, wrapped: Any) -> dict[str, torch.Tensor]:
+    """The values of a PEFT adapter folder by parameter name in the base model, checked against ``wrapped``'s shapes.
+
+    peft itself loads with ``strict=False``, where an adapter whose names match nothing is silently no adapter at all.
+    """
+    from peft.utils import load_peft_weights
+
+    try:
+        stored = load_peft_weights(str(folder), device="cpu")
+    except (OSError, ValueError) as error:
+        raise UserError(f"No adapter can be loaded from {folder}: {str(error).strip().splitlines()[0]}") from None
+    model = wrapped.get_base_model()
+    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    stored_names = {_stored_name(name): name for name in wanted}
+    found = {name.removeprefix(_PEFT_PREFIX): value for name, value in stored.items()}
+    if found.keys() != stored_names.keys():
+        odd, missing = sorted(found.keys() - stored_names.keys()), sorted(stored_names.keys() - found.keys())
+        raise UserError(f"The adapter {folder} does not fit this model and recipe: {len(odd)} of its tensors are unknown here"
+                        f"{_example(odd)} and {len(missing)} are missing{_example(missing)}. Check lora.targets and "
+                        "model.train_projector, and that it was saved with transformers 5 names.")
+    values = {stored_names[name]: value for name, value in found.items()}
+    for name, value in values.items():
+        shape = getattr(wanted[name], "ds_shape", wanted[name].shape)
+        if tuple(value.shape) != tuple(shape):
+            raise UserError(f"The adapter {folder} does not fit: {name} is {tuple(value.shape)} there and {tuple(shape)} here "
+                            "(lora.rank must be the same).")
+    return values
+
+
+def _stored_name(name: str) -> str:
+    """peft leaves the adapter's name and its wrapper's out of the names it stores."""
+    return name.replace(f".modules_to_save.{ADAPTER}.", ".").replace(f".{ADAPTER}.", ".")
+
+
+def _example(names: list[str]) -> str:
+    return f" (e.g. {names[0]})" if names else ""
+
+
+def load_values(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Copies ``values`` into the parameters of the same names; the names must all exist."""
+    import torch
+
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in values.items():
+            parameters[name].copy_(value)

@@ -1,0 +1,172 @@
+"""The recipe: frozen dataclasses, filled default < recipe YAML < command line.
+
+Every section is one dataclass and every field carries a docstring; ``python launchers/train.py --help`` prints them
+from here. The key of a field is ``section.field``. :mod:`svco.recipe` reads files and overrides into a ``Config``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run lives and what its randomness is."""
+
+    name: str = ""
+    """Folder of the run under ``run.root``; empty: the recipe's name and the time it started."""
+    root: str = "runs"
+    """Folder that holds all runs; on a cluster it must be shared by all nodes."""
+    seed: int = 42
+    """Seeds the order of the pairs, LoRA's initial values and dropout."""
+    resume: str = "none"
+    """``none``: a new run (its folder must be new). ``auto``: continue ``run.name`` from its newest valid checkpoint, or
+    start it when it has none. A path: continue from that checkpoint."""
+    log_every: int = 1
+    """Steps between two lines of metrics.jsonl."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model that is tuned."""
+
+    base: str = "data_shards/tiny_llava"
+    """Folder or hub id of the base model, in Hugging Face layout."""
+    dtype: str = "auto"
+    """``float32``, ``bfloat16`` or ``float16``; ``auto``: bfloat16 on a GPU, float32 on a CPU."""
+    attention: str = "sdpa"
+    """Attention implementation by its transformers name: ``sdpa``, ``eager``, ``flash_attention_2``."""
+    tune: str = "lora"
+    """``lora``: low-rank adapters on the language model; the reference is the same model with the adapters off.
+    ``full``: the whole language model and the projector; the reference is a frozen copy. The vision tower never changes."""
+    train_projector: bool = False
+    """With ``tune: lora``: also train the projector in full. (Full fine-tuning always trains it.)"""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Adapters (``model.tune: lora``)."""
+
+    rank: int = 16
+    """Rank r of the adapters."""
+    alpha: float = 32.0
+    """Scale: the adapter's output is multiplied by alpha / rank."""
+    dropout: float = 0.0
+    """Dropout on the adapter's input. Above 0 the policy differs from the reference even at step 0."""
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the language model's linear layers that get adapters."""
+    init_from: str = ""
+    """Warm start: a PEFT adapter folder whose values the adapters begin with (same rank, alpha and targets)."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Shards, lengths and bad samples."""
+
+    train: tuple[str, ...] = ("data_shards/train-{000000..000007}.tar",)
+    """Training shards: paths, brace patterns, globs, directories or http(s) URLs."""
+    validation: tuple[str, ...] = ()
+    """Validation shards, scored every ``evaluate.every`` steps; empty: none."""
+    heldout: tuple[str, ...] = ()
+    """Held-out shards, scored once when the run ends for the before/after table; empty: none."""
+    max_text_tokens: int = 128
+    """Text tokens of a sequence at most (prompt + response; image tokens do not count). Responses are cut to fit, both
+    sides and all views alike; a pair whose prompt alone does not fit is bad (``long-query``)."""
+    max_bad_fraction: float = 0.01
+    """The run stops when more than this share of the pairs seen so far was bad (checked from 200 pairs on, and at the end)."""
+    workers: int = 1
+    """Loader processes a rank; 0: decode in the training process."""
+    block_shards: int = 8
+    """Pairs are permuted within blocks of this many (permuted) shards: more is more random, fewer reads more locally."""
+    cache_dir: str = ""
+    """Where remote shards and indices of read-only folders are kept; empty: ``~/.cache/svco``."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is minimised. The defaults are the authors' (arXiv 2502.13928): four β of 0.1, four weights of 1."""
+
+    name: str = "svco"
+    """Name in the table of objectives."""
+    beta_attend: tuple[float, float] = (0.1, 0.1)
+    """β of the attend term (match over blind) of side 0 and side 1; one number sets both."""
+    beta_reject: tuple[float, float] = (0.1, 0.1)
+    """β of the reject term (blind over clash) of side 0 and side 1; one number sets both."""
+    weight_attend: tuple[float, float] = (1.0, 1.0)
+    """Weight of the attend term of each side; 0 drops the term (and its cells, where no other term needs them)."""
+    weight_reject: tuple[float, float] = (1.0, 1.0)
+    """Weight of the reject term of each side; 0 drops the term."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW, cosine schedule with linear warm-up, and the sizes of a step."""
+
+    lr: float = 1e-6
+    """Peak learning rate."""
+    lr_min_ratio: float = 0.0
+    """The cosine ends at this share of the peak."""
+    warmup_fraction: float = 0.05
+    """Share of all steps in which the learning rate rises linearly from 0."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Adam's β₁, β₂."""
+    eps: float = 1e-8
+    """Adam's ε."""
+    weight_decay: float = 0.02
+    """Decoupled weight decay; not applied to biases and norms."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this global norm; 0: not clipped."""
+    global_batch: int = 32
+    """Pairs a step, over all ranks (G)."""
+    epochs: float = 1.0
+    """Passes over the training pairs, when ``optim.steps`` is 0."""
+    steps: int = 0
+    """Optimiser steps; 0: as many as ``optim.epochs`` needs."""
+    tokens_per_micro_batch: int = 16384
+    """Token budget of one forward pass on one rank: lower it when memory runs out. Results do not depend on it."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass instead of keeping them."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Saving and keeping."""
+
+    every: int = 0
+    """Steps between checkpoints; 0: only at the end."""
+    keep: int = 2
+    """Newest checkpoints to keep; 0: all."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Validation inside the run, and the before/after pass at its end."""
+
+    every: int = 0
+    """Steps between validations; 0: only at the end."""
+    max_pairs: int = 0
+    """Score at most this many validation or held-out pairs; 0: all."""
+    pictures: int = 6
+    """Held-out pairs drawn on ``samples.png``; 0: no picture."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole recipe."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    """Where the run lives."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """What is tuned."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Adapters."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Shards and samples."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """The loss."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser and batch."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Saving."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """Scoring held-back pairs."""

@@ -1,0 +1,119 @@
+"""From pairs to the tensors of one micro-batch; runs in the loader's workers.
+
+Also the lengths of every pair before any image is decoded: they balance the ranks and fill the token budget.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import BadSample
+from .families import EncodedText, Family
+from .pairs import Pair, decode_image
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """A pair ready to be scored."""
+
+    text: EncodedText
+    """Its token ids."""
+    images: tuple[Any, Any]
+    """RGB PIL images of side 0 and side 1."""
+    weight: float
+    """1, or 0 for a filler in the slot of a bad sample or an absent one."""
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turns the slots of a micro-batch into a batch. A bad sample's slot is filled with weight 0 and reported."""
+
+    family: Family
+    """The model's adapter."""
+    collate: Callable[[Sequence[EncodedPair], Family], Any]
+    """Encoded pairs -> the scorer's batch."""
+
+    def __call__(self, slots: Sequence[Pair | BadSample]) -> tuple[Any, list[BadSample]]:
+        """(batch, bad samples). No slots at all make a batch of one filler: a rank that ran out still takes part."""
+        encoded, bad = [], []
+        for slot in slots:
+            try:
+                encoded.append(self._encode(slot))
+            except BadSample as error:
+                bad.append(error)
+                encoded.append(self._filler())
+        return self.collate(encoded or [self._filler()], self.family), bad
+
+    def _encode(self, slot: Pair | BadSample) -> EncodedPair:
+        if isinstance(slot, BadSample):
+            raise slot
+        images = tuple(decode_image(data, f"sample {slot.text.key!r}: image {side}") for side, data in enumerate(slot.images))
+        return EncodedPair(self.family.encode_text(slot.text, (images[0].size, images[1].size)), images, 1.0)
+
+    def _filler(self) -> EncodedPair:
+        # One token behind a one-token prefix: the least a rank can do while it keeps the order of collectives.
+        image, token = self.family.filler_image(), np.zeros(1, dtype=np.int64)
+        return EncodedPair(self.family.filler_text(token), (image, image), 0.0)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Token counts of all N pairs of a shard set, known before decoding. A bad pair has zeros and a reason."""
+
+    prefixes: np.ndarray
+    """(N, 3) int32: tokens of the prefix of each condition, image placeholders included."""
+    responses: np.ndarray
+    """(N, 2) int32: scored tokens of each response."""
+    cut: np.ndarray
+    """(N,) int32: response tokens the budget dropped."""
+    reasons: np.ndarray
+    """(N,) str: the BadSample reason, or an empty string."""
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp.npz")
+        np.savez(temporary, prefixes=self.prefixes, responses=self.responses, cut=self.cut, reasons=self.reasons)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Lengths:
+        with np.load(path) as arrays:
+            return cls(**{name: arrays[name] for name in ("prefixes", "responses", "cut", "reasons")})
+
+    def summary(self) -> dict[str, Any]:
+        """Counts a person wants before a run: pairs, pairs cut, bad pairs by reason."""
+        reasons = Counter(r for r in self.reasons.tolist() if r)
+        return {"pairs": len(self.cut), "cut": int((self.cut > 0).sum()), "bad": dict(reasons)}
+
+
+def measure_lengths(shards: Any, family: Family, cache_dir: Path, progress: Callable[[Any], Any] = iter) -> Lengths:
+    """Lengths of every pair of ``shards``, from ``cache_dir`` if the same shards and template were measured before."""
+    name = hashlib.sha256(f"{shards.digest} {family.fingerprint}".encode()).hexdigest()[:24]
+    path = cache_dir / "lengths" / f"{name}.npz"
+    if path.exists():
+        try:
+            return Lengths.load(path)
+        except (OSError, ValueError, KeyError):
+            pass  # a damaged sidecar is measured again
+    count = len(shards)
+    prefixes, responses = np.zeros((count, 3), np.int32), np.zeros((count, 2), np.int32)
+    cut, reasons = np.zeros(count, np.int32), np.full(count, "", dtype="U24")
+    for index in progress(range(count)):
+        try:
+            encoded = family.encode_text(shards.read_text(index), shards.image_sizes(index))
+        except BadSample as error:
+            reasons[index] = error.reason
+            continue
+        prefixes[index] = [len(ids) for ids in encoded.prefixes]
+        responses[index] = [len(ids) for ids in encoded.responses]
+        cut[index] = encoded.cut
+    lengths = Lengths(prefixes, responses, cut, reasons)
+    lengths.save(path)
+    return lengths
