@@ -71,19 +71,20 @@ def module_name(root: nn.Module, module: nn.Module) -> str:
 
 
 def _load_base(config: Config, dtype: torch.dtype) -> nn.Module:
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     base = config.model.base
     try:
+        architecture = AutoConfig.from_pretrained(base)
+        # A reference that drops attention weights at random is no reference.
+        for part in (architecture, architecture.get_text_config()):
+            if getattr(part, "attention_dropout", 0.0):
+                part.attention_dropout = 0.0
         model, info = AutoModelForImageTextToText.from_pretrained(
-            base, dtype=dtype, attn_implementation=config.model.attention, output_loading_info=True)
+            base, config=architecture, dtype=dtype, attn_implementation=config.model.attention, output_loading_info=True)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"The base model {base!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     if odd := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):
         raise UserError(f"The base model {base!r} does not hold all weights of its architecture: {len(odd)} are missing or of "
                         f"another shape, e.g. {odd[0]}. It was saved by another version or is damaged.")
-    # A reference that drops attention weights at random is no reference, and packing knows no dropout.
-    for part in (model.config, model.config.get_text_config()):
-        if getattr(part, "attention_dropout", 0.0):
-            part.attention_dropout = 0.0
     return model

@@ -1,0 +1,77 @@
+"""AdamW as svco runs it: its parameter groups, its learning rate, and its state as a file.
+
+The state is by parameter name in full float32 tensors, so it fits any number of ranks and any engine.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import OptimConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+STATE_FILE = "trainable.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
+    """Learning rate of optimiser step ``step`` (from 0) of ``steps``: linear warm-up from 0, then cosine.
+
+    A pure function, so a resumed run has nothing to restore. The first step already moves: warm-up of w steps gives
+    step s the share (s + 1) / w.
+    """
+    warmup = math.ceil(config.warmup_fraction * steps)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    floor = config.lr_min_ratio
+    return config.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def make_adamw(trainable: dict[str, nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over ``trainable``. Biases and norms get no weight decay; a group without parameters is left out."""
+    import torch
+
+    # Under ZeRO-3 a partitioned parameter has shape [0]; its true shape is ds_shape.
+    decayed = {name for name, p in trainable.items() if len(getattr(p, "ds_shape", p.shape)) > 1}
+    groups = [{"params": [p for name, p in trainable.items() if (name in decayed) is decays],
+               "weight_decay": config.weight_decay if decays else 0.0} for decays in (True, False)]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps,
+                             fused=torch.cuda.is_available() or None)
+
+
+@dataclass(frozen=True)
+class TrainableState:
+    """What a run has learned, independent of the number of ranks."""
+
+    values: dict[str, torch.Tensor]
+    """Parameter name -> float32 master."""
+    moments: dict[str, dict[str, torch.Tensor]]
+    """``exp_avg`` and ``exp_avg_sq`` -> parameter name -> float32."""
+    adam_step: int
+    """Updates AdamW has made (its bias correction)."""
+
+    def save(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        tensors = {f"value/{name}": v for name, v in self.values.items()}
+        tensors |= {f"{m}/{name}": v for m in MOMENTS for name, v in self.moments[m].items()}
+        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / STATE_FILE, {"adam_step": str(self.adam_step)})
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainableState:
+        from safetensors import safe_open
+
+        parts: dict[str, dict[str, torch.Tensor]] = {"value": {}, **{m: {} for m in MOMENTS}}
+        with safe_open(folder / STATE_FILE, "pt") as file:
+            for key in file.keys():
+                kind, name = key.split("/", 1)
+                parts[kind][name] = file.get_tensor(key)
+            adam_step = int(file.metadata()["adam_step"])
+        return cls(parts.pop("value"), parts, adam_step)

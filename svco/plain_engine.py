@@ -1,0 +1,102 @@
+"""One process without DeepSpeed: the same interface, for a laptop, for debugging and as the tests' yardstick."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import OptimConfig
+from .dist import World
+from .errors import UserError
+from .model import Tuned
+from .optimizer import MOMENTS, TrainableState, make_adamw
+
+if TYPE_CHECKING:
+    import torch
+
+
+class PlainEngine:
+    """Holds float32 masters when the model is bfloat16, as ZeRO does."""
+
+    portable = True
+    """Checkpoints fit any engine and any number of ranks."""
+
+    def __init__(self, tuned: Tuned, config: OptimConfig, world: World):
+        import torch
+
+        self.scorer = tuned.scorer.to(world.device)
+        self.trainable = tuned.trainable
+        if any(p.dtype == torch.float16 for p in self.trainable.values()):
+            raise UserError("model.dtype float16 needs DeepSpeed's loss scaling: give a --ds file, or use bfloat16.")
+        self.masters = {name: p if p.dtype in (torch.float32, torch.float64) else
+                        torch.nn.Parameter(p.detach().float()) for name, p in self.trainable.items()}
+        self.optimizer = make_adamw(self.masters, config)
+        self.max_grad_norm = config.max_grad_norm or float("inf")
+        self._grads: dict[str, torch.Tensor] = {}
+
+    def __call__(self, batch: Any) -> Any:
+        return self.scorer(batch)
+
+    def train(self, mode: bool = True) -> None:
+        self.scorer.train(mode)
+
+    def accumulation(self) -> AbstractContextManager[None]:
+        """Around the backward passes of one step."""
+        return nullcontext()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+        for name, p in self.trainable.items():
+            if self.masters[name] is not p and p.grad is not None:
+                # Gradients add up in float32, not in the model's dtype.
+                grad = p.grad.float()
+                self._grads[name] = grad if name not in self._grads else self._grads[name].add_(grad)
+                p.grad = None
+
+    def step(self, lr: float) -> torch.Tensor:
+        """One update at learning rate ``lr``; the global gradient norm before clipping (0-d)."""
+        import torch
+
+        for name, grad in self._grads.items():
+            self.masters[name].grad = grad
+        norm = torch.nn.utils.clip_grad_norm_(self.masters.values(), self.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._grads.clear()
+        self._publish()
+        return norm
+
+    def _publish(self) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, p in self.trainable.items():
+                if self.masters[name] is not p:
+                    p.copy_(self.masters[name])
+
+    def values(self) -> dict[str, torch.Tensor]:
+        """Every trained parameter in the model's dtype, full, on the CPU."""
+        return {name: p.detach().cpu() for name, p in self.trainable.items()}
+
+    def save(self, folder: Path) -> None:
+        import torch
+
+        states = {name: self.optimizer.state.get(p, {}) for name, p in self.masters.items()}
+        moments = {m: {name: states[name].get(m, torch.zeros_like(p)).cpu() for name, p in self.masters.items()}
+                   for m in MOMENTS}
+        steps = {int(s["step"]) for s in states.values() if s} or {0}
+        TrainableState({n: p.detach().cpu() for n, p in self.masters.items()}, moments, max(steps)).save(folder)
+
+    def load(self, folder: Path) -> None:
+        import torch
+
+        state = TrainableState.load(folder)
+        with torch.no_grad():
+            for name, p in self.masters.items():
+                p.copy_(state.values[name])
+                self.optimizer.state[p] = {"step": torch.tensor(float(state.adam_step))} | {
+                    m: state.moments[m][name].to(p) for m in MOMENTS}
+        self._publish()
