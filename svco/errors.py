@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """A mistake its reader can mend: what is wrong, where, and what to do, in one paragraph.
@@ -27,3 +34,23 @@ class BadSample(Exception):
     def __reduce__(self):
         # Exceptions pickle by their args alone, which would lose the reason on the way out of a loader worker.
         return type(self), (self.reason, str(self))
+
+
+@contextmanager
+def people() -> Iterator[None]:
+    """Around an entry point: a UserError becomes its one paragraph on stderr and exit code 2, without a traceback.
+
+    Every rank tends to meet the same mistake; ranks above 0 wait a moment for rank 0 to say it and end the job.
+    """
+    try:
+        yield
+    except UserError as error:
+        rank = int(os.environ.get("RANK", 0))
+        if rank:
+            time.sleep(3)
+        prefix = f"error (rank {rank})" if rank else "error"
+        print("\n" + textwrap.fill(f"{prefix}: {error}", width=110, break_long_words=False, break_on_hyphens=False),
+              file=sys.stderr, flush=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

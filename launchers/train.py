@@ -1,0 +1,55 @@
+"""Trains a recipe: ``deepspeed launchers/train.py --ds ds_configs/zero3.json [--recipe FILE] [section.key=value ...]``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from svco.errors import UserError, people
+
+DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "tiny.yaml"
+
+
+def parse() -> argparse.Namespace:
+    from svco.recipe import reference
+
+    parser = argparse.ArgumentParser(prog="deepspeed launchers/train.py", description="Fine-tune a vision-language model.",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     epilog=f"Every key of a recipe, with its default:\n{reference()}")
+    parser.add_argument("--ds", metavar="FILE", help="DeepSpeed JSON (ds_configs/), or 'none': one process without DeepSpeed")
+    parser.add_argument("--recipe", metavar="FILE", default=DEFAULT_RECIPE, help="recipe YAML (default: %(default)s)")
+    parser.add_argument("--resume", metavar="WHAT", help="same as run.resume=WHAT: auto, none or a checkpoint folder")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe, derived values and DeepSpeed JSON")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by the deepspeed launcher
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="recipe values to override")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    from svco.ds_config import read_ds_config
+    from svco.recipe import load_recipe
+
+    overrides = [*arguments.overrides, *([f"run.resume={arguments.resume}"] if arguments.resume else [])]
+    config = load_recipe(arguments.recipe, overrides)
+    if not arguments.ds:
+        raise UserError("Missing --ds: say which DeepSpeed config to run with, e.g. --ds ds_configs/zero3.json, or --ds none "
+                        "for one process without DeepSpeed.")
+    ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
+
+    from svco import engine
+    from svco.dist import world_from_environment
+    from svco.train import Launch, run
+
+    launch = Launch(config, Path(arguments.recipe).stem, ds, arguments.ds, arguments.dry_run)
+    try:
+        if ds is not None:
+            engine.start(world_from_environment())
+        run(launch, world_from_environment())
+    finally:
+        engine.stop()
+
+
+if __name__ == "__main__":
+    with people():
+        main()

@@ -1,0 +1,166 @@
+"""One atomic envelope for every checkpoint, whatever the engine puts in it.
+
+    step-N.tmp/ written and fsynced by all ranks -> digests -> MANIFEST.json -> renamed to step-N/ -> `latest` replaced
+
+A folder without a valid MANIFEST was never finished. DeepSpeed's own commit is not atomic: it rewrites its ``latest``
+in place before the last rank is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .dist import World
+from .errors import UserError
+
+MANIFEST = "MANIFEST.json"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: what must be equal for it to go on, and what it has counted so far."""
+
+    step: int
+    """Optimiser steps done."""
+    epoch: int
+    """Epoch of the last step."""
+    pairs: int
+    """Pairs consumed by training (not prefetched), bad ones included."""
+    seed: int
+    """``run.seed``."""
+    global_batch: int
+    """``optim.global_batch``."""
+    steps: int
+    """Steps of the whole run: the learning rate depends on it."""
+    data: str
+    """Digest of the training shards' index."""
+    order: int
+    """Version of the order of pairs."""
+    tune: str
+    """``model.tune``."""
+    bad: dict[str, int]
+    """Bad samples met so far, by reason."""
+
+    def check(self, now: Position, folder: Path) -> None:
+        """UserError if a run at ``now`` would not continue the one that wrote this."""
+        named = {"seed": "run.seed", "global_batch": "optim.global_batch", "steps": "the number of steps",
+                 "data": "the training shards (digest)", "order": "svco's order of pairs (version)", "tune": "model.tune"}
+        for field, words in named.items():
+            before, after = getattr(self, field), getattr(now, field)
+            if before != after:
+                raise UserError(f"Cannot resume from {folder}: {words} was {before} and is {after} now, so the run would not be "
+                                "the same one. Set it back, or start a new run (another run.name, run.resume=none) with "
+                                "lora.init_from for a warm start.")
+
+
+class Checkpoints:
+    """The checkpoints of one run. Every method is a collective."""
+
+    def __init__(self, folder: Path, keep: int, world: World):
+        self.folder = folder
+        self.keep = keep
+        self.world = world
+
+    def save(self, position: Position, write: Callable[[Path], None]) -> Path:
+        """Has every rank ``write`` into a temporary folder, then makes it ``step-N`` in one rename."""
+        final = self.folder / f"step-{position.step:06d}"
+        temporary = final.with_name(f"{final.name}.tmp")
+        if self.world.is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        self.world.barrier()
+        if not all(self.world.gather(temporary.is_dir())):
+            raise UserError(f"The run folder {self.folder} is not the same folder on all nodes. Put run.root on storage that all "
+                            "nodes share.")
+        write(temporary)
+        self.world.barrier()
+        digests = self._digest(temporary)
+        if self.world.is_main:
+            manifest = {"version": 1, "position": asdict(position), "files": digests}
+            _write_durably(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+            _sync_folder(temporary)
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+            pointer = self.folder / "latest.tmp"
+            _write_durably(pointer, final.name)
+            pointer.replace(self.folder / "latest")
+            _sync_folder(self.folder)
+            for old in self._steps()[:-self.keep] if self.keep else []:
+                shutil.rmtree(old)
+        self.world.barrier()
+        return final
+
+    def _digest(self, folder: Path) -> dict[str, dict[str, Any]]:
+        """{file: {bytes, sha256}} of everything in ``folder``; the ranks share the reading, so that no collective waits long."""
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        mine = {}
+        for file in files[self.world.rank::self.world.size]:
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            mine[str(file.relative_to(folder))] = {"bytes": file.stat().st_size, "sha256": digest}
+        return dict(sorted(item for part in self.world.gather(mine) for item in part.items()))
+
+    def newest(self) -> Path | None:
+        """The newest valid checkpoint, or None. Damaged ones are passed over with a warning that says why."""
+        found = None
+        if self.world.is_main:
+            for folder in reversed(self._steps()):
+                if (problem := damage(folder)) is None:
+                    found = folder
+                    break
+                warnings.warn(f"passing over the checkpoint {folder}: {problem}", stacklevel=2)
+        return self.world.broadcast(found)
+
+    def _steps(self) -> list[Path]:
+        return sorted(p for p in self.folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with checkpoint ``folder``, or None if every byte is as it was written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = manifest["files"]
+        Position(**manifest["position"])
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}, so it was never finished"
+    except (ValueError, KeyError, TypeError) as error:
+        return f"its {MANIFEST} cannot be read ({error})"
+    for name, expected in files.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != expected["bytes"]:
+            return f"{name} has {file.stat().st_size} bytes instead of {expected['bytes']}"
+        with file.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != expected["sha256"]:
+                return f"{name} has other contents than when it was written"
+    return None
+
+
+def read_position(folder: Path) -> Position:
+    return Position(**json.loads((folder / MANIFEST).read_text())["position"])
+
+
+def _write_durably(path: Path, text: str) -> None:
+    with path.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,145 @@
+"""The folder of a run: recipe, DeepSpeed JSON, versions and commit at its start; weights and pictures at its end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .adapters import load_values, save_adapter
+from .config import Config
+from .dist import World
+from .errors import BadSample, UserError
+from .evaluate import PairScores, pair_right
+from .recipe import dump
+from .shards import ShardSet
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .model import Tuned
+
+_PACKAGES = ("svco", "torch", "transformers", "deepspeed", "peft", "webdataset", "tokenizers", "numpy", "pillow")
+_DONE = "finished.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``runs/<name>/``."""
+
+    path: Path
+    """The folder."""
+
+    @classmethod
+    def open(cls, config: Config, recipe: str, world: World, ds: dict[str, Any] | None) -> RunFolder:
+        """Makes the folder, or takes the one of the run that is resumed. A collective: rank 0 decides, all agree."""
+        problem, path = None, None
+        if world.is_main:
+            try:
+                path = _make(config, recipe)
+                _describe(path, config, ds, world)
+            except UserError as error:
+                problem = str(error)
+        problem, path = world.broadcast((problem, path))
+        if problem:
+            raise UserError(problem)
+        return cls(path)
+
+    def finished(self, steps: int) -> None:
+        """Marks the run as done: its end is this file, not a process's exit code."""
+        (self.path / _DONE).write_text(json.dumps({"steps": steps, "time": time.strftime("%Y-%m-%dT%H:%M:%S")}))
+
+
+def _make(config: Config, recipe: str) -> Path:
+    name = config.run.name or f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path = Path(config.run.root) / name
+    if config.run.resume == "auto" and not config.run.name:
+        raise UserError("run.resume=auto needs run.name, the name of the run to continue.")
+    if config.run.resume == "none" and path.exists() and any(path.iterdir()):
+        raise UserError(f"The run folder {path} is not empty. Continue that run with run.resume=auto, or choose another "
+                        "run.name.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The run folder {path} cannot be made: {error}. Choose another run.root.") from None
+    return path
+
+
+def _describe(path: Path, config: Config, ds: dict[str, Any] | None, world: World) -> None:
+    (path / "recipe.yaml").write_text(dump(config), encoding="utf-8")
+    (path / "ds_config.json").write_text(json.dumps(ds, indent=2))
+    found = {"versions": {name: _version(name) for name in _PACKAGES}, "commit": _commit(), "ranks": world.size,
+             "started": time.strftime("%Y-%m-%dT%H:%M:%S")}
+    (path / "versions.json").write_text(json.dumps(found, indent=1))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, with ``-dirty`` when it has changes; None when installed without one."""
+    try:
+        found = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], text=True,
+                               cwd=Path(__file__).parent, capture_output=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None
+
+
+def save_tuned(folder: RunFolder, tuned: Tuned, engine: Engine, config: Config, world: World) -> Path:
+    """Writes ``adapter/`` (PEFT format) under LoRA, ``model/`` (Hugging Face layout) otherwise. A collective."""
+    values = engine.values()
+    target = folder.path / ("adapter" if tuned.wrapped is not None else "model")
+    if world.is_main:
+        if tuned.wrapped is not None:
+            save_adapter(tuned.wrapped, values, target, config.model.base)
+        else:
+            _save_model(target, values, config, tuned)
+    world.barrier()
+    return target
+
+
+def _save_model(target: Path, values: dict[str, Any], config: Config, tuned: Tuned) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    whole = AutoModelForImageTextToText.from_pretrained(config.model.base, dtype=tuned.policy.dtype)
+    load_values(whole, values)
+    whole.save_pretrained(str(target))
+    AutoProcessor.from_pretrained(config.model.base).save_pretrained(str(target))
+
+
+def draw_samples(folder: RunFolder, shards: ShardSet, scores: PairScores, count: int) -> Path:
+    """``samples.png``: held-out pairs of every contrast type with their six log-probabilities before and after.
+
+    Pairs that training turned come first within a type, then pairs in order: the rule is fixed, the pictures are not
+    picked by hand.
+    """
+    from .sheet import SheetRow, contact_sheet
+
+    turned = pair_right(scores.policy) & ~pair_right(scores.reference)
+    texts = {row: shards.read_text(int(index)) for row, index in enumerate(scores.index)}
+    kinds = sorted({text.contrast for text in texts.values()})
+    queues = [sorted((row for row in texts if texts[row].contrast == kind), key=lambda row: not turned[row]) for kind in kinds]
+    longest = max(map(len, queues), default=0)
+    chosen = [queue[place] for place in range(longest) for queue in queues if place < len(queue)][:count]
+    rows = []
+    for row in chosen:
+        try:
+            pair = shards.read(int(scores.index[row]))
+        except BadSample:
+            continue
+        rows.append(SheetRow(key=pair.text.key, query=pair.text.query, responses=pair.text.responses, images=pair.images,
+                             before=np.asarray(scores.reference[row]), after=np.asarray(scores.policy[row]),
+                             contrast=pair.text.contrast))
+    path = folder.path / "samples.png"
+    contact_sheet(rows, path, "Held-out pairs, before and after training")
+    return path

@@ -1,0 +1,181 @@
+"""The story of a run: resolve, load, fit, compare before with after."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import engine as engines
+from .board import Board, Progress
+from .checkpoint import Checkpoints, Position, read_position
+from .clock import Clock
+from .config import Config
+from .dist import World
+from .ds_config import fill
+from .engine import Engine
+from .errors import UserError
+from .evaluate import score_pairs, summarise, table
+from .job import Job, Split, cache_dir, describe, evaluation_loader, make_job
+from .model import Tuned, load_tuned, resolve_dtype
+from .optimizer import learning_rate
+from .order import ORDER_VERSION
+from .run_folder import RunFolder
+from .tally import Tally
+from .watch import BadWatch, MatchWatch
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A recipe and how it was started."""
+
+    config: Config
+    """The resolved recipe."""
+    recipe: str
+    """Name of the recipe, for the run's folder."""
+    ds: Mapping[str, Any] | None
+    """The DeepSpeed JSON as read, or None to run one process without DeepSpeed."""
+    ds_path: str
+    """Where it was read, for messages."""
+    dry_run: bool = False
+    """Resolve and print only."""
+
+
+def run(launch: Launch, world: World) -> None:
+    """Runs a recipe from start to the table at its end. Called on every rank."""
+    config = launch.config
+    dtype = resolve_dtype(config.model.dtype, world.device)
+    ds = None if launch.ds is None else fill(dict(launch.ds), config, world.size, str(dtype).removeprefix("torch."), launch.ds_path)
+    if ds is None and world.size > 1:
+        raise UserError(f"--ds none runs one process, but the launcher started {world.size}. Give --ds ds_configs/zero3.json.")
+    job = make_job(config, world, Progress.over(world.is_main))
+    if launch.dry_run:
+        if world.is_main:
+            print(dry_run_text(job, world, ds, str(dtype)))
+        return
+    folder = RunFolder.open(config, launch.recipe, world, ds)
+    checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.keep, world)
+    resume = resume_point(config, checkpoints)
+    with engines.loading(ds):
+        tuned = load_tuned(config, job.family, dtype)
+    engine = engines.make_engine(tuned, config.optim, world, ds, resume)
+    before = None if resume is None else read_position(resume)
+    board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)
+    board.note(f"run {folder.path}\n{describe(job, world)}")
+    try:
+        fit(job, engine, world, board, checkpoints, before)
+        finish(job, tuned, engine, world, board, folder)
+    finally:
+        board.close()
+
+
+def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: str) -> str:
+    from .recipe import dump
+
+    shown = json.dumps(ds, indent=2) if ds else "none: one process without DeepSpeed"
+    return f"{dump(job.config)}\ndtype: {dtype}\n{describe(job, world)}\n\nDeepSpeed config:\n{shown}"
+
+
+def resume_point(config: Config, checkpoints: Checkpoints) -> Path | None:
+    """The checkpoint folder to continue from, or None to begin."""
+    from .checkpoint import damage
+
+    if config.run.resume == "none":
+        return None
+    if config.run.resume == "auto":
+        return checkpoints.newest()
+    folder = Path(config.run.resume)
+    if problem := damage(folder):
+        raise UserError(f"run.resume is {folder}, which is no valid checkpoint: {problem}. run.resume=auto takes the newest "
+                        "valid one.")
+    return folder
+
+
+def fit(job: Job, engine: Engine, world: World, board: Board, checkpoints: Checkpoints, before: Position | None) -> None:
+    """The train loop: steps of global batches of micro-batches."""
+    import torch
+
+    config, due = job.config, lambda step, every: step == job.steps or (every and step % every == 0)
+    here = Position(before.step if before else 0, 0, before.pairs if before else 0, config.run.seed, job.order.global_batch,
+                    job.steps, job.train.shards.digest, ORDER_VERSION, config.model.tune, before.bad if before else {})
+    if before:
+        before.check(here, checkpoints.folder)
+    clock, tally, matches = Clock(world.device), Tally(), MatchWatch()
+    bads = BadWatch(config.data.max_bad_fraction, here.bad)
+    pairs = here.pairs
+    engine.train()
+    for batches in clock.over("data", board.progress(job.loader(world, here.step), here.step, job.steps)):
+        step = batches.step + 1
+        # Dropout is a pure function of seed, step and rank, so a resumed run has no random state to restore.
+        torch.manual_seed((config.run.seed * 1_000_003 + step) * world.size + world.rank)
+        with engine.accumulation():
+            for batch in batches.batches:
+                batch = batch.to(world.device)
+                with clock("forward"):
+                    policy, reference = engine(batch)
+                    losses, report = job.objective(policy, reference)
+                    # Mean over the global batch: DeepSpeed averages over ranks, so ranks / G; fillers weigh 0.
+                    loss = (losses * batch.weight).sum() * (world.size / batches.slots)
+                with clock("backward"):
+                    engine.backward(loss)
+                tally.add({"loss": losses.detach(), **report}, batch.weight)
+                clock.count(tokens=batch.llm_tokens, pairs=len(batch.weight))
+        lr = learning_rate(config.optim, step - 1, job.steps)
+        with clock("step"):
+            norm = engine.step(lr)
+        pairs += batches.slots
+        bads.add(batches.bad)
+        if due(step, config.run.log_every):
+            fresh = world.sum(bads.take())
+            metrics = tally.reduce(world) | {"grad_norm": float(norm), "lr": lr, "epoch": batches.epoch, "pairs": pairs}
+            bads.check(fresh, pairs, at_end=step == job.steps)
+            board.write(step, metrics | {f"bad/{r}": n for r, n in sorted(bads.counts.items())} | clock.lap(world))
+            if world.is_main:
+                matches.add(metrics, step)
+        if config.data.validation and due(step, config.evaluate.every):
+            validate(job, engine, world, board, step)
+        if due(step, config.checkpoint.every):
+            position = Position(step, batches.epoch, pairs, here.seed, here.global_batch, here.steps, here.data, here.order,
+                                here.tune, dict(bads.counts))
+            checkpoints.save(position, engine.save)
+
+
+def validate(job: Job, engine: Engine, world: World, board: Board, step: int) -> None:
+    """The metrics of the validation pairs into the log."""
+    summary = compare(job, engine, world, job.config.data.validation)[0]
+    board.write(step, {f"validation/{name}": value for name, value in summary["after"].items()})
+
+
+def compare(job: Job, engine: Engine, world: World, specs: tuple[str, ...]) -> tuple[dict[str, Any], Any, Split]:
+    """(summary, scores, split) of the pairs of ``specs`` under the reference (before) and the policy (after)."""
+    progress = Progress.over(world.is_main)
+    split = Split.open(specs, job.family, cache_dir(job.config), world, progress)
+    loader = evaluation_loader(split, job, world, job.config.evaluate.max_pairs)
+    engine.train(False)
+    scores = score_pairs(engine, progress(loader, "scoring pairs"), world)
+    engine.train()
+    return summarise(scores, {i: split.shards.read_text(i).contrast for i in scores.index.tolist()}), scores, split
+
+
+def finish(job: Job, tuned: Tuned, engine: Engine, world: World, board: Board, folder: RunFolder) -> None:
+    """What was learned, on disk, and what it changed on the held-out pairs."""
+    from .run_folder import draw_samples, save_tuned
+
+    weights = save_tuned(folder, tuned, engine, job.config, world)
+    lines = [f"{'adapter' if tuned.wrapped else 'model'}:      {weights}"]
+    if job.config.data.heldout:
+        summary, scores, split = compare(job, engine, world, job.config.data.heldout)
+        if world.is_main:
+            (folder.path / "heldout.json").write_text(json.dumps(summary, indent=1))
+            lines.insert(0, table(summary, "held-out pairs, before and after training") + "\n")
+            if job.config.evaluate.pictures:
+                picture = draw_samples(folder, split.shards, scores, job.config.evaluate.pictures)
+                board.picture("samples", picture, job.steps)
+                lines.append(f"pictures:     {picture}")
+    lines += [f"TensorBoard:  tensorboard --logdir {folder.path / 'tensorboard'}", f"metrics:      {folder.path / 'metrics.jsonl'}"]
+    if world.is_main:
+        folder.finished(job.steps)
+    board.note("\n" + "\n".join(lines), out=sys.stdout)
