@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .adapters import add_adapters, adapters_off
+from .adapters import adapters_off, add_adapters
 from .config import Config
 from .errors import UserError
 from .families import Family

@@ -1,0 +1,47 @@
+# make demo    trains the embedded model on the embedded shards and shows what changed
+# make test    the whole test suite
+# make install the virtual environment alone
+# make clean   removes the environment and what runs left behind
+#
+# Variables: PYTHON (3.11 or newer), VENV, TORCH_INDEX (another wheel index, e.g. https://download.pytorch.org/whl/cpu:
+# plain Linux wheels of torch are the CUDA builds of several GB), EXTRAS (e.g. test,gpu), TESTS (arguments for pytest).
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+EXTRAS ?= test
+TESTS ?=
+BIN := $(abspath $(VENV))/bin
+STAMP := $(VENV)/.installed
+SHELL := /bin/bash
+
+# DeepSpeed's gloo ranks share the cores: without this each would start as many threads as there are cores.
+export OMP_NUM_THREADS ?= 1
+export PATH := $(BIN):$(PATH)
+
+.PHONY: demo test install lint clean
+
+demo: $(STAMP)
+	deepspeed --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json
+
+test: $(STAMP) lint
+	python -m pytest $(TESTS)
+
+lint: $(STAMP)
+	ruff check
+
+install: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "svco needs Python 3.11 or newer: make PYTHON=python3.11"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python's venv is missing: apt-get install python3-venv"; exit 2; }
+	@command -v g++ >/dev/null || { echo "No C++ compiler, which DeepSpeed needs at first use: apt-get install g++"; exit 2; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; p = sysconfig.get_paths()["include"]; sys.exit(not os.path.exists(p + "/Python.h"))' \
+		|| { echo "Python's headers are missing: apt-get install python3-dev"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info runs .pytest_cache .ruff_cache .hypothesis

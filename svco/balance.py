@@ -1,0 +1,45 @@
+"""Divides a global batch among ranks and micro-batches, alike on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Division = tuple[tuple[tuple[int, ...], ...], ...]
+"""[rank][micro-batch] -> positions in the global batch."""
+
+
+def divide(costs: Sequence[int], world: int, budget: int) -> Division:
+    """Divides items of ``costs`` (tokens) among ``world`` ranks in micro-batches of at most ``budget`` tokens.
+
+    Every rank gets the same number of micro-batches, as few as work; an item above the budget gets one of its own. The
+    longest items are placed first, each on the rank with the least so far (LPT), so ranks differ by at most about one
+    item. A micro-batch may be empty where items are few.
+    """
+    longest_first = sorted(range(len(costs)), key=lambda item: (-costs[item], item))
+    ranks: list[list[int]] = [[] for _ in range(world)]
+    loads = [0] * world
+    for item in longest_first:
+        rank = min(range(world), key=lambda r: (loads[r], r))
+        ranks[rank].append(item)
+        loads[rank] += costs[item]
+    count = max((len(_pack(items, costs, budget)) for items in ranks), default=1) or 1
+    divided = []
+    for items in ranks:
+        micros = _pack(items, costs, budget)
+        divided.append(tuple(tuple(sorted(micro)) for micro in micros) + ((),) * (count - len(micros)))
+    return tuple(divided)
+
+
+def _pack(items: Sequence[int], costs: Sequence[int], budget: int) -> list[list[int]]:
+    """First fit, longest first: each item into the first micro-batch that still has room."""
+    micros: list[list[int]] = []
+    room: list[int] = []
+    for item in items:
+        place = next((i for i, left in enumerate(room) if costs[item] <= left), None)
+        if place is None:
+            micros.append([item])
+            room.append(budget - costs[item])
+        else:
+            micros[place].append(item)
+            room[place] -= costs[item]
+    return micros

@@ -1,0 +1,109 @@
+"""Where a run's numbers go: metrics.jsonl, TensorBoard and the progress bar. The only door to tensorboard.
+
+On ranks above 0 a board is made with ``enabled=False`` and does nothing, so its callers never ask for their rank.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class Board:
+    """The log of one run. ``start`` is the step the run begins after: lines of later steps are a dead run's and go."""
+
+    def __init__(self, folder: Path, enabled: bool, start: int = 0):
+        self.enabled = enabled
+        self._bar: Any = None
+        if not enabled:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = folder / METRICS_FILE
+        _keep_up_to(path, start)
+        self._lines = path.open("a", encoding="utf-8")
+        self._scalars = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One JSON object with ``step`` on a line of its own, at once on disk; the same values as TensorBoard scalars.
+
+        NaN and infinities become null: JSON has no word for them.
+        """
+        if not self.enabled:
+            return
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self._lines.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
+        self._lines.flush()
+        for name, value in metrics.items():
+            self._scalars.add_scalar(name if "/" in name else f"run/{name}", value, step)
+        if self._bar is not None:
+            shown = {"loss": "{:.4f}", "pairs_per_second": "{:.1f} pairs/s"}
+            self._bar.set_postfix_str(", ".join(form.format(metrics[key]) for key, form in shown.items() if key in metrics))
+
+    def progress(self, steps: Iterable[Any], done: int, total: int) -> Iterator[Any]:
+        """``steps`` with a progress bar that shows loss and throughput."""
+        if not self.enabled:
+            yield from steps
+            return
+        self._bar = _bar(steps, "training", initial=done, total=total)
+        yield from self._bar
+        self._bar.close()
+        self._bar = None
+
+    def picture(self, tag: str, path: Path, step: int) -> None:
+        """An image file, shown by TensorBoard as well."""
+        if not self.enabled:
+            return
+        import numpy as np
+        from PIL import Image
+
+        self._scalars.add_image(tag, np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
+
+    def note(self, text: str, out: TextIO | None = None) -> None:
+        """Text for the person at the terminal (stderr unless ``out`` is given)."""
+        if self.enabled:
+            print(text, file=out or sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.enabled:
+            self._lines.close()
+            self._scalars.close()
+
+
+class Progress:
+    """Progress bars outside the train loop."""
+
+    @staticmethod
+    def over(enabled: bool) -> Callable[[Any, str], Any]:
+        """(iterable, what is being done) -> the iterable, with a bar on stderr when ``enabled`` (rank 0)."""
+        return _bar if enabled else lambda items, what: items
+
+
+def _bar(items: Iterable[Any], what: str, **how: Any) -> Any:
+    from tqdm import tqdm
+
+    # Beside a terminal a redrawn bar is a mess of control characters: there, a line now and then.
+    interval = 0.2 if sys.stderr.isatty() else 10
+    return tqdm(items, desc=what, file=sys.stderr, mininterval=interval, delay=1, dynamic_ncols=True, **how)
+
+
+def _keep_up_to(path: Path, step: int) -> None:
+    """Drops the lines of steps after ``step``, and a last line that a crash left unfinished."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            continue
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)

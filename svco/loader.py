@@ -1,0 +1,112 @@
+"""Decoded, tensorised micro-batches of one rank, step after step, made ahead of time by worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from .balance import divide
+from .errors import BadSample, UserError
+from .pairs import Pair
+from .shards import ShardSet
+
+
+class Batches(Protocol):
+    """An order of pairs: :class:`~svco.order.Order`, or another with the same method."""
+
+    def batch(self, step: int) -> tuple[int, np.ndarray]:
+        """(epoch, indices of the step)."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """One rank's part of one step."""
+
+    step: int
+    """Step, from 0."""
+    epoch: int
+    """Epoch the step belongs to."""
+    slots: int
+    """Pairs of the global batch over all ranks, bad ones included: the divisor of the mean."""
+    batches: tuple[Any, ...]
+    """Micro-batches; as many on every rank."""
+    indices: tuple[tuple[int, ...], ...]
+    """Index in the shard set of each pair of each micro-batch; fillers have none."""
+    bad: tuple[BadSample, ...]
+    """Bad samples met in this rank's part."""
+
+    def pin_memory(self) -> StepBatches:
+        """The same with its batches in page-locked memory; called by DataLoader when there is a GPU."""
+        return replace(self, batches=tuple(batch.pin_memory() for batch in self.batches))
+
+
+class Loader:
+    """Iterates over ``StepBatches`` of the steps ``start`` to ``stop``. A step is a pure function of its number."""
+
+    def __init__(self, shards: ShardSet, order: Batches, costs: np.ndarray,
+                 prepare: Callable[[Sequence[Pair | BadSample]], tuple[Any, list[BadSample]]], *, world: int, rank: int,
+                 budget: int, workers: int, start: int, stop: int):
+        self.steps = _Steps(shards, order, costs, prepare, world, rank, budget, start, stop)
+        self.workers = min(workers, max(0, stop - start))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[StepBatches]:
+        import torch
+        from torch.utils.data import DataLoader
+
+        loader = DataLoader(self.steps, batch_size=None, shuffle=False, num_workers=self.workers,
+                            pin_memory=torch.cuda.is_available(), prefetch_factor=2 if self.workers else None,
+                            worker_init_fn=_one_thread)
+        for made in loader:
+            if isinstance(made, UserError):
+                raise made
+            yield made
+
+
+class _Steps:
+    """A map-style dataset whose items are steps."""
+
+    def __init__(self, shards, order, costs, prepare, world, rank, budget, start, stop):
+        self.shards, self.order, self.costs, self.prepare = shards, order, costs, prepare
+        self.world, self.rank, self.budget, self.start, self.stop = world, rank, budget, start, stop
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.start)
+
+    def __getitem__(self, number: int) -> StepBatches | UserError:
+        if number >= len(self):
+            raise IndexError(number)
+        try:
+            return self._make(self.start + number)
+        except UserError as error:
+            return error  # raised by the consumer: an exception that crosses a process drags its traceback along
+
+    def _make(self, step: int) -> StepBatches:
+        epoch, indices = self.order.batch(step)
+        mine = divide(self.costs[indices].tolist(), self.world, self.budget)[self.rank]
+        batches, bad = [], []
+        for positions in mine:
+            batch, found = self.prepare([self._read(int(indices[p])) for p in positions])
+            batches.append(batch)
+            bad += found
+        return StepBatches(step, epoch, len(indices), tuple(batches), tuple(tuple(int(indices[p]) for p in m) for m in mine),
+                           tuple(bad))
+
+    def _read(self, index: int) -> Pair | BadSample:
+        try:
+            return self.shards.read(index)
+        except BadSample as error:
+            return error
+
+
+def _one_thread(_: int) -> None:
+    """A worker decodes one image at a time; more threads would only take cores from the model."""
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,0 +1,190 @@
+"""WebDataset tar shards: written in order, read by index. The only door to webdataset.
+
+A shard is an ordinary tar that ``wds.WebDataset`` reads. Beside it lies ``{shard}.index.json`` with every sample's key,
+member offsets and image sizes, so that any pair is one seek away and the order of pairs can be a pure function.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import BadSample, UserError
+from .pairs import IMAGE_MEMBERS, MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
+from .shard_index import Entry, ShardIndex, combined_digest, load_index
+
+DEFAULT_CACHE = Path("~/.cache/svco")
+
+
+def write_shards(pairs: Iterable[Pair], directory: str | Path, split: str, pairs_per_shard: int) -> list[Path]:
+    """Writes ``{split}-000000.tar`` … with their indices; the same pairs give the same bytes, whenever and by whomever."""
+    import webdataset
+
+    folder, pairs, written = Path(directory), iter(pairs), []
+    folder.mkdir(parents=True, exist_ok=True)
+    while chunk := list(islice(pairs, pairs_per_shard)):
+        path = folder / f"{split}-{len(written):06d}.tar"
+        temporary = path.with_suffix(".tar.tmp")
+        with temporary.open("wb") as stream:
+            writer = webdataset.TarWriter(stream, user="svco", group="svco", mtime=0, encoder=False)
+            for pair in chunk:
+                writer.write({"__key__": pair.text.key, **dict(zip(IMAGE_MEMBERS, pair.images)),
+                              TEXT_MEMBER: encode_text(pair.text)})
+            writer.close()
+        temporary.replace(path)
+        load_index(path, folder)
+        written.append(path)
+    return written
+
+
+def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
+    """The shards that ``spec`` means: a path, brace pattern, glob, directory or http(s) URL, or a list of these.
+
+    Braces as in WebDataset (``train-{000000..000007}.tar``). Order is as given, sorted within a directory or glob.
+    """
+    from braceexpand import UnbalancedBracesError, braceexpand
+
+    if not isinstance(spec, str):
+        return tuple(shard for part in spec for shard in expand(part))
+    try:
+        names = list(braceexpand(spec))
+    except UnbalancedBracesError:
+        raise UserError(f"The shard pattern {spec!r} has an unbalanced brace.") from None
+    found: list[str] = []
+    for name in names:
+        if name.startswith(("http://", "https://")):
+            found.append(name)
+        elif os.path.isdir(name):
+            inside = sorted(glob.glob(os.path.join(glob.escape(name), "*.tar")))
+            if not inside:
+                raise UserError(f"No shards match: the directory {name} holds no *.tar file.")
+            found += inside
+        elif os.path.exists(name):
+            found.append(name)
+        elif matches := sorted(glob.glob(name)):
+            found += matches
+        else:
+            part = "" if name == spec else f" (part of {spec!r})"
+            raise UserError(f"No shards match {name!r}{part}, looking from {os.getcwd()}. Check data.train, data.validation and "
+                            "data.heldout, or make shards with 'svco data build'.")
+    if not found:
+        raise UserError(f"No shards match {spec!r}.")
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """The pairs of several shards, numbered through in the shards' order. Picklable; safe to share with workers."""
+
+    indices: tuple[ShardIndex, ...]
+    """One index a shard, with the local path it is read from."""
+
+    @classmethod
+    def open(cls, spec: str | Sequence[str], cache_dir: str | Path | None = None) -> ShardSet:
+        """Reads or builds the indices of all shards; remote ones are fetched whole into ``cache_dir`` first."""
+        cache = Path(cache_dir or DEFAULT_CACHE).expanduser()
+        indices = []
+        for name in expand(spec):
+            local = _fetch(name, cache / "shards") if "://" in name else Path(name)
+            indices.append(load_index(local, cache / "indices"))
+        owner: dict[str, str] = {}
+        for index in indices:
+            for entry in index.entries:
+                if entry.key in owner:
+                    raise UserError(f"Two samples have the key {entry.key!r}: one in {owner[entry.key]}, one in {index.path}. Keys "
+                                    "must be unique in a split; is a shard listed twice?")
+                owner[entry.key] = index.path
+        if not owner:
+            raise UserError(f"The shards {spec!r} hold no samples at all.")
+        return cls(tuple(indices))
+
+    @cached_property
+    def shard_sizes(self) -> tuple[int, ...]:
+        """Samples in each shard."""
+        return tuple(len(index.entries) for index in self.indices)
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(self.shard_sizes))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex digest of all keys, offsets and tar contents; where the files lie does not matter."""
+        return combined_digest(self.indices)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def _locate(self, i: int) -> tuple[ShardIndex, Entry]:
+        if not 0 <= i < len(self):
+            raise IndexError(f"pair {i} of {len(self)}")
+        shard = bisect_right(self._ends, i)
+        index = self.indices[shard]
+        return index, index.entries[i - self._ends[shard] + len(index.entries)]
+
+    def key(self, i: int) -> str:
+        return self._locate(i)[1].key
+
+    def image_sizes(self, i: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """((width, height), (width, height)) from the image headers; (0, 0) for an image that has none."""
+        return self._locate(i)[1].sizes
+
+    def read(self, i: int) -> Pair:
+        """Pair ``i``; BadSample if a member is missing or the text is not as it should be."""
+        index, entry = self._locate(i)
+        with open(index.path, "rb") as tar:
+            text = self._text(index, entry, tar)
+            images = tuple(self._member(index, entry, name, tar) for name in IMAGE_MEMBERS)
+        return Pair(text, images)
+
+    def read_text(self, i: int) -> PairText:
+        """The text of pair ``i`` alone; BadSample as in ``read``."""
+        index, entry = self._locate(i)
+        with open(index.path, "rb") as tar:
+            return self._text(index, entry, tar)
+
+    def _text(self, index: ShardIndex, entry: Entry, tar: BinaryIO) -> PairText:
+        return decode_text(entry.key, self._member(index, entry, TEXT_MEMBER, tar), index.path)
+
+    @staticmethod
+    def _member(index: ShardIndex, entry: Entry, name: str, tar: BinaryIO) -> bytes:
+        if name not in entry.members:
+            raise BadSample("missing-member", f"{index.path}: sample {entry.key!r} has no member {name} (it has "
+                            f"{', '.join(sorted(entry.members)) or 'none'}; a pair needs {', '.join(MEMBERS)})")
+        offset, size = entry.members[name]
+        tar.seek(offset)
+        return tar.read(size)
+
+
+def _fetch(url: str, folder: Path) -> Path:
+    """The shard at ``url`` as a local file, fetched once."""
+    import hashlib
+    import urllib.error
+    import urllib.request
+
+    name = url.split("?")[0].rstrip("/").rpartition("/")[2]
+    target = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response, temporary.open("wb") as stream:
+            expected = response.headers.get("Content-Length")
+            shutil.copyfileobj(response, stream, 1 << 20)
+        if expected is not None and temporary.stat().st_size != int(expected):
+            raise OSError(f"got {temporary.stat().st_size} of {expected} bytes")
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"The shard {url} cannot be fetched: {error}. Check the address and the connection, or download it and "
+                        "give its path.") from None
+    temporary.replace(target)
+    return target
