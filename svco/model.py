@@ -61,7 +61,7 @@ def load_tuned(config: Config, family: Family, dtype: torch.dtype) -> Tuned:
             module.requires_grad_(False)
         reference = _load_base(config, dtype).requires_grad_(False)
     if config.optim.gradient_checkpointing:
-        policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        policy.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return Tuned(policy, reference, wrapped, PaddedScorer(family, policy, reference, adapters_off))
 
 

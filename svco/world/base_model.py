@@ -34,8 +34,9 @@ def make_tokenizer() -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=1024, min_frequency=2, special_tokens=list(SPECIAL), show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    # Words at the start and inside of a sentence are different tokens; the roles are words of the template.
-    texts = [text for text in corpus() for _ in range(2)] + ["USER: What ASSISTANT: The "] * 4
+    # The roles are words of the template. A question's first word follows a space without a picture and a line break with
+    # one; it is one token and the same in both, because the tokenizer never sees it joined to the space.
+    texts = [text for text in corpus() for _ in range(2)] + ["USER: ", " ASSISTANT: The picture"] * 4
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))])

@@ -53,7 +53,8 @@ CAPTIONS = {
     "two": "The picture shows a {colour} {shape} {relation} a {colour2} {shape2}.",
 }
 _SIDEWAYS, _UPRIGHT = ("left of", "right of"), ("above", "below")
-VALUES = {"object": SHAPES, "colour": COLOURS, "size": SIZES, "count": NUMBERS, "relation": _SIDEWAYS + _UPRIGHT,
+RELATIONS = _SIDEWAYS + _UPRIGHT
+VALUES = {"object": SHAPES, "colour": COLOURS, "size": SIZES, "count": NUMBERS, "relation": RELATIONS,
           "left-right": COLUMNS, "up-down": ROWS}
 
 

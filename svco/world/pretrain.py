@@ -23,9 +23,9 @@ from torch.nn.functional import cross_entropy
 
 from ..families import Family
 from ..pairs import PairText
-from .grammar import CAPTION_QUESTIONS, KINDS, Question, caption, questions
+from .grammar import CAPTION_QUESTIONS, KINDS, RELATIONS, Question, caption, questions
 from .render import render
-from .scenes import CELLS, COLOURS, SHAPES, SIZES, Scene, sample_scene
+from .scenes import CELLS, COLOURS, SHAPES, SIZES, Scene, relation, sample_scene
 
 Bar = Callable[[Iterable[int], str], Iterable[int]]
 
@@ -84,8 +84,8 @@ def learn_sight(model: nn.Module, pool: Pool, steps: int, seed: int, bar: Bar) -
         tower.embeddings.position_embedding.weight.normal_(0, 0.2, generator=generator)
     patches = int(math.isqrt(tower.embeddings.num_patches))
     quarter = torch.tensor([CELLS.index((2 * r // patches, 2 * c // patches)) for r in range(patches) for c in range(patches)])
-    labels = torch.tensor([_quarters(scene) for scene in pool.scenes])[:, quarter]  # (N, patches, 3)
-    sizes = (len(SHAPES) + 1, len(COLOURS) + 1, len(SIZES) + 1, patches**2)
+    labels = torch.tensor([_quarters(scene) for scene in pool.scenes])[:, quarter]  # (N, patches, 4)
+    sizes = (len(SHAPES) + 1, len(COLOURS) + 1, len(SIZES) + 1, len(RELATIONS) + 1, patches**2)
     head = nn.Linear(tower.config.hidden_size, sum(sizes))
     where = torch.arange(patches**2).expand(64, -1)
     optimizer = torch.optim.AdamW([*tower.parameters(), *head.parameters()], lr=1e-3, weight_decay=0.01)
@@ -99,11 +99,12 @@ def learn_sight(model: nn.Module, pool: Pool, steps: int, seed: int, bar: Bar) -
 
 
 def _quarters(scene: Scene) -> list[list[int]]:
-    """(4, 3): shape, colour and size in each quarter, 0 where it is empty."""
-    found = [[0, 0, 0] for _ in CELLS]
-    for thing in scene.things:
+    """(4, 4): shape, colour and size in each quarter, and how it lies to the other of two objects; 0 for none."""
+    found = [[0, 0, 0, 0] for _ in CELLS]
+    for thing, other in zip(scene.things, reversed(scene.things)):
+        lies = 1 + RELATIONS.index(relation(thing, other)) if scene.layout == "two" else 0
         found[CELLS.index(thing.cell)] = [1 + SHAPES.index(thing.shape), 1 + COLOURS.index(thing.colour),
-                                          1 + SIZES.index(thing.size)]
+                                          1 + SIZES.index(thing.size), lies]
     return found
 
 
@@ -168,6 +169,7 @@ class Packer:
             head, shared = image[0], image[-1] + 2  # up to the picture; the picture and the line break behind it
             parts = [(first[:head], 0, 0, False, 0), (first[head:shared], 1, head, False, 0)]
             for number, (prefix, answer, picture) in enumerate(encoded):
+                assert (prefix[:head] == first[:head]).all(), "a turn does not begin like the shared prefix"
                 start = shared if picture else head
                 parts.append((np.concatenate([prefix[start:], answer]), 2 + number, start, not picture, len(answer)))
             packed.append(parts)

@@ -1,0 +1,100 @@
+"""``svco``: the single-process tools. Every command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import __version__
+from .errors import people
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="svco", description="Tools around S-VCO fine-tuning. Training itself is started with "
+                                     "'deepspeed launchers/train.py --ds ds_configs/zero3.json'.")
+    parser.add_argument("--version", action="version", version=f"svco {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in COMMANDS:
+        add(commands)
+    arguments = parser.parse_args()
+    with people():
+        sys.exit(arguments.run(arguments))
+
+
+def _add_data(commands) -> None:
+    parser = commands.add_parser("data", help="import, build and verify shards")
+    tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
+
+    importer = tools.add_parser("import", help="a released data set to records (JSONL)")
+    importer.add_argument("format", choices=("mvc-json", "jsonl"), help="mvc-json: the S-VCO authors' release; jsonl: svco's own")
+    importer.add_argument("file", type=Path, help="the file to import")
+    importer.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
+    importer.add_argument("-o", "--output", type=Path, default=Path("records.jsonl"), help="default: %(default)s")
+    importer.add_argument("--max-missing", type=float, default=0.0, help="share of pairs that may lack an image (default 0)")
+    importer.set_defaults(run=_import)
+
+    builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
+    builder.add_argument("records", type=Path, help="records.jsonl")
+    builder.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
+    builder.add_argument("-o", "--output", type=Path, required=True, help="empty folder for the shards")
+    builder.add_argument("--seed", type=int, default=0)
+    builder.add_argument("--val", type=float, default=0.02, help="share of validation pairs (default 0.02)")
+    builder.add_argument("--heldout", type=float, default=0.02, help="share of held-out pairs (default 0.02)")
+    builder.add_argument("--pairs-per-shard", type=int, default=512)
+    builder.add_argument("--max-unreadable", type=float, default=0.0, help="share of pairs that may not decode (default 0)")
+    builder.set_defaults(run=_build)
+
+    verifier = tools.add_parser("verify", help="read every byte of shards; exit code 1 when something is wrong")
+    verifier.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
+    verifier.set_defaults(run=_verify)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from .board import Progress
+    from .data.importers import IMPORTERS
+    from .data.records import drop_missing, missing_lines, write_records
+
+    records = IMPORTERS[arguments.format](arguments.file)
+    kept, missing = drop_missing(records, arguments.images, arguments.max_missing, Progress.over(True))
+    write_records(arguments.output, kept)
+    print(f"{len(kept)} of {len(records)} pairs written to {arguments.output}. {missing_lines(missing)}".rstrip())
+    print(f"next: svco data build {arguments.output} --images {arguments.images} -o shards")
+    return 0
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from .board import Progress
+    from .data.build import BuildPlan, build
+    from .data.records import read_records
+
+    plan = BuildPlan(arguments.seed, arguments.val, arguments.heldout, arguments.pairs_per_shard, arguments.max_unreadable)
+    manifest = build(read_records(arguments.records), arguments.images, arguments.output, plan, Progress.over(True))
+    for split, count in manifest["pairs"].items():
+        print(f"{split:<8}{count:>9} pairs")
+    print(f"left out: {manifest['left_out']['unreadable']} unreadable, {manifest['left_out']['duplicate']} repeated")
+    print(f"next: svco data verify {arguments.output}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from .board import Progress
+    from .data.verify import verify
+
+    found = verify(arguments.shards, None, Progress.over(True))
+    for split, count in found.pairs.items():
+        print(f"{split:<12}{count:>9} pairs")
+    for kind, count in sorted(found.types.items()):
+        print(f"  {kind:<10}{count:>9}")
+    for problem in found.problems:
+        print(f"problem: {problem}")
+    print(f"{len(found.problems)} problems" if found.problems else "all is well: every shard, sample and picture reads, no pair is "
+          "repeated, no picture is in two splits")
+    return 1 if found.problems else 0
+
+
+COMMANDS = (_add_data,)
+"""One function a command: adds its parser and sets ``run``."""
+
+if __name__ == "__main__":
+    main()

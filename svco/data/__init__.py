@@ -1,0 +1,1 @@
+"""From other people's files to shards: import into records, build shards from records, verify shards."""

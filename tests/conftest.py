@@ -1,0 +1,49 @@
+"""Shared fixtures. One thread a process: the distributed tests start several on few cores."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = ROOT / "data_shards" / "tiny_llava"
+
+
+def pytest_collection_modifyitems(items):
+    """A test marked ``gpu`` is skipped without one, and says so in the summary."""
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU; this machine has none"))
+
+
+@pytest.fixture(scope="session")
+def family():
+    from svco.families import load_family
+
+    return load_family(str(BASE), 128)
+
+
+@pytest.fixture
+def make_pairs():
+    """(split, start, count) -> a list of pairs of the embedded world."""
+    from svco.world.contrast import world_pairs
+
+    return lambda split, start, count: list(world_pairs(split, start, count))
+
+
+@pytest.fixture
+def shards(tmp_path, make_pairs):
+    """A folder with 20 pairs in three shards of 7, 7 and 6."""
+    from svco.shards import write_shards
+
+    write_shards(make_pairs("train", 0, 20), tmp_path / "shards", "train", 7)
+    return tmp_path / "shards"
+

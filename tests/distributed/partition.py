@@ -1,0 +1,41 @@
+"""Run by test_partition.py on every rank: loads under ZeRO-3 and reports what this rank holds."""
+
+import json
+import sys
+from pathlib import Path
+
+from svco import engine
+from svco.dist import world_from_environment
+from svco.ds_config import fill, read_ds_config
+from svco.families import load_family
+from svco.model import load_tuned, resolve_dtype
+from svco.padded import PaddedCollate
+from svco.prepare import Prepare
+from svco.recipe import load_recipe
+from svco.world.contrast import world_pairs
+
+ds_path, out, *overrides = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]
+config = load_recipe(None, overrides)
+world = world_from_environment()
+engine.start(world)
+dtype = resolve_dtype(config.model.dtype, world.device)
+ds = fill(read_ds_config(ds_path), config, world.size, str(dtype).removeprefix("torch."))
+family = load_family(config.model.base, 128)
+with engine.loading(ds):
+    tuned = load_tuned(config, family, dtype)
+base = [p for n, p in tuned.scorer.named_parameters() if ".lora_" not in n]
+share = sum(p.ds_tensor.numel() for p in base)
+whole = sum(p.ds_numel for p in base)
+resident = sum(p.numel() for p in base)
+runner = engine.make_engine(tuned, config.optim, world, ds, None)
+batch, _ = Prepare(family, PaddedCollate())(list(world_pairs("val", world.rank * 2, 2)))
+policy, reference = runner(batch)
+with runner.accumulation():
+    runner.backward(policy.logps.mean())
+norm = float(runner.step(1e-3))
+after = runner(batch)
+report = {"share": share, "whole": whole, "resident": resident, "equal": bool((policy.logps == reference.logps).all()),
+          "moved": bool((after[0].logps != after[1].logps).any()), "still": bool((after[1].logps == reference.logps).all()),
+          "norm": norm, "dtype": str(tuned.policy.dtype), "logps": str(policy.logps.dtype)}
+Path(f"{out}-{world.rank}.json").write_text(json.dumps(report))
+engine.stop()

@@ -1,0 +1,63 @@
+"""Full fine-tuning of projector and language model with a frozen copy as reference, on 2 ranks."""
+
+import hashlib
+import json
+import shutil
+
+import launch
+import pytest
+from conftest import BASE
+from safetensors.torch import load_file
+
+RECIPE = ["model.tune=full", "optim.steps=6", "optim.global_batch=6", "optim.tokens_per_micro_batch=900", "optim.lr=3e-5",
+          "data.validation=", "data.heldout=", "checkpoint.every=3", "checkpoint.keep=0"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def two(root, zero3):
+    launch.run(2, zero3, *RECIPE, f"run.root={root}", "run.name=two")
+    return root / "two"
+
+
+def test_equals_one_process_without_deepspeed(root, two):
+    launch.run(None, "none", *RECIPE, f"run.root={root}", "run.name=plain")
+    ours, theirs = launch.training(two), launch.training(root / "plain")
+    for step in range(1, 7):
+        assert ours[step]["loss"] == pytest.approx(theirs[step]["loss"], rel=1e-3)
+        assert ours[step]["grad_norm"] == pytest.approx(theirs[step]["grad_norm"], rel=1e-2)
+    assert ours[1]["grad_norm"] == pytest.approx(theirs[1]["grad_norm"], rel=1e-5)
+    assert abs(ours[6]["loss"] - ours[1]["loss"]) > 0.01
+
+
+def test_exactly_the_declared_parameters_change(two):
+    base, tuned = (load_file(folder / "model.safetensors") for folder in (BASE, two / "model"))
+    assert base.keys() == tuned.keys()
+
+    def digest(tensors):
+        return hashlib.sha256(b"".join(tensors[k].numpy().tobytes() for k in sorted(tensors) if "vision_tower" in k)).hexdigest()
+
+    assert digest(base) == digest(tuned)
+    same = {name for name in base if base[name].equal(tuned[name])}
+    assert same == {name for name in base if "vision_tower" in name}
+
+
+def test_resumed_bit_for_bit_and_refused_on_other_ranks(root, two, zero3):
+    copy = root / "copy"
+    shutil.copytree(two, copy)
+    shutil.rmtree(copy / "checkpoints" / "step-000006")
+    shutil.rmtree(copy / "model")
+    launch.run(2, zero3, *RECIPE, f"run.root={root}", "run.name=copy", "run.resume=auto")
+    assert launch.training(copy) == launch.training(two)
+    checkpoint = two / "checkpoints" / "step-000003"
+    stored = {p.name for p in checkpoint.rglob("*.pt")}
+    assert len(stored) == 4, "a model and an optimizer file a rank"
+    assert "reference" not in json.dumps(sorted(json.loads((checkpoint / "MANIFEST.json").read_text())["files"]))
+    process = launch.start(1, zero3, *RECIPE, f"run.root={root}", "run.name=copy", f"run.resume={checkpoint}")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert "written by 2 ranks and this run has 1" in " ".join(output.split())

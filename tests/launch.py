@@ -1,0 +1,51 @@
+"""Starts real runs the way a user does, and reads what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+                            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+TIMINGS = ("seconds/", "memory_", "tokens_per_second", "pairs_per_second")
+"""Metrics that differ from run to run."""
+
+
+def command(ranks: int | None, ds: Path | str, *arguments: str) -> list[str]:
+    """The command line of a run: ``ranks`` None is one process without the launcher."""
+    program = [str(ROOT / "launchers" / "train.py"), "--ds", str(ds), *arguments]
+    if ranks is None:
+        return [sys.executable, *program]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return ["deepspeed", "--num_accelerators", str(ranks), "--master_port", str(port), *program]
+
+
+def start(ranks: int | None, ds: Path | str, *arguments: str, **how) -> subprocess.Popen:
+    return subprocess.Popen(command(ranks, ds, *arguments), cwd=ROOT, env=ENVIRONMENT, text=True, start_new_session=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
+
+
+def run(ranks: int | None, ds: Path | str, *arguments: str, timeout: float = 400) -> str:
+    """Runs to the end; its output. Fails with the output when the exit code is not 0."""
+    process = start(ranks, ds, *arguments)
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == 0, output[-6000:]
+    return output
+
+
+def metrics(folder: Path, timings: bool = False) -> list[dict]:
+    """The lines of metrics.jsonl, without timings and memory unless asked for."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return lines if timings else [{k: v for k, v in line.items() if not k.startswith(TIMINGS)} for line in lines]
+
+
+def training(folder: Path) -> dict[int, dict]:
+    """Step -> its training metrics, without timings."""
+    return {line["step"]: line for line in metrics(folder) if "loss" in line}

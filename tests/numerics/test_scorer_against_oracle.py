@@ -1,0 +1,118 @@
+"""The product against S-VCO from scratch, through the whole model, values and gradients, LoRA and full."""
+
+import oracle
+import pytest
+import torch
+from conftest import BASE
+from peft import PeftModel
+
+from svco.model import load_tuned
+from svco.objectives import make_objective
+from svco.padded import PaddedCollate
+from svco.prepare import Prepare
+from svco.recipe import load_recipe
+
+PAIRS = 5
+RECIPE = [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8", "optim.gradient_checkpointing=false"]
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    from svco.world.contrast import world_pairs
+
+    return list(world_pairs("val", 3, PAIRS))
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    oracle.make_adapter(BASE, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(pairs, adapter):
+    """Log-probabilities of policy and reference, loss and gradients, in float64, by the oracle."""
+    processor, model = oracle.load(BASE)
+    wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=True).double()
+    with torch.no_grad(), wrapped.disable_adapter():
+        reference = torch.stack([oracle.pair_logps(wrapped, processor, pair) for pair in pairs])
+    policy = torch.stack([oracle.pair_logps(wrapped, processor, pair) for pair in pairs])
+    loss = sum(oracle.svco(p, r) for p, r in zip(policy, reference)) / PAIRS
+    loss.backward()
+    gradients = {name.removeprefix("base_model.model."): p.grad for name, p in wrapped.named_parameters() if p.requires_grad}
+    return policy.detach(), reference, loss.item(), gradients
+
+
+def product(pairs, family, dtype, *overrides):
+    """The same by the product: (policy Scores, reference Scores, loss, gradients by name)."""
+    config = load_recipe(None, [*RECIPE, *overrides])
+    tuned = load_tuned(config, family, dtype)
+    tuned.scorer.to(dtype)
+    batch, bad = Prepare(family, PaddedCollate())(pairs)
+    assert not bad
+    policy, reference = tuned.scorer(batch)
+    losses, _ = make_objective(config.objective)(policy, reference)
+    losses.mean().backward()
+    return policy, reference, losses.mean().item(), {name: p.grad for name, p in tuned.trainable.items()}
+
+
+def relative(ours, theirs):
+    return ((ours.double() - theirs).norm() / theirs.norm()).item()
+
+
+@pytest.mark.parametrize(("dtype", "logp_tolerance", "gradient_tolerance"), [(torch.float64, 1e-9, 1e-9), (torch.float32, 1e-5, 1e-4)])
+def test_lora(pairs, family, adapter, expected, dtype, logp_tolerance, gradient_tolerance):
+    policy, reference, loss, gradients = product(pairs, family, dtype, f"lora.init_from={adapter}")
+    assert relative(policy.logps.detach(), expected[0]) <= logp_tolerance
+    assert relative(reference.logps, expected[1]) <= logp_tolerance
+    assert loss == pytest.approx(expected[2], rel=logp_tolerance)
+    assert abs(loss - oracle.FOUR_LN_TWO) > 1e-3, "the adapter must do something, or this test shows nothing"
+    assert gradients.keys() == expected[3].keys()
+    for name, gradient in gradients.items():
+        assert expected[3][name].norm() > 0, name
+        assert relative(gradient, expected[3][name]) <= gradient_tolerance, name
+
+
+def test_negative_control_another_adapter_is_seen(pairs, family, expected, tmp_path):
+    oracle.make_adapter(BASE, tmp_path, seed=4)
+    policy, reference, _, _ = product(pairs, family, torch.float32, f"lora.init_from={tmp_path}")
+    assert relative(policy.logps.detach(), expected[0]) > 1e-3
+    assert relative(reference.logps, expected[1]) <= 1e-5, "the reference is the base, whatever the adapter"
+
+
+def test_fresh_adapter_starts_at_four_ln_two(pairs, family):
+    policy, reference, loss, gradients = product(pairs, family, torch.float32)
+    assert torch.equal(policy.logps, reference.logps)
+    assert loss == pytest.approx(oracle.FOUR_LN_TWO, abs=1e-6)
+    assert all(gradient.norm() == 0 for name, gradient in gradients.items() if "lora_A" in name)
+    assert all(gradient.norm() > 0 for name, gradient in gradients.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("projector", [False, True])
+def test_full_and_projector_gradients(pairs, family, projector):
+    """Full fine-tuning, and LoRA with the projector trained: gradients of every trained tensor at the starting point."""
+    processor, model = oracle.load(BASE)
+    model.model.vision_tower.requires_grad_(False)
+    reference = torch.stack([oracle.pair_logps(model, processor, pair) for pair in pairs]).detach()
+    policy = torch.stack([oracle.pair_logps(model, processor, pair) for pair in pairs])
+    (sum(oracle.svco(p, r) for p, r in zip(policy, reference)) / PAIRS).backward()
+    overrides = ["model.train_projector=true"] if projector else ["model.tune=full"]
+    _, _, loss, gradients = product(pairs, family, torch.float32, *overrides)
+    assert loss == pytest.approx(oracle.FOUR_LN_TWO, abs=1e-6)
+    wanted = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    compared = 0
+    for name, gradient in gradients.items():
+        plain = name.replace("modules_to_save.default.", "")
+        if plain in wanted:
+            assert relative(gradient, wanted[plain]) <= 1e-4, name
+            compared += 1
+    assert compared == (4 if projector else len(wanted))
+
+
+def test_gradient_checkpointing_changes_nothing(pairs, family, adapter):
+    plain = product(pairs, family, torch.float32, f"lora.init_from={adapter}")
+    recomputed = product(pairs, family, torch.float32, f"lora.init_from={adapter}", "optim.gradient_checkpointing=true")
+    assert recomputed[2] == plain[2]
+    for name, gradient in recomputed[3].items():
+        assert torch.equal(gradient, plain[3][name]), name

@@ -1,0 +1,73 @@
+"""S-VCO from scratch with plain transformers and peft: six separate forwards a model, full logits, log_softmax.
+
+Uses nothing of svco. Everything the product computes is held against this.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+
+import torch
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+def load(base, dtype=torch.float64):
+    return AutoProcessor.from_pretrained(base), LlavaForConditionalGeneration.from_pretrained(base, dtype=dtype)
+
+
+def make_adapter(base, folder, rank=4, alpha=8, seed=3, whole=None):
+    """Saves an adapter with A and B both random: at B = 0 the gradient of A is exactly 0."""
+    _, model = load(base, torch.float32)
+    wrapped = get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS, modules_to_save=whole))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    wrapped.save_pretrained(folder)
+
+
+def sequence_logp(model, processor, query, response, image):
+    """(log-probability of the response's tokens and the end token, number of them) under an image, or None."""
+    content = ([{"type": "image"}] if image is not None else []) + [{"type": "text", "text": query}]
+    user = {"role": "user", "content": content}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": response}]}
+    prompt = processor.apply_chat_template([user], add_generation_prompt=True)
+    whole = processor.apply_chat_template([user, answer])
+    picture = None if image is None else Image.open(io.BytesIO(image)).convert("RGB")
+    inputs = processor(text=whole, images=picture, return_tensors="pt")
+    start = len(processor(text=prompt, images=picture)["input_ids"][0])
+    eos = torch.tensor([[processor.tokenizer.eos_token_id]])
+    ids = torch.cat([inputs["input_ids"], eos], dim=1)
+    extra = {} if image is None else {"pixel_values": inputs["pixel_values"].to(model.dtype)}
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits[0].double()
+    logps = logits.log_softmax(-1)[start - 1:-1]
+    return logps.gather(1, ids[0, start:, None]).sum(), ids.shape[1] - start
+
+
+def pair_logps(model, processor, pair):
+    """(2, 3) log-probabilities, float64: side, (match, blind, clash)."""
+    rows = []
+    for side in (0, 1):
+        images = (pair.images[side], None, pair.images[1 - side])
+        rows.append(torch.stack([sequence_logp(model, processor, pair.text.query, pair.text.responses[side], image)[0]
+                                 for image in images]))
+    return torch.stack(rows)
+
+
+def svco(policy, reference, beta=0.1):
+    """The paper's loss of one pair from two (2, 3) tensors."""
+    delta = policy - reference
+    total = 0.0
+    for side in (0, 1):
+        match, blind, clash = delta[side]
+        total = total + torch.log1p(torch.exp(-beta * (match - blind))) + torch.log1p(torch.exp(-beta * (blind - clash)))
+    return total
+
+
+FOUR_LN_TWO = 4 * math.log(2)

@@ -1,0 +1,57 @@
+"""The loader with real worker processes: the same steps however it is divided, bad samples in their slots."""
+
+import numpy as np
+import pytest
+
+from svco.errors import BadSample, UserError
+from svco.loader import Loader
+from svco.order import Order
+from svco.shards import ShardSet
+
+
+def keys(slots):
+    """Stands in for tensors: the keys of a micro-batch."""
+    bad = [slot for slot in slots if isinstance(slot, BadSample)]
+    return tuple(slot.text.key for slot in slots if not isinstance(slot, BadSample)), bad
+
+
+def refuse(slots):
+    raise UserError("the disk is full")
+
+
+def make(shards, prepare=keys, world=1, rank=0, workers=0, start=0, stop=None, budget=10):
+    order = Order(7, shards.shard_sizes, 6)
+    costs = np.arange(len(shards)) % 4 + 1
+    return Loader(shards, order, costs, prepare, world=world, rank=rank, budget=budget, workers=workers, start=start,
+                  stop=stop or 2 * order.steps_per_epoch)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_world_and_workers_only_divide(shards, workers):
+    opened = ShardSet.open(str(shards))
+    whole = [(s.step, s.epoch, s.slots, sorted(k for b in s.batches for k in b)) for s in make(opened)]
+    assert [slots for _, _, slots, _ in whole] == [6, 6, 6, 2] * 2
+    for world, start in ((2, 0), (3, 5)):
+        parts = [list(make(opened, world=world, rank=rank, workers=workers, start=start)) for rank in range(world)]
+        for expected, *ranks in zip(whole[start:], *parts, strict=True):
+            assert len({len(part.batches) for part in ranks}) == 1
+            assert sorted(k for part in ranks for b in part.batches for k in b) == expected[3]
+            assert {(p.step, p.epoch, p.slots) for p in ranks} == {expected[:3]}
+            for part in ranks:
+                assert [[opened.key(i) for i in micro] for micro in part.indices] == [list(b) for b in part.batches]
+
+
+def test_stopping_early_leaves_no_worker(shards):
+    import multiprocessing
+
+    iterator = iter(make(ShardSet.open(str(shards)), workers=2))
+    next(iterator)
+    assert len(multiprocessing.active_children()) == 2
+    del iterator
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_errors_come_out_as_they_went_in(shards, workers):
+    with pytest.raises(UserError, match="^the disk is full$"):
+        list(make(ShardSet.open(str(shards)), prepare=refuse, workers=workers))

@@ -1,0 +1,114 @@
+"""From a pair to token ids: golden ids of the template, and what happens to pairs that do not fit."""
+
+import numpy as np
+import pytest
+from conftest import BASE
+from PIL import Image
+
+from svco.errors import BadSample
+from svco.families import load_family
+from svco.padded import PaddedCollate
+from svco.pairs import Pair, PairText
+from svco.prepare import Prepare, measure_lengths
+from svco.shards import ShardSet
+
+TEXT = PairText(key="k", query="What colour is the circle?", responses=("The circle is red.", "I can see that it is blue."))
+
+
+def test_golden_text_of_the_template(family):
+    """LLaVA-1.5's template, letter by letter: image first, a space after every text, the response after ``ASSISTANT:``."""
+    render = family.chat.render
+    assert render(TEXT, True, None) == "USER: <image>\nWhat colour is the circle? ASSISTANT:"
+    assert render(TEXT, False, None) == "USER: What colour is the circle? ASSISTANT:"
+    assert render(TEXT, True, "Red.") == "USER: <image>\nWhat colour is the circle? ASSISTANT: Red. "
+    system = PairText(key="k", query="Q?", responses=("a", "b"), system="Be brief.")
+    assert render(system, True, None) == "Be brief. USER: <image>\nQ? ASSISTANT:"
+
+
+def test_golden_ids(family):
+    encoded = family.encode_text(TEXT, None)
+    tokens = family.processor.tokenizer.convert_ids_to_tokens
+    assert tokens(encoded.prefixes[2]) == ["<s>", "USER", ":", "Ġ", "What", "Ġcolour", "Ġis", "Ġthe", "Ġcircle", "?", "ĠASSISTANT", ":"]
+    shown = tokens(encoded.prefixes[0])
+    assert shown[:4] == ["<s>", "USER", ":", "Ġ"]
+    assert shown[4:40] == ["<image>"] * 36
+    assert shown[40:] == ["Ċ", *tokens(encoded.prefixes[2])[4:]]
+    # The end: the template's own trailing space, then the forced end-of-sequence token.
+    assert tokens(encoded.responses[0]) == ["ĠThe", "Ġcircle", "Ġis", "Ġred", ".", "Ġ", "</s>"]
+    assert encoded.cut == 0
+
+
+def test_ids_are_the_processors_own(family, make_pairs):
+    """Whole sequences equal what ``processor(text=…, images=…)`` gives, plus the end token."""
+    for pair in make_pairs("val", 0, 16):
+        encoded = family.encode_text(pair.text, None)
+        for shown, condition in ((True, 0), (True, 1), (False, 2)):
+            for side in (0, 1):
+                text = family.chat.render(pair.text, shown, pair.text.responses[side])
+                images = Image.new("RGB", (48, 48)) if shown else None
+                expected = family.processor(text=text, images=images)["input_ids"][0]
+                ours = np.concatenate([encoded.prefixes[condition], encoded.responses[side]]).tolist()
+                assert ours == [*expected, family.processor.tokenizer.eos_token_id]
+
+
+def test_truncation_is_one_budget_for_all_views():
+    long = PairText(key="k", query=TEXT.query, responses=("The circle is red. " * 9, "Blue."))
+    full = load_family(str(BASE), 128).encode_text(long, None)
+    tight = load_family(str(BASE), 24).encode_text(long, None)
+    # The longest prompt is the one with an image: one more text token (the line break) than the blind one.
+    assert [len(r) for r in tight.responses] == [24 - 13, len(full.responses[1])]
+    assert tight.responses[0].tolist() == full.responses[0][:11].tolist(), "cut at the end, with no end-of-sequence token"
+    assert tight.cut == len(full.responses[0]) - 11
+    with pytest.raises(BadSample) as error:
+        load_family(str(BASE), 13).encode_text(long, None)
+    assert error.value.reason == "long-query"
+    assert "data.max_text_tokens is 13" in str(error.value)
+
+
+def test_placeholder_in_the_text_is_refused(family):
+    with pytest.raises(BadSample, match="must not contain '<image>'"):
+        family.encode_text(PairText(key="k", query="What <image> is this?", responses=("a", "b")), None)
+
+
+def test_bad_samples_keep_their_slot(family, make_pairs):
+    good = make_pairs("train", 0, 2)
+    broken = Pair(good[0].text, (good[0].images[0], b"no jpeg"))
+    prepare = Prepare(family, PaddedCollate())
+    batch, bad = prepare([good[0], broken, BadSample("bad-json", "x"), good[1]])
+    assert batch.weight.tolist() == [1, 0, 0, 1]
+    assert [error.reason for error in bad] == ["undecodable-image", "bad-json"]
+    assert batch.tokens.shape == (4, 2)
+    filler, none = prepare([])
+    assert (filler.weight.tolist(), none) == ([0.0], [])
+    assert len(filler.image_of_row) == 4, "a filler shows images too: no rank may skip the vision tower"
+
+
+def test_collate_lays_out_only_the_cells_asked_for(family, make_pairs):
+    pairs = make_pairs("train", 0, 3)
+    cells = frozenset({(0, 0), (1, 2)})
+    batch, _ = Prepare(family, PaddedCollate(cells))(pairs)
+    assert set(batch.cell.tolist()) == {6 * p + 3 * s + v for p in range(3) for s, v in cells}
+    for flat, target, cell in zip(batch.predicts, batch.targets, batch.cell):
+        row, column = divmod(int(flat), batch.input_ids.shape[1])
+        assert batch.input_ids[row, column + 1] == target
+        assert batch.attention_mask[row, column + 1] == 1
+        assert int(cell) // 6 == row // len(cells)
+    lengths = [sum(len(family.encode_text(p.text, None).responses[s]) for s, _ in cells) for p in pairs]
+    assert len(batch.targets) == sum(lengths)
+
+
+def test_lengths_are_measured_once_and_told(family, shards, tmp_path):
+    opened = ShardSet.open(str(shards))
+    lengths = measure_lengths(opened, family, tmp_path)
+    assert lengths.summary() == {"pairs": 20, "cut": 0, "bad": {}}
+    first = family.encode_text(opened.read_text(0), None)
+    assert lengths.prefixes[0].tolist() == [len(p) for p in first.prefixes]
+    assert lengths.responses[0].tolist() == [len(r) for r in first.responses]
+    (file,) = (tmp_path / "lengths").glob("*.npz")
+    again = measure_lengths(opened, family, tmp_path, progress=lambda items: pytest.fail("measured twice"))
+    assert (again.responses == lengths.responses).all()
+    file.write_bytes(b"damaged")
+    assert measure_lengths(opened, family, tmp_path).summary()["pairs"] == 20
+    strict = measure_lengths(opened, load_family(str(BASE), 14), tmp_path)
+    assert strict.summary()["bad"]["long-query"] > 0
+    assert PaddedCollate().costs(strict).max() > 0

@@ -1,0 +1,90 @@
+"""Recipes: precedence, mistakes named, and every file that is shipped."""
+
+import dataclasses
+import json
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from svco.config import Config
+from svco.ds_config import fill, read_ds_config
+from svco.errors import UserError
+from svco.recipe import dump, field_docs, known_keys, load_recipe, merge
+
+RECIPES = sorted((ROOT / "launchers" / "recipes").glob("*.yaml"))
+DS = sorted((ROOT / "ds_configs").glob("*.json"))
+
+
+def test_default_then_file_then_command_line(tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text("optim: {lr: 2e-5, steps: 7}\n")
+    config = load_recipe(file, ["optim.lr=3e-4", "objective.beta_attend=0.5", "data.heldout=[a, b]"])
+    assert (config.optim.lr, config.optim.steps, config.optim.global_batch) == (3e-4, 7, 32)
+    assert config.objective.beta_attend == (0.5, 0.5)
+    assert config.data.heldout == ("a", "b")
+
+
+@pytest.mark.parametrize(("override", "says"), [
+    ("optim.learning_rte=1", "optim.learning_rte"), ("optim.stepss=1", "Did you mean 'optim.steps'"),
+    ("optm.lr=1", "Did you mean 'optim'"), ("lr=1", "section.key=value"), ("optim.steps=many", "whole number"),
+    ("optim.steps=1.5", "whole number"), ("model.tune=lorra", "lora, full"), ("objective.beta_reject=0", "weight_reject"),
+    ("data.max_bad_fraction=2", "at most 1"), ("optim.betas=[0.9]", "optim.betas"), ("run.seed=true", "whole number"),
+    ("objective.beta_attend=[1, 2, 3]", "takes 2 values"), ("optim.global_batch=0", "at least 1")])
+def test_mistakes_are_named(override, says):
+    with pytest.raises(UserError) as error:
+        load_recipe(None, [override])
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["optim: 3", "- a", "optim: {lr: [1}", "optm: {lr: 1}"])
+def test_bad_recipe_file_names_itself(tmp_path, text):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match="bad.yaml"):
+        load_recipe(file)
+    with pytest.raises(UserError, match="no recipe file"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+def test_dump_reads_back():
+    config = load_recipe(None, ["optim.betas=[0.8, 0.9]", "run.name=x"])
+    assert merge(Config(), yaml.safe_load(dump(config)), "") == config
+
+
+def test_every_field_has_a_docstring():
+    for section in dataclasses.fields(Config):
+        kind = type(getattr(Config(), section.name))
+        assert field_docs(kind).keys() == {f.name for f in dataclasses.fields(kind)}, kind
+    assert len(known_keys()) == len(set(known_keys()))
+
+
+def test_every_shipped_recipe_and_ds_config_fit():
+    assert RECIPES
+    assert DS
+    for recipe in RECIPES:
+        config = load_recipe(recipe)
+        for ds in DS:
+            filled = fill(read_ds_config(ds), config, 4, "bfloat16", str(ds))
+            assert "auto" not in json.dumps(filled), "every auto field is filled"
+            assert filled["train_batch_size"] == 4
+            assert filled["bf16"]["enabled"]
+            assert filled["managed_gradient_accumulation"] is (config.model.tune == "lora")
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"train_batch_size": 256}, ("256", "optim.global_batch")), ({"gradient_clipping": 0.5}, ("0.5", "optim.max_grad_norm")),
+    ({"fp16": {"enabled": True}}, ("fp16.enabled", "model.dtype is float32")), ({"optimizer": {"type": "Adam"}}, ("optimizer", "optim.*")),
+    ({"zero_optimization": {"stage": 0}}, ("stage 0", "--ds none"))])
+def test_contradictions_name_both_values(change, says):
+    with pytest.raises(UserError) as error:
+        fill(read_ds_config(ROOT / "ds_configs" / "zero3.json") | change, Config(), 2, "float32", "my.json")
+    assert all(part in str(error.value) for part in ("my.json", *says))
+
+
+def test_ds_config_mistakes(tmp_path):
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "list.json").write_text("[]")
+    for name, says in (("bad.json", "not JSON"), ("list.json", "JSON object"), ("none.json", "no DeepSpeed config")):
+        with pytest.raises(UserError, match=says):
+            read_ds_config(tmp_path / name)
