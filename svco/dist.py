@@ -7,9 +7,11 @@ does no communication at all.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from .errors import UserError
 
 T = TypeVar("T")
 
@@ -70,6 +72,22 @@ class World:
         box = [value]
         torch.distributed.broadcast_object_list(box, src=0)
         return box[0]  # type: ignore[return-value]
+
+    def on_main(self, make: Callable[[], T]) -> T:
+        """What ``make`` returns on rank 0, on every rank; a UserError it raises there is raised on every rank.
+
+        So that one rank's mistake ends all ranks at once, instead of leaving the others in a collective.
+        """
+        made: tuple[T | None, str | None] = (None, None)
+        if self.is_main:
+            try:
+                made = make(), None
+            except UserError as error:
+                made = None, str(error)
+        value, problem = self.broadcast(made)
+        if problem is not None:
+            raise UserError(problem)
+        return value  # type: ignore[return-value]
 
     def barrier(self) -> None:
         self.gather(None)

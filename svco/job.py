@@ -40,10 +40,12 @@ class Split:
 
     @classmethod
     def open(cls, specs: tuple[str, ...], family: Family, cache: Path, world: World, progress: Progress) -> Split:
+        def opened() -> Split:
+            shards = ShardSet.open(specs, cache_dir=cache)
+            return cls(shards, measure_lengths(shards, family, cache, lambda items: progress(items, "measuring lengths")))
+
         # Rank 0 builds indices and lengths, once; the others get them from it and never race on the files.
-        shards = world.broadcast(ShardSet.open(specs, cache_dir=cache) if world.is_main else None)
-        measured = measure_lengths(shards, family, cache, lambda r: progress(r, "measuring lengths")) if world.is_main else None
-        return cls(shards, world.broadcast(measured))
+        return world.on_main(opened)
 
 
 @dataclass(frozen=True)

@@ -38,17 +38,12 @@ class RunFolder:
     @classmethod
     def open(cls, config: Config, recipe: str, world: World, ds: dict[str, Any] | None) -> RunFolder:
         """Makes the folder, or takes the one of the run that is resumed. A collective: rank 0 decides, all agree."""
-        problem, path = None, None
-        if world.is_main:
-            try:
-                path = _make(config, recipe)
-                _describe(path, config, ds, world)
-            except UserError as error:
-                problem = str(error)
-        problem, path = world.broadcast((problem, path))
-        if problem:
-            raise UserError(problem)
-        return cls(path)
+        def made() -> Path:
+            path = _make(config, recipe)
+            _describe(path, config, ds, world)
+            return path
+
+        return cls(world.on_main(made))
 
     def finished(self, steps: int) -> None:
         """Marks the run as done: its end is this file, not a process's exit code."""

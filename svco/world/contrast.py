@@ -19,8 +19,8 @@ _KINDS = ("object", "object", "colour", "size", "count", "relation", "left-right
 """Kinds in turn, so that the four contrast types are equally frequent."""
 UNSEEN_SHARE = 0.25
 """Share of held-out pairs whose objects are combinations that training never shows."""
-SPLITS = {"train": 1024, "val": 128, "heldout": 256}
-"""Pairs of the splits that are shipped. ``gate``, of any size, is rendered when asked for."""
+SPLITS = {"train": (1024, 128), "val": (128, 64), "heldout": (256, 128)}
+"""Split -> (pairs, pairs a shard) of what is shipped. ``gate``, of any size, is rendered when asked for."""
 
 
 def world_pair(split: str, index: int, seed: int = 0, style: str = "solid") -> Pair:

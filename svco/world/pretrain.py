@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 
 import numpy as np
 import torch
@@ -230,19 +229,3 @@ def _update(optimizer: torch.optim.Optimizer, loss: torch.Tensor, lr: float) -> 
 
 def _cosine(step: int, steps: int) -> float:
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def make_base(model: nn.Module, family: Family, schedule: Schedule, bar: Bar, after: Callable[[str], Any] = lambda stage: None) -> None:
-    """All three stages on ``model`` in place; ``after`` is called with the name of each finished stage."""
-    torch.manual_seed(schedule.seed)
-    sight = make_pool(family, schedule.pool // 2, schedule.seed + 1, 0.0, bar)
-    learn_sight(model, sight, schedule.sight_steps, schedule.seed, bar)
-    model.model.vision_tower.requires_grad_(False)
-    after("sight")
-    truth = encode_pool(model, make_pool(family, schedule.pool, schedule.seed + 2, 0.0, bar))
-    learn_answers(model, family, truth, schedule, False, bar)
-    after("truth")
-    lazy = encode_pool(model, make_pool(family, schedule.pool // 2, schedule.seed + 3, 0.5, bar))
-    learn_answers(model, family, lazy, schedule, True, bar)
-    model.model.vision_tower.requires_grad_(True)
-    after("lazy")

@@ -1,0 +1,28 @@
+"""Renders the embedded shards and their digests: ``python launchers/make_tiny_shards.py``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("data_shards"), help="folder of the shards")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the world")
+    arguments = parser.parse_args()
+
+    from svco.shard_index import file_digest
+    from svco.shards import write_shards
+    from svco.world.contrast import SPLITS, world_pairs
+
+    lines = []
+    for split, (count, per_shard) in SPLITS.items():
+        for path in write_shards(world_pairs(split, 0, count, arguments.seed), arguments.output, split, per_shard):
+            lines.append(f"{file_digest(path)}  {path.name}\n")
+            print(lines[-1], end="")
+    (arguments.output / "SHA256SUMS").write_text("".join(lines))
+
+
+if __name__ == "__main__":
+    main()

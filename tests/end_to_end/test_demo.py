@@ -1,0 +1,125 @@
+"""The README's command, and what it leaves behind, checked with plain transformers and peft."""
+
+import json
+import re
+import subprocess
+import sys
+
+import launch
+import pytest
+from conftest import BASE, ROOT
+
+CHECK = """
+import json, sys
+import numpy as np
+import torch
+from peft import PeftModel
+import oracle
+from svco.shards import ShardSet
+
+base, adapter, spec, count, out = sys.argv[1:]
+shards = ShardSet.open(spec)
+pairs = [shards.read(i) for i in range(int(count))]
+processor, model = oracle.load(base, torch.float32)
+with torch.no_grad():
+    before = torch.stack([oracle.pair_logps(model, processor, pair) for pair in pairs])
+    tuned = PeftModel.from_pretrained(model, adapter)
+    after = torch.stack([oracle.pair_logps(tuned, processor, pair) for pair in pairs])
+json.dump({"before": before.tolist(), "after": after.tolist()}, open(out, "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """``make demo``'s command to the letter, with its run folder elsewhere: (run folder, output)."""
+    root = tmp_path_factory.mktemp("runs")
+    makefile = (ROOT / "Makefile").read_text()
+    line = "deepspeed --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json"
+    assert f"\t{line}\n" in makefile
+    assert "make demo" in (ROOT / "README.md").read_text()
+    process = subprocess.run([*line.split(), f"run.root={root}", "run.name=demo"], cwd=ROOT, env=launch.ENVIRONMENT, text=True,
+                             capture_output=True, timeout=900)
+    assert process.returncode == 0, (process.stdout + process.stderr)[-6000:]
+    return root / "demo", process.stdout, process.stderr
+
+
+def test_table_progress_and_files(demo):
+    folder, out, err = demo
+    assert "held-out pairs, before and after training (256 pairs)" in out
+    summary = json.loads((folder / "heldout.json").read_text())
+    assert summary["pairs"] == 256
+    assert f"{summary['after']['pair_accuracy']:.1%}" in out
+    assert re.search(r"training: +100%", err), "a progress bar"
+    assert "pairs/s" in err
+    for name in ("recipe.yaml", "ds_config.json", "versions.json", "metrics.jsonl", "adapter/adapter_model.safetensors",
+                 "samples.png", "tensorboard", "checkpoints/latest", "finished.json"):
+        assert (folder / name).exists(), name
+    assert "Invalidate trace cache" not in out + err
+    assert "Traceback" not in out + err
+
+
+def test_the_effect_is_real(demo):
+    """S-VCO's own aims, on pairs it never saw: far beyond two standard errors (3 points each) of 256 pairs."""
+    summary = json.loads((demo[0] / "heldout.json").read_text())
+    before, after = summary["before"], summary["after"]
+    assert after["pair_accuracy"] > before["pair_accuracy"] + 0.10
+    assert after["match_minus_blind"] > before["match_minus_blind"] + 0.5
+    assert after["blind_minus_clash"] > before["blind_minus_clash"] + 0.5
+    for kind, part in summary["by_contrast"].items():
+        assert 0.10 <= part["before"] <= 0.75, f"{kind}: the base must be neither at chance nor at the ceiling"
+
+
+def test_metrics_tell_the_whole_step(demo):
+    lines = launch.metrics(demo[0], timings=True)
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, len(steps) + 1))
+    wanted = {"loss", "grad_norm", "lr", "epoch", "pairs", "tokens_per_second", "pairs_per_second", "memory_peak_bytes",
+              *(f"seconds/{part}" for part in ("lap", "data", "forward", "backward", "step")),
+              *(f"{kind}/{term}_{side}" for kind in ("loss", "margin", "accuracy") for term in ("attend", "reject") for side in (0, 1)),
+              *(f"delta/{side}_{view}" for side in (0, 1) for view in ("match", "blind", "clash"))}
+    assert wanted <= steps[0].keys()
+    assert steps[0]["loss"] == pytest.approx(2.772589, abs=1e-5)
+    for line in steps:
+        terms = sum(line[f"loss/{term}_{side}"] for term in ("attend", "reject") for side in (0, 1))
+        assert line["loss"] == pytest.approx(terms, rel=1e-5)
+    validations = [line for line in lines if "validation/pair_accuracy" in line]
+    assert validations[-1]["step"] == steps[-1]["step"]
+    # The step never waits on the loader once it has started up.
+    steady = steps[5:]
+    assert sum(line["seconds/data"] for line in steady) < 0.05 * sum(line["seconds/lap"] for line in steady)
+
+
+def test_adapter_in_plain_transformers_and_peft(demo, tmp_path):
+    """A fresh process without svco's model code: the figures of heldout.json, from the adapter on disk."""
+    from safetensors.torch import load_file
+
+    folder = demo[0]
+    stored = load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert len(stored) == 4 * 7 * 2
+    assert all(0 not in tensor.shape for tensor in stored.values())
+    assert all(tensor.abs().sum() > 0 for tensor in stored.values()), "B has left 0"
+    config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert not config["base_model_name_or_path"].startswith("/")
+    script, out = tmp_path / "check.py", tmp_path / "scores.json"
+    script.write_text(CHECK)
+    spec = str(ROOT / "data_shards" / "heldout-{000000..000001}.tar")
+    subprocess.run([sys.executable, str(script), str(BASE), str(folder / "adapter"), spec, "256", str(out)], check=True,
+                   env=launch.ENVIRONMENT | {"PYTHONPATH": str(ROOT / "tests")}, cwd=tmp_path, timeout=600)
+    scores = json.loads(out.read_text())
+    summary = json.loads((folder / "heldout.json").read_text())
+    for when in ("before", "after"):
+        right = sum(p[0][0] > p[1][2] and p[1][0] > p[0][2] for p in scores[when])
+        # A pair within float32's last digits of a tie may fall on either side.
+        assert abs(right - 256 * summary[when]["pair_accuracy"]) <= 1
+        for name, (a, b) in {"match_minus_blind": (0, 1), "blind_minus_clash": (1, 2)}.items():
+            gap = sum(s[a] - s[b] for p in scores[when] for s in p) / 512
+            assert gap == pytest.approx(summary[when][name], abs=1e-4)
+    assert scores["before"] != scores["after"]
+
+
+def test_warm_start_from_the_adapter(demo, tmp_path):
+    """``lora.init_from`` begins where the adapter ended: its loss is the tuned one at once, not 4 ln 2."""
+    launch.run(None, "none", f"run.root={tmp_path}", "run.name=warm", f"lora.init_from={demo[0] / 'adapter'}", "optim.steps=1",
+               "data.heldout=", "data.validation=")
+    (first,) = launch.training(tmp_path / "warm").values()
+    assert first["loss"] < 2.5

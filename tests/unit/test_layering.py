@@ -1,0 +1,109 @@
+"""The house: who may import whom, one door per dependency, and how large a room may be."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+LAYERS = (
+    ("errors", "views", "config"),
+    ("dist",),
+    ("pairs", "recipe", "ds_config", "tally", "clock", "watch"),
+    ("shard_index", "order", "balance", "families", "board"),
+    ("shards", "prepare"),
+    ("objectives", "padded", "loader", "evaluate", "world"),
+    ("adapters", "optimizer", "sheet"),
+    ("model", "job"),
+    ("plain_engine", "checkpoint"),
+    ("engine",),
+    ("run_folder", "data"),
+    ("train", "cli"),
+)
+"""A module imports from layers above it on this list, or from its own package; never from its own layer or below."""
+LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+DOORS = {"deepspeed": {"engine"}, "webdataset": {"shards"}, "braceexpand": {"shards"}, "peft": {"adapters"},
+         "tensorboard": {"board"}, "torch.utils.tensorboard": {"board"}, "matplotlib": {"sheet"}, "tqdm": {"board"},
+         "yaml": {"recipe"}, "tokenizers": {"world"}, "safetensors": {"optimizer"}}
+MODULES = sorted((ROOT / "svco").rglob("*.py"))
+SOURCES = MODULES + sorted((ROOT / "launchers").glob("*.py"))
+
+
+def room(path: Path) -> str:
+    """The top-level module or package of svco that a file belongs to."""
+    return path.relative_to(ROOT / "svco").parts[0].removesuffix(".py")
+
+
+def imports(path: Path):
+    """(module, line) of every import, lazy ones included; relative ones resolved."""
+    package = ["svco", *path.relative_to(ROOT / "svco").parts[:-1]] if ROOT / "svco" in path.parents else []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[:len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield (f"{stem}.{alias.name}" if stem == "svco" else stem), node.lineno
+
+
+def test_every_module_has_a_layer():
+    rooms = {room(path) for path in MODULES} - {"__init__"}
+    assert rooms == LEVEL.keys()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down_only(path):
+    here = room(path)
+    for name, line in imports(path):
+        parts = name.split(".")
+        if parts[0] == "svco" and len(parts) > 1 and parts[1] != here and parts[1] != "__version__":
+            assert LEVEL[parts[1]] < LEVEL[here], f"{path.name}:{line}: {here} must not import {parts[1]}"
+
+
+def test_one_door_per_dependency():
+    for path in MODULES:
+        for name, line in imports(path):
+            for package, doors in DOORS.items():
+                if name == package or name.startswith(package + "."):
+                    assert room(path) in doors, f"{path}:{line} imports {package}; its door is {doors}"
+
+
+def test_rooms_are_small():
+    for path in SOURCES:
+        text = path.read_text()
+        assert text.count("\n") <= 300, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno <= 55, f"{path}:{node.lineno} {node.name}"
+
+
+def test_no_installed_package_is_patched():
+    """No assignment to an attribute of an imported module or class of another package."""
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        foreign = {(alias.asname or alias.name).split(".")[0] for node in ast.walk(tree)
+                   if isinstance(node, (ast.Import, ast.ImportFrom)) and not getattr(node, "level", 0)
+                   and not (getattr(node, "module", None) or "").startswith("svco") for alias in node.names}
+        for node in ast.walk(tree):
+            for target in getattr(node, "targets", [getattr(node, "target", None)]):
+                if isinstance(target, ast.Attribute):
+                    root = target
+                    while isinstance(root, ast.Attribute):
+                        root = root.value
+                    assert not (isinstance(root, ast.Name) and root.id in foreign), f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("command", [["-m", "svco.cli"], *([str(p)] for p in sorted((ROOT / "launchers").glob("*.py")))],
+                         ids=lambda c: c[-1].rpartition("/")[2])
+def test_help_is_quick(command):
+    before = time.monotonic()
+    done = subprocess.run([sys.executable, *command, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+    assert time.monotonic() - before < 2
+    heavy = subprocess.run([sys.executable, "-X", "importtime", *command, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert not [line for line in heavy.stderr.splitlines() if line.rpartition("|")[2].strip() in ("torch", "transformers")]

@@ -1,0 +1,188 @@
+"""The parts a run is made of: log, clock, tally, watches, checkpoints, evaluation, contact sheet."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from svco.board import Board
+from svco.checkpoint import Checkpoints, Position, damage, read_position
+from svco.clock import Clock
+from svco.config import OptimConfig
+from svco.dist import World
+from svco.errors import BadSample, UserError
+from svco.evaluate import PairScores, metrics, pair_right, summarise, table
+from svco.optimizer import learning_rate
+from svco.sheet import SheetRow, contact_sheet
+from svco.tally import Tally
+from svco.watch import BadWatch, MatchWatch
+
+ALONE = World()
+
+
+def test_board_resumed_is_the_board_uninterrupted(tmp_path):
+    for folder, stops in (("whole", [6]), ("resumed", [5, 6])):
+        (tmp_path / folder).mkdir()
+        start = 0
+        for stop in stops:
+            board = Board(tmp_path / folder, True, start)
+            for step in range(start + 1, stop + 1):
+                board.write(step, {"loss": 1 / step, "bad": float("nan")})
+            board.close()
+            start = stop - 2  # the checkpoint lies two steps back
+        if folder == "resumed":
+            with (tmp_path / folder / "metrics.jsonl").open("a") as stream:
+                stream.write('{"step": 7, "lo')  # killed in the middle of a line
+            Board(tmp_path / folder, True, 6).close()
+    whole, resumed = ((tmp_path / f / "metrics.jsonl").read_text() for f in ("whole", "resumed"))
+    assert whole == resumed
+    assert json.loads(whole.splitlines()[1]) == {"step": 2, "loss": 0.5, "bad": None}
+    assert list((tmp_path / "whole" / "tensorboard").iterdir())
+
+
+def test_a_disabled_board_does_nothing(tmp_path):
+    board = Board(tmp_path, False)
+    board.write(1, {"loss": 1.0})
+    board.picture("x", tmp_path / "none.png", 1)
+    assert list(board.progress(range(3), 0, 3)) == [0, 1, 2]
+    board.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_clock_counts_what_passes():
+    time = iter([0.0, 1.0, 3.0, 3.0, 3.5, 3.5, 10.0, 10.0]).__next__
+    clock = Clock(torch.device("cpu"), now=time)
+    with clock("forward"):
+        pass
+    assert list(clock.over("data", [7])) == [7]
+    clock.count(tokens=50, pairs=2)
+    lap = clock.lap(ALONE)
+    assert lap["seconds/forward"] == 2.0
+    assert lap["seconds/data"] == 0.5
+    assert (lap["seconds/lap"], lap["tokens_per_second"], lap["pairs_per_second"]) == (10.0, 5.0, 0.2)
+    assert lap["memory_peak_bytes"] > 10_000_000
+
+
+def test_tally_is_a_weighted_mean_that_fillers_cannot_touch():
+    tally = Tally()
+    tally.add({"loss": torch.tensor([1.0, 3.0])}, torch.tensor([1.0, 1.0]))
+    tally.add({"loss": torch.tensor([8.0, torch.nan])}, torch.tensor([1.0, 0.0]))
+    assert tally.reduce(ALONE) == {"loss": 4.0}
+    assert tally.reduce(ALONE) == {}
+
+
+def test_too_many_bad_samples_stop_the_run():
+    watch = BadWatch(0.01, {"bad-json": 1})
+    with pytest.warns(UserWarning, match="bad sample .long-query.*sample 'k'"):
+        watch.add([BadSample("long-query", "sample 'k'")])
+    fresh = watch.take()
+    assert fresh == {"bad/long-query": 1}
+    watch.check(fresh, 200)
+    assert watch.counts == {"bad-json": 1, "long-query": 1}
+    watch.check({"bad/long-query": 5.0}, 150)  # too early to tell
+    with pytest.raises(UserError, match=r"7 of the 300 pairs seen so far were bad \(1 bad-json, 6 long-query\)"):
+        watch.check({}, 300)
+    with pytest.raises(UserError):
+        BadWatch(0.0, {}).check({"bad/bad-json": 1.0}, 8, at_end=True)
+
+
+def test_falling_match_warns_once_and_again_when_twice_as_bad():
+    watch = MatchWatch()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(60):
+            watch.add({"delta/0_match": -0.1 * step, "delta/1_match": -0.1 * step, "loss": 1.0}, step)
+    assert len(caught) == 3, "below −1, −2 and −4"
+    assert "have become less likely than under the reference" in str(caught[0].message)
+
+
+def test_learning_rate():
+    config = OptimConfig(lr=1.0, warmup_fraction=0.1, lr_min_ratio=0.1)
+    rates = [learning_rate(config, step, 40) for step in range(40)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert learning_rate(config, 22, 40) == pytest.approx(0.55)
+    assert 0.1 < rates[-1] < 0.11
+
+
+POSITION = Position(5, 0, 160, 42, 32, 64, "abc", 1, "lora", {"bad-json": 1})
+
+
+def write(folder):
+    (folder / "part").mkdir()
+    (folder / "part" / "weights").write_bytes(b"12345")
+
+
+def test_checkpoint_envelope(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 2, ALONE)
+    assert checkpoints.newest() is None
+    from dataclasses import replace
+
+    for step in (5, 10, 15):
+        checkpoints.save(replace(POSITION, step=step), write)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "step-000010", "step-000015"]
+    assert checkpoints.newest().name == "step-000015"
+    assert read_position(tmp_path / "step-000015") == replace(POSITION, step=15)
+
+    def crash(folder):
+        write(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(replace(POSITION, step=20), crash)
+    assert checkpoints.newest().name == "step-000015", "an unfinished one does not count"
+    for change, says in ((b"12344", "other contents"), (b"1234", "4 bytes instead of 5"), (None, "missing")):
+        file = tmp_path / "step-000015" / "part" / "weights"
+        file.unlink() if change is None else file.write_bytes(change)
+        assert says in damage(tmp_path / "step-000015")
+    with pytest.warns(UserWarning, match="passing over"):
+        assert checkpoints.newest().name == "step-000010"
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"global_batch": 8}, {"data": "x"}, {"order": 2}, {"steps": 9}, {"tune": "full"}])
+def test_another_run_is_not_continued(tmp_path, change):
+    from dataclasses import replace
+
+    POSITION.check(replace(POSITION, step=0, pairs=0, bad={}), tmp_path)
+    with pytest.raises(UserError, match="Cannot resume"):
+        POSITION.check(replace(POSITION, **change), tmp_path)
+
+
+def test_pair_accuracy_compares_responses_under_one_image():
+    """Response 1 under image 0 is the *clash* view of side 1; comparing a side's own views would be another measure."""
+    logps = np.zeros((4, 2, 3))
+    logps[0] = [[-1, 0, -5], [-1, 0, -5]]  # right on both
+    logps[1] = [[-1, 0, -5], [-9, 0, -5]]  # under image 1, response 0 (clash of side 0: −5) beats response 1 (−9)
+    logps[2] = [[-2, 0, -3], [-2, 0, -1]]  # under image 0, response 1 (−1) beats response 0 (−2)
+    logps[3] = [[-1, 0, -3], [-1, 0, -1]]  # a tie is not right
+    assert pair_right(logps).tolist() == [True, False, False, False]
+
+
+def test_summary_and_table():
+    policy, reference = np.zeros((2, 2, 3)), np.zeros((2, 2, 3))
+    policy[:] = [-1, -2, -4]
+    reference[:] = [-2, -2, -2]
+    tokens = np.full((2, 2), 2)
+    summary = summarise(PairScores(np.array([3, 5]), policy, reference, tokens), {3: "object", 5: "position"})
+    assert summary["after"] == metrics(policy, tokens) | {"pair_accuracy": 1.0}
+    assert summary["after"]["match_minus_blind"] == 1.0
+    assert summary["after"]["blind_minus_clash"] == 2.0
+    assert summary["after"]["perplexity_clash"] == pytest.approx(np.exp(2.0))
+    assert summary["before"]["pair_accuracy"] == 0.0
+    assert summary["by_contrast"] == {kind: {"pairs": 1, "before": 0.0, "after": 1.0} for kind in ("object", "position")}
+    text = table(summary, "held-out pairs")
+    assert "held-out pairs (2 pairs)" in text
+    assert "+100.0 pts" in text
+
+
+def test_contact_sheet_is_drawn(tmp_path, make_pairs):
+    from PIL import Image
+
+    rows = [SheetRow(p.text.key, p.text.query, p.text.responses, p.images, np.full((2, 3), -3.0), np.full((2, 3), -2.0),
+                     p.text.contrast) for p in make_pairs("val", 0, 2)]
+    contact_sheet(rows, tmp_path / "sheet.png", "Title")
+    image = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    assert image.shape[1] == 1150
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 500, "pictures are on it"
