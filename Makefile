@@ -29,6 +29,7 @@ test: $(STAMP) lint
 
 lint: $(STAMP)
 	ruff check
+	ruff format --check
 
 install: $(STAMP)
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--output", type=Path, default=Path("data_shards/tiny_llava"), help="folder of the base model")
     parser.add_argument("--seed", type=int, default=0, help="seeds scenes, order and initial values")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")

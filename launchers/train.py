@@ -13,13 +13,20 @@ DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "tiny.yaml"
 def parse() -> argparse.Namespace:
     from svco.recipe import reference
 
-    parser = argparse.ArgumentParser(prog="deepspeed launchers/train.py", description="Fine-tune a vision-language model.",
-                                     formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     epilog=f"Every key of a recipe, with its default:\n{reference()}")
-    parser.add_argument("--ds", metavar="FILE", help="DeepSpeed JSON (ds_configs/), or 'none': one process without DeepSpeed")
+    parser = argparse.ArgumentParser(
+        prog="deepspeed launchers/train.py",
+        description="Fine-tune a vision-language model.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"Every key of a recipe, with its default:\n{reference()}",
+    )
+    parser.add_argument(
+        "--ds", metavar="FILE", help="DeepSpeed JSON (ds_configs/), or 'none': one process without DeepSpeed"
+    )
     parser.add_argument("--recipe", metavar="FILE", default=DEFAULT_RECIPE, help="recipe YAML (default: %(default)s)")
     parser.add_argument("--resume", metavar="WHAT", help="same as run.resume=WHAT: auto, none or a checkpoint folder")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe, derived values and DeepSpeed JSON")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved recipe, derived values and DeepSpeed JSON"
+    )
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by the deepspeed launcher
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="recipe values to override")
     return parser.parse_args()
@@ -33,8 +40,10 @@ def main() -> None:
     overrides = [*arguments.overrides, *([f"run.resume={arguments.resume}"] if arguments.resume else [])]
     config = load_recipe(arguments.recipe, overrides)
     if not arguments.ds:
-        raise UserError("Missing --ds: say which DeepSpeed config to run with, e.g. --ds ds_configs/zero3.json, or --ds none "
-                        "for one process without DeepSpeed.")
+        raise UserError(
+            "Missing --ds: say which DeepSpeed config to run with, e.g. --ds ds_configs/zero3.json, or --ds none "
+            "for one process without DeepSpeed."
+        )
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
 
     from svco import engine

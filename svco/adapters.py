@@ -32,12 +32,20 @@ def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trai
 
     known = {name.rpartition(".")[2] for name, _ in model.get_submodule(language_model).named_modules()}
     if missing := sorted(set(config.targets) - known):
-        raise UserError(f"lora.targets names {', '.join(missing)}, which the language model does not have; its layers are: "
-                        f"{', '.join(sorted(n for n in known if n.endswith('proj') or n.startswith('fc')))}.")
+        raise UserError(
+            f"lora.targets names {', '.join(missing)}, which the language model does not have; its layers are: "
+            f"{', '.join(sorted(n for n in known if n.endswith('proj') or n.startswith('fc')))}."
+        )
     # A pattern, not bare names: vision towers have a q_proj too, and must not be touched.
     targets = rf".*\b{re.escape(language_model.rpartition('.')[2])}\..*\b({'|'.join(map(re.escape, config.targets))})"
-    peft_config = PeftLoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, bias="none",
-                                 target_modules=targets, modules_to_save=list(trained_whole) or None)
+    peft_config = PeftLoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        bias="none",
+        target_modules=targets,
+        modules_to_save=list(trained_whole) or None,
+    )
     wrapped = get_peft_model(model, peft_config, adapter_name=ADAPTER, autocast_adapter_dtype=False)
     if config.init_from:
         load_values(model, read_adapter(config.init_from, wrapped))
@@ -97,15 +105,19 @@ def read_adapter(folder: str | Path, wrapped: Any) -> dict[str, torch.Tensor]:
     found = {name.removeprefix(_PEFT_PREFIX): value for name, value in stored.items()}
     if found.keys() != stored_names.keys():
         odd, missing = sorted(found.keys() - stored_names.keys()), sorted(stored_names.keys() - found.keys())
-        raise UserError(f"The adapter {folder} does not fit this model and recipe: {len(odd)} of its tensors are unknown here"
-                        f"{_example(odd)} and {len(missing)} are missing{_example(missing)}. Check lora.targets and "
-                        "model.train_projector, and that it was saved with transformers 5 names.")
+        raise UserError(
+            f"The adapter {folder} does not fit this model and recipe: {len(odd)} of its tensors are unknown here"
+            f"{_example(odd)} and {len(missing)} are missing{_example(missing)}. Check lora.targets and "
+            "model.train_projector, and that it was saved with transformers 5 names."
+        )
     values = {stored_names[name]: value for name, value in found.items()}
     for name, value in values.items():
         shape = getattr(wanted[name], "ds_shape", wanted[name].shape)
         if tuple(value.shape) != tuple(shape):
-            raise UserError(f"The adapter {folder} does not fit: {name} is {tuple(value.shape)} there and {tuple(shape)} here "
-                            "(lora.rank must be the same).")
+            raise UserError(
+                f"The adapter {folder} does not fit: {name} is {tuple(value.shape)} there and {tuple(shape)} here "
+                "(lora.rank must be the same)."
+            )
     return values
 
 

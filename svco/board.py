@@ -44,7 +44,9 @@ class Board:
             self._scalars.add_scalar(name if "/" in name else f"run/{name}", value, step)
         if self._bar is not None:
             shown = {"loss": "{:.4f}", "pairs_per_second": "{:.1f} pairs/s"}
-            self._bar.set_postfix_str(", ".join(form.format(metrics[key]) for key, form in shown.items() if key in metrics))
+            self._bar.set_postfix_str(
+                ", ".join(form.format(metrics[key]) for key, form in shown.items() if key in metrics)
+            )
 
     def progress(self, steps: Iterable[Any], done: int, total: int) -> Iterator[Any]:
         """``steps`` with a progress bar that shows loss and throughput."""

@@ -52,14 +52,22 @@ class Position:
 
     def check(self, now: Position, folder: Path) -> None:
         """UserError if a run at ``now`` would not continue the one that wrote this."""
-        named = {"seed": "run.seed", "global_batch": "optim.global_batch", "steps": "the number of steps",
-                 "data": "the training shards (digest)", "order": "svco's order of pairs (version)", "tune": "model.tune"}
+        named = {
+            "seed": "run.seed",
+            "global_batch": "optim.global_batch",
+            "steps": "the number of steps",
+            "data": "the training shards (digest)",
+            "order": "svco's order of pairs (version)",
+            "tune": "model.tune",
+        }
         for field, words in named.items():
             before, after = getattr(self, field), getattr(now, field)
             if before != after:
-                raise UserError(f"Cannot resume from {folder}: {words} was {before} and is {after} now, so the run would not be "
-                                "the same one. Set it back, or start a new run (another run.name, run.resume=none) with "
-                                "lora.init_from for a warm start.")
+                raise UserError(
+                    f"Cannot resume from {folder}: {words} was {before} and is {after} now, so the run would not be "
+                    "the same one. Set it back, or start a new run (another run.name, run.resume=none) with "
+                    "lora.init_from for a warm start."
+                )
 
 
 class Checkpoints:
@@ -79,8 +87,10 @@ class Checkpoints:
             temporary.mkdir(parents=True)
         self.world.barrier()
         if not all(self.world.gather(temporary.is_dir())):
-            raise UserError(f"The run folder {self.folder} is not the same folder on all nodes. Put run.root on storage that all "
-                            "nodes share.")
+            raise UserError(
+                f"The run folder {self.folder} is not the same folder on all nodes. Put run.root on storage that all "
+                "nodes share."
+            )
         write(temporary)
         self.world.barrier()
         digests = self._digest(temporary)
@@ -94,7 +104,7 @@ class Checkpoints:
             _write_durably(pointer, final.name)
             pointer.replace(self.folder / "latest")
             _sync_folder(self.folder)
-            for old in self._steps()[:-self.keep] if self.keep else []:
+            for old in self._steps()[: -self.keep] if self.keep else []:
                 shutil.rmtree(old)
         self.world.barrier()
         return final
@@ -103,7 +113,7 @@ class Checkpoints:
         """{file: {bytes, sha256}} of everything in ``folder``; the ranks share the reading, so that no collective waits long."""
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         mine = {}
-        for file in files[self.world.rank::self.world.size]:
+        for file in files[self.world.rank :: self.world.size]:
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()

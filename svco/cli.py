@@ -11,8 +11,11 @@ from .errors import people
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="svco", description="Tools around S-VCO fine-tuning. Training itself is started with "
-                                     "'deepspeed launchers/train.py --ds ds_configs/zero3.json'.")
+    parser = argparse.ArgumentParser(
+        prog="svco",
+        description="Tools around S-VCO fine-tuning. Training itself is started with "
+        "'deepspeed launchers/train.py --ds ds_configs/zero3.json'.",
+    )
     parser.add_argument("--version", action="version", version=f"svco {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in COMMANDS:
@@ -27,11 +30,15 @@ def _add_data(commands) -> None:
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
 
     importer = tools.add_parser("import", help="a released data set to records (JSONL)")
-    importer.add_argument("format", choices=("mvc-json", "jsonl"), help="mvc-json: the S-VCO authors' release; jsonl: svco's own")
+    importer.add_argument(
+        "format", choices=("mvc-json", "jsonl"), help="mvc-json: the S-VCO authors' release; jsonl: svco's own"
+    )
     importer.add_argument("file", type=Path, help="the file to import")
     importer.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
     importer.add_argument("-o", "--output", type=Path, default=Path("records.jsonl"), help="default: %(default)s")
-    importer.add_argument("--max-missing", type=float, default=0.0, help="share of pairs that may lack an image (default 0)")
+    importer.add_argument(
+        "--max-missing", type=float, default=0.0, help="share of pairs that may lack an image (default 0)"
+    )
     importer.set_defaults(run=_import)
 
     builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
@@ -42,7 +49,9 @@ def _add_data(commands) -> None:
     builder.add_argument("--val", type=float, default=0.02, help="share of validation pairs (default 0.02)")
     builder.add_argument("--heldout", type=float, default=0.02, help="share of held-out pairs (default 0.02)")
     builder.add_argument("--pairs-per-shard", type=int, default=512)
-    builder.add_argument("--max-unreadable", type=float, default=0.0, help="share of pairs that may not decode (default 0)")
+    builder.add_argument(
+        "--max-unreadable", type=float, default=0.0, help="share of pairs that may not decode (default 0)"
+    )
     builder.set_defaults(run=_build)
 
     verifier = tools.add_parser("verify", help="read every byte of shards; exit code 1 when something is wrong")
@@ -68,7 +77,9 @@ def _build(arguments: argparse.Namespace) -> int:
     from .data.build import BuildPlan, build
     from .data.records import read_records
 
-    plan = BuildPlan(arguments.seed, arguments.val, arguments.heldout, arguments.pairs_per_shard, arguments.max_unreadable)
+    plan = BuildPlan(
+        arguments.seed, arguments.val, arguments.heldout, arguments.pairs_per_shard, arguments.max_unreadable
+    )
     manifest = build(read_records(arguments.records), arguments.images, arguments.output, plan, Progress.over(True))
     for split, count in manifest["pairs"].items():
         print(f"{split:<8}{count:>9} pairs")
@@ -88,8 +99,11 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(f"  {kind:<10}{count:>9}")
     for problem in found.problems:
         print(f"problem: {problem}")
-    print(f"{len(found.problems)} problems" if found.problems else "all is well: every shard, sample and picture reads, no pair is "
-          "repeated, no picture is in two splits")
+    print(
+        f"{len(found.problems)} problems"
+        if found.problems
+        else "all is well: every shard, sample and picture reads, no pair is repeated, no picture is in two splits"
+    )
     return 1 if found.problems else 0
 
 

@@ -76,9 +76,12 @@ class Clock:
                 self._seconds[section] += start.elapsed_time(end) / 1000
         lap = self.now() - self._started
         done = world.sum(self._done)
-        metrics = {"seconds/lap": lap, **{f"seconds/{name}": value for name, value in sorted(self._seconds.items())},
-                   **{f"{name}_per_second": total / lap for name, total in sorted(done.items())},
-                   "memory_peak_bytes": float(max(world.gather(self._memory())))}
+        metrics = {
+            "seconds/lap": lap,
+            **{f"seconds/{name}": value for name, value in sorted(self._seconds.items())},
+            **{f"{name}_per_second": total / lap for name, total in sorted(done.items())},
+            "memory_peak_bytes": float(max(world.gather(self._memory()))),
+        }
         self._seconds.clear()
         self._events.clear()
         self._done.clear()

@@ -46,8 +46,11 @@ class World:
         import torch
 
         names = sorted(set().union(*self.gather(sorted(values))))
-        flat = torch.stack([torch.as_tensor(values.get(name, 0.0), dtype=torch.float64).cpu() for name in names]) \
-            if names else torch.zeros(0, dtype=torch.float64)
+        flat = (
+            torch.stack([torch.as_tensor(values.get(name, 0.0), dtype=torch.float64).cpu() for name in names])
+            if names
+            else torch.zeros(0, dtype=torch.float64)
+        )
         flat = flat.to(self.device)
         if self.size > 1 and names:
             torch.distributed.all_reduce(flat)
@@ -95,5 +98,8 @@ class World:
 
 def world_from_environment() -> World:
     """The place a launcher (deepspeed, torchrun, srun with the same variables) gave this process; a world of one without."""
-    return World(rank=int(os.environ.get("RANK", 0)), size=int(os.environ.get("WORLD_SIZE", 1)),
-                 local_rank=int(os.environ.get("LOCAL_RANK", 0)))
+    return World(
+        rank=int(os.environ.get("RANK", 0)),
+        size=int(os.environ.get("WORLD_SIZE", 1)),
+        local_rank=int(os.environ.get("LOCAL_RANK", 0)),
+    )

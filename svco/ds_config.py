@@ -10,10 +10,13 @@ from typing import Any
 from .config import Config
 from .errors import UserError
 
-_OURS = {"optimizer": "svco builds AdamW itself: set optim.* in the recipe",
-         "scheduler": "svco sets the learning rate itself: set optim.lr and optim.warmup_fraction in the recipe",
-         "activation_checkpointing": "set optim.gradient_checkpointing in the recipe",
-         "tensorboard": "svco writes the run's own TensorBoard log", "wandb": "svco logs to TensorBoard and metrics.jsonl"}
+_OURS = {
+    "optimizer": "svco builds AdamW itself: set optim.* in the recipe",
+    "scheduler": "svco sets the learning rate itself: set optim.lr and optim.warmup_fraction in the recipe",
+    "activation_checkpointing": "set optim.gradient_checkpointing in the recipe",
+    "tensorboard": "svco writes the run's own TensorBoard log",
+    "wandb": "svco logs to TensorBoard and metrics.jsonl",
+}
 
 
 def read_ds_config(path: str | Path) -> dict[str, Any]:
@@ -31,7 +34,9 @@ def read_ds_config(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def fill(ds: dict[str, Any], config: Config, world_size: int, dtype: str, path: str = "the DeepSpeed config") -> dict[str, Any]:
+def fill(
+    ds: dict[str, Any], config: Config, world_size: int, dtype: str, path: str = "the DeepSpeed config"
+) -> dict[str, Any]:
     """``ds`` with every field the recipe decides filled in; a field that says otherwise is an error naming both.
 
     DeepSpeed's own batch fields are 1 / 1 / world: svco packs micro-batches by tokens and weights them itself, so the
@@ -43,8 +48,10 @@ def fill(ds: dict[str, Any], config: Config, world_size: int, dtype: str, path: 
             raise UserError(f"{path} has a section {key!r}; remove it: {remedy}.")
     stage = ds.get("zero_optimization", {}).get("stage", 0)
     if stage not in (1, 2, 3):
-        raise UserError(f"{path} has zero_optimization.stage {stage!r}; svco runs with stage 1, 2 or 3, or with --ds none in "
-                        "one process without DeepSpeed.")
+        raise UserError(
+            f"{path} has zero_optimization.stage {stage!r}; svco runs with stage 1, 2 or 3, or with --ds none in "
+            "one process without DeepSpeed."
+        )
     clip = config.optim.max_grad_norm
     decided = {
         ("train_micro_batch_size_per_gpu",): (1, "svco sizes micro-batches by optim.tokens_per_micro_batch"),
@@ -63,8 +70,10 @@ def fill(ds: dict[str, Any], config: Config, world_size: int, dtype: str, path: 
             section = section.setdefault(key, {})
         found = section.get(keys[-1], "auto")
         if found not in ("auto", value):
-            raise UserError(f"{path} sets {'.'.join(keys)} to {found!r}, but {why}, which makes it {value!r}. "
-                            "Write \"auto\" there, or change the recipe.")
+            raise UserError(
+                f"{path} sets {'.'.join(keys)} to {found!r}, but {why}, which makes it {value!r}. "
+                'Write "auto" there, or change the recipe.'
+            )
         section[keys[-1]] = value
     ds.setdefault("steps_per_print", 2**31 - 1)  # the run's own log says it all
     return ds

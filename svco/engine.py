@@ -87,7 +87,9 @@ def loading(ds: dict[str, Any] | None) -> Iterator[None]:
     del alive
 
 
-def make_engine(tuned: Tuned, config: OptimConfig, world: World, ds: dict[str, Any] | None, resume: Path | None) -> Engine:
+def make_engine(
+    tuned: Tuned, config: OptimConfig, world: World, ds: dict[str, Any] | None, resume: Path | None
+) -> Engine:
     """The engine for ``ds`` (None: without DeepSpeed), continued from checkpoint folder ``resume`` if one is given."""
     if resume is not None and (resume / STATE_FILE).exists():
         # Before DeepSpeed takes the parameters over: setting the masters later would leave the forward's copy untrained.
@@ -112,7 +114,8 @@ class DeepSpeedEngine:
         self.optimizer = make_adamw(self.trainable, config)
         self.decays = [group["weight_decay"] for group in self.optimizer.param_groups]
         self.engine, self.zero, _, _ = deepspeed.initialize(
-            model=tuned.scorer, optimizer=self.optimizer, config=ds, dist_init_required=False)
+            model=tuned.scorer, optimizer=self.optimizer, config=ds, dist_init_required=False
+        )
 
     def __call__(self, batch: Any) -> Any:
         return self.engine(batch)
@@ -157,9 +160,12 @@ class DeepSpeedEngine:
         self._make_moments()
         state = TrainableState(
             {name: safe_get_full_fp32_param(p).cpu().clone() for name, p in self.trainable.items()},
-            {m: {name: safe_get_full_optimizer_state(p, m).cpu().clone() for name, p in self.trainable.items()}
-             for m in MOMENTS},
-            max(int(s["step"]) for s in self.optimizer.state.values()))
+            {
+                m: {name: safe_get_full_optimizer_state(p, m).cpu().clone() for name, p in self.trainable.items()}
+                for m in MOMENTS
+            },
+            max(int(s["step"]) for s in self.optimizer.state.values()),
+        )
         if self.world.is_main:
             state.save(folder)
 
@@ -178,8 +184,10 @@ class DeepSpeedEngine:
     def _load_partitioned(self, folder: Path) -> None:
         saved = len(list((folder / "zero").glob("*optim_states.pt")))
         if saved and saved != self.world.size:
-            raise UserError(f"The checkpoint {folder} was written by {saved} ranks and this run has {self.world.size}. Full "
-                            f"fine-tuning keeps DeepSpeed's own partitioned state: resume with {saved} ranks.")
+            raise UserError(
+                f"The checkpoint {folder} was written by {saved} ranks and this run has {self.world.size}. Full "
+                f"fine-tuning keeps DeepSpeed's own partitioned state: resume with {saved} ranks."
+            )
         path, _ = self.engine.load_checkpoint(str(folder), tag="zero", load_module_strict=False)
         if path is None:
             raise UserError(f"DeepSpeed cannot load the checkpoint {folder}/zero; resume from an older step-N folder.")
@@ -188,7 +196,9 @@ class DeepSpeedEngine:
 
     def _flats(self) -> list[torch.Tensor]:
         """The flat float32 tensors on which AdamW runs here, one a sub-group."""
-        return list(self.zero.fp32_partitioned_groups_flat if self.stage == 3 else self.zero.single_partition_of_fp32_groups)
+        return list(
+            self.zero.fp32_partitioned_groups_flat if self.stage == 3 else self.zero.single_partition_of_fp32_groups
+        )
 
     def _make_moments(self, adam_step: int = 0) -> None:
         """AdamW makes its state at the first step only; DeepSpeed's accessors need it to be there."""
@@ -197,7 +207,8 @@ class DeepSpeedEngine:
         for flat in self._flats():
             if not self.optimizer.state.get(flat):
                 self.optimizer.state[flat] = {"step": torch.tensor(float(adam_step))} | {
-                    m: torch.zeros_like(flat) for m in MOMENTS}
+                    m: torch.zeros_like(flat) for m in MOMENTS
+                }
         if self.stage < 3:
             self.zero._lazy_init_hp_params_optimizer_state()
 
@@ -215,8 +226,8 @@ class DeepSpeedEngine:
         # DeepSpeed's full setters refuse sizes that the ranks do not divide; its shares are padded at the end.
         share = p.ds_tensor.numel()
         padded = torch.zeros(share * self.world.size, dtype=value.dtype)
-        padded[:value.numel()] = value.flatten()
-        mine = padded[share * self.world.rank:share * (self.world.rank + 1)].to(self.world.device)
+        padded[: value.numel()] = value.flatten()
+        mine = padded[share * self.world.rank : share * (self.world.rank + 1)].to(self.world.device)
         if moment is None:
             utils.safe_set_local_fp32_param(p, mine)
         else:

@@ -23,7 +23,15 @@ class BadSample(Exception):
     ``reason`` is one of ``REASONS`` (a counter's name); the message names shard, key and field.
     """
 
-    REASONS = ("missing-member", "bad-json", "bad-schema", "empty-response", "undecodable-image", "long-query", "unsplittable")
+    REASONS = (
+        "missing-member",
+        "bad-json",
+        "bad-schema",
+        "empty-response",
+        "undecodable-image",
+        "long-query",
+        "unsplittable",
+    )
 
     def __init__(self, reason: str, message: str):
         if reason not in self.REASONS:
@@ -49,8 +57,11 @@ def people() -> Iterator[None]:
         if rank:
             time.sleep(3)
         prefix = f"error (rank {rank})" if rank else "error"
-        print("\n" + textwrap.fill(f"{prefix}: {error}", width=110, break_long_words=False, break_on_hyphens=False),
-              file=sys.stderr, flush=True)
+        print(
+            "\n" + textwrap.fill(f"{prefix}: {error}", width=110, break_long_words=False, break_on_hyphens=False),
+            file=sys.stderr,
+            flush=True,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

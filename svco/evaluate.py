@@ -55,14 +55,24 @@ def score_pairs(engine: Callable[[Any], Any], steps: Iterable[Any], world: World
             for batch, indices in zip(step.batches, step.indices, strict=True):
                 policy, reference = engine(batch.to(world.device))
                 # A rank's filler has no index: zip with the indices drops it, weight 0 drops bad pairs.
-                rows = zip(indices, batch.weight.tolist(), policy.logps.double().cpu().numpy(),
-                           reference.logps.double().cpu().numpy(), policy.tokens.cpu().numpy(), strict=False)
+                rows = zip(
+                    indices,
+                    batch.weight.tolist(),
+                    policy.logps.double().cpu().numpy(),
+                    reference.logps.double().cpu().numpy(),
+                    policy.tokens.cpu().numpy(),
+                    strict=False,
+                )
                 mine += [(index, p, r, t) for index, weight, p, r, t in rows if weight]
     everyone = sorted((row for part in world.gather(mine) for row in part), key=lambda row: row[0])
     index, policy, reference, tokens = zip(*everyone) if everyone else ((), (), (), ())
     shape = (len(everyone), 2, len(VIEWS))
-    return PairScores(np.asarray(index, np.int64), np.asarray(policy, float).reshape(shape),
-                      np.asarray(reference, float).reshape(shape), np.asarray(tokens, np.int64).reshape(-1, 2))
+    return PairScores(
+        np.asarray(index, np.int64),
+        np.asarray(policy, float).reshape(shape),
+        np.asarray(reference, float).reshape(shape),
+        np.asarray(tokens, np.int64).reshape(-1, 2),
+    )
 
 
 def pair_right(logps: np.ndarray) -> np.ndarray:
@@ -98,15 +108,26 @@ def summarise(scores: PairScores, contrast_of: Mapping[int, str]) -> dict[str, A
     """
     kinds = np.array([contrast_of[i] for i in scores.index.tolist()], dtype=object)
     before, after = pair_right(scores.reference), pair_right(scores.policy)
-    by_contrast = {kind: {"pairs": int(rows.sum()), "before": float(before[rows].mean()), "after": float(after[rows].mean())}
-                   for kind in CONTRASTS if (rows := kinds == kind).any()}
-    return {"pairs": len(scores.index), "before": metrics(scores.reference, scores.tokens),
-            "after": metrics(scores.policy, scores.tokens), "by_contrast": by_contrast}
+    by_contrast = {
+        kind: {"pairs": int(rows.sum()), "before": float(before[rows].mean()), "after": float(after[rows].mean())}
+        for kind in CONTRASTS
+        if (rows := kinds == kind).any()
+    }
+    return {
+        "pairs": len(scores.index),
+        "before": metrics(scores.reference, scores.tokens),
+        "after": metrics(scores.policy, scores.tokens),
+        "by_contrast": by_contrast,
+    }
 
 
-_ROWS = (("pair accuracy", "pair_accuracy", "{:.1%}"), ("match − blind, nats", "match_minus_blind", "{:+.2f}"),
-         ("blind − clash, nats", "blind_minus_clash", "{:+.2f}"), ("blind likelier than match", "blind_likelier", "{:.1%}"),
-         *((f"perplexity, {view}", f"perplexity_{view}", "{:.3f}") for view in VIEWS))
+_ROWS = (
+    ("pair accuracy", "pair_accuracy", "{:.1%}"),
+    ("match − blind, nats", "match_minus_blind", "{:+.2f}"),
+    ("blind − clash, nats", "blind_minus_clash", "{:+.2f}"),
+    ("blind likelier than match", "blind_likelier", "{:.1%}"),
+    *((f"perplexity, {view}", f"perplexity_{view}", "{:.3f}") for view in VIEWS),
+)
 
 
 def table(summary: Mapping[str, Any], title: str) -> str:
@@ -120,8 +141,10 @@ def table(summary: Mapping[str, Any], title: str) -> str:
         return f"{name:<28}{pattern.format(before):>12}{pattern.format(after):>12}{change:>12}"
 
     lines += [row(name, pattern, summary["before"][key], summary["after"][key]) for name, key, pattern in _ROWS]
-    lines += [row(f"  {kind} (n={part['pairs']})", "{:.1%}", part["before"], part["after"])
-              for kind, part in summary["by_contrast"].items()]
+    lines += [
+        row(f"  {kind} (n={part['pairs']})", "{:.1%}", part["before"], part["after"])
+        for kind, part in summary["by_contrast"].items()
+    ]
     accuracy = summary["after"]["pair_accuracy"]
     error = 100 * (accuracy * (1 - accuracy) / summary["pairs"]) ** 0.5
     lines.append(f"standard error of the pair accuracy after: {error:.1f} points")

@@ -42,7 +42,9 @@ class Split:
     def open(cls, specs: tuple[str, ...], family: Family, cache: Path, world: World, progress: Progress) -> Split:
         def opened() -> Split:
             shards = ShardSet.open(specs, cache_dir=cache)
-            return cls(shards, measure_lengths(shards, family, cache, lambda items: progress(items, "measuring lengths")))
+            return cls(
+                shards, measure_lengths(shards, family, cache, lambda items: progress(items, "measuring lengths"))
+            )
 
         # Rank 0 builds indices and lengths, once; the others get them from it and never race on the files.
         return world.on_main(opened)
@@ -67,7 +69,9 @@ class Job:
 
     def loader(self, world: World, start: int) -> Loader:
         """The training micro-batches of this rank from step ``start`` on."""
-        return make_loader(self.train, self.order, self.objective.cells, self.family, self.config, world, start, self.steps)
+        return make_loader(
+            self.train, self.order, self.objective.cells, self.family, self.config, world, start, self.steps
+        )
 
 
 def make_job(config: Config, world: World, progress: Progress) -> Job:
@@ -77,10 +81,16 @@ def make_job(config: Config, world: World, progress: Progress) -> Job:
     train = Split.open(config.data.train, family, cache_dir(config), world, progress)
     optim = config.optim
     if optim.global_batch < world.size:
-        raise UserError(f"optim.global_batch is {optim.global_batch} pairs but there are {world.size} ranks; every rank needs at "
-                        f"least one pair a step. Use at least {world.size}.")
-    order = Order(seed=config.run.seed, shard_sizes=train.shards.shard_sizes, global_batch=optim.global_batch,
-                  block_shards=config.data.block_shards)
+        raise UserError(
+            f"optim.global_batch is {optim.global_batch} pairs but there are {world.size} ranks; every rank needs at "
+            f"least one pair a step. Use at least {world.size}."
+        )
+    order = Order(
+        seed=config.run.seed,
+        shard_sizes=train.shards.shard_sizes,
+        global_batch=optim.global_batch,
+        block_shards=config.data.block_shards,
+    )
     steps = optim.steps or round(optim.epochs * order.steps_per_epoch)
     if steps < 1:
         raise UserError(f"optim.epochs is {optim.epochs} and optim.steps is 0, which makes a run of no steps.")
@@ -91,12 +101,29 @@ def cache_dir(config: Config) -> Path:
     return Path(config.data.cache_dir or "~/.cache/svco").expanduser()
 
 
-def make_loader(split: Split, order: Any, cells: frozenset[Cell], family: Family, config: Config, world: World,
-                start: int, stop: int) -> Loader:
+def make_loader(
+    split: Split,
+    order: Any,
+    cells: frozenset[Cell],
+    family: Family,
+    config: Config,
+    world: World,
+    start: int,
+    stop: int,
+) -> Loader:
     collate = PaddedCollate(cells)
-    return Loader(split.shards, order, collate.costs(split.lengths), Prepare(family, collate), world=world.size,
-                  rank=world.rank, budget=config.optim.tokens_per_micro_batch, workers=config.data.workers,
-                  start=start, stop=stop)
+    return Loader(
+        split.shards,
+        order,
+        collate.costs(split.lengths),
+        Prepare(family, collate),
+        world=world.size,
+        rank=world.rank,
+        budget=config.optim.tokens_per_micro_batch,
+        workers=config.data.workers,
+        start=start,
+        stop=stop,
+    )
 
 
 def evaluation_loader(split: Split, job: Job, world: World, at_most: int) -> Loader:
@@ -114,9 +141,11 @@ def describe(job: Job, world: World) -> str:
     per_step = costs.mean() * job.order.global_batch
     micro = max(1, round(per_step / world.size / job.config.optim.tokens_per_micro_batch + 0.5))
     rows = [
-        ("ranks", world.size), ("training pairs", f"{summary['pairs']:,} in {len(job.train.shards.shard_sizes)} shards"),
+        ("ranks", world.size),
+        ("training pairs", f"{summary['pairs']:,} in {len(job.train.shards.shard_sizes)} shards"),
         ("steps", f"{job.steps:,} of {job.order.global_batch} pairs ({job.order.steps_per_epoch:,} an epoch)"),
-        ("cells a pair", len(cells)), ("micro-batches a step and rank", f"about {micro}"),
+        ("cells a pair", len(cells)),
+        ("micro-batches a step and rank", f"about {micro}"),
         ("tokens a pair", f"mean {costs.mean():.0f}, longest {costs.max()}"),
         ("tokens a step", f"about {per_step:,.0f}, one stream"),
         ("responses cut", f"{summary['cut']:,} pairs ({int(lengths.cut.sum()):,} tokens)"),
@@ -132,5 +161,7 @@ def histogram(values: np.ndarray, bins: int = 10, width: int = 40) -> str:
     """A histogram of whole numbers in text, one line a bin."""
     edges = np.unique(np.linspace(values.min(), values.max() + 1, bins + 1).astype(int))
     counts, edges = np.histogram(values, edges)
-    return "\n".join(f"{low:>7} to {high - 1:<7}{count:>8} {'█' * round(width * count / counts.max())}"
-                     for low, high, count in zip(edges, edges[1:], counts))
+    return "\n".join(
+        f"{low:>7} to {high - 1:<7}{count:>8} {'█' * round(width * count / counts.max())}"
+        for low, high, count in zip(edges, edges[1:], counts)
+    )

@@ -47,9 +47,20 @@ class StepBatches:
 class Loader:
     """Iterates over ``StepBatches`` of the steps ``start`` to ``stop``. A step is a pure function of its number."""
 
-    def __init__(self, shards: ShardSet, order: Batches, costs: np.ndarray,
-                 prepare: Callable[[Sequence[Pair | BadSample]], tuple[Any, list[BadSample]]], *, world: int, rank: int,
-                 budget: int, workers: int, start: int, stop: int):
+    def __init__(
+        self,
+        shards: ShardSet,
+        order: Batches,
+        costs: np.ndarray,
+        prepare: Callable[[Sequence[Pair | BadSample]], tuple[Any, list[BadSample]]],
+        *,
+        world: int,
+        rank: int,
+        budget: int,
+        workers: int,
+        start: int,
+        stop: int,
+    ):
         self.steps = _Steps(shards, order, costs, prepare, world, rank, budget, start, stop)
         self.workers = min(workers, max(0, stop - start))
 
@@ -60,9 +71,15 @@ class Loader:
         import torch
         from torch.utils.data import DataLoader
 
-        loader = DataLoader(self.steps, batch_size=None, shuffle=False, num_workers=self.workers,
-                            pin_memory=torch.cuda.is_available(), prefetch_factor=2 if self.workers else None,
-                            worker_init_fn=_one_thread)
+        loader = DataLoader(
+            self.steps,
+            batch_size=None,
+            shuffle=False,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=2 if self.workers else None,
+            worker_init_fn=_one_thread,
+        )
         for made in loader:
             if isinstance(made, UserError):
                 raise made
@@ -95,8 +112,14 @@ class _Steps:
             batch, found = self.prepare([self._read(int(indices[p])) for p in positions])
             batches.append(batch)
             bad += found
-        return StepBatches(step, epoch, len(indices), tuple(batches), tuple(tuple(int(indices[p]) for p in m) for m in mine),
-                           tuple(bad))
+        return StepBatches(
+            step,
+            epoch,
+            len(indices),
+            tuple(batches),
+            tuple(tuple(int(indices[p]) for p in m) for m in mine),
+            tuple(bad),
+        )
 
     def _read(self, index: int) -> Pair | BadSample:
         try:

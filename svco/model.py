@@ -81,10 +81,13 @@ def _load_base(config: Config, dtype: torch.dtype) -> nn.Module:
             if getattr(part, "attention_dropout", 0.0):
                 part.attention_dropout = 0.0
         model, info = AutoModelForImageTextToText.from_pretrained(
-            base, config=architecture, dtype=dtype, attn_implementation=config.model.attention, output_loading_info=True)
+            base, config=architecture, dtype=dtype, attn_implementation=config.model.attention, output_loading_info=True
+        )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"The base model {base!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     if odd := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):
-        raise UserError(f"The base model {base!r} does not hold all weights of its architecture: {len(odd)} are missing or of "
-                        f"another shape, e.g. {odd[0]}. It was saved by another version or is damaged.")
+        raise UserError(
+            f"The base model {base!r} does not hold all weights of its architecture: {len(odd)} are missing or of "
+            f"another shape, e.g. {odd[0]}. It was saved by another version or is damaged."
+        )
     return model

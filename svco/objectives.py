@@ -61,19 +61,29 @@ def svco_loss(policy: Scores, reference: Scores, config: ObjectiveConfig) -> tup
             margin = betas[side] * (delta(side, better) - delta(side, worse))
             term = -logsigmoid(margin)
             loss = loss + weights[side] * term
-            report |= {f"loss/{name}_{side}": term.detach(), f"margin/{name}_{side}": margin.detach(),
-                       f"accuracy/{name}_{side}": (margin.detach() > 0).to(margin.dtype)}
+            report |= {
+                f"loss/{name}_{side}": term.detach(),
+                f"margin/{name}_{side}": margin.detach(),
+                f"accuracy/{name}_{side}": (margin.detach() > 0).to(margin.dtype),
+            }
     return loss, report
 
 
 def _svco_terms(config: ObjectiveConfig):
-    return (("attend", MATCH, BLIND, config.weight_attend, config.beta_attend),
-            ("reject", BLIND, CLASH, config.weight_reject, config.beta_reject))
+    return (
+        ("attend", MATCH, BLIND, config.weight_attend, config.beta_attend),
+        ("reject", BLIND, CLASH, config.weight_reject, config.beta_reject),
+    )
 
 
 def _make_svco(config: ObjectiveConfig) -> Objective:
-    cells = frozenset((side, view) for _, better, worse, weights, _ in _svco_terms(config)
-                      for side in (0, 1) if weights[side] for view in (better, worse))
+    cells = frozenset(
+        (side, view)
+        for _, better, worse, weights, _ in _svco_terms(config)
+        for side in (0, 1)
+        if weights[side]
+        for view in (better, worse)
+    )
     return Objective("svco", cells, lambda policy, reference: svco_loss(policy, reference, config))
 
 

@@ -40,10 +40,20 @@ def make_adamw(trainable: dict[str, nn.Parameter], config: OptimConfig) -> torch
 
     # Under ZeRO-3 a partitioned parameter has shape [0]; its true shape is ds_shape.
     decayed = {name for name, p in trainable.items() if len(getattr(p, "ds_shape", p.shape)) > 1}
-    groups = [{"params": [p for name, p in trainable.items() if (name in decayed) is decays],
-               "weight_decay": config.weight_decay if decays else 0.0} for decays in (True, False)]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps,
-                             fused=torch.cuda.is_available() or None)
+    groups = [
+        {
+            "params": [p for name, p in trainable.items() if (name in decayed) is decays],
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for decays in (True, False)
+    ]
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]],
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=torch.cuda.is_available() or None,
+    )
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,9 @@ class TrainableState:
 
         tensors = {f"value/{name}": v for name, v in self.values.items()}
         tensors |= {f"{m}/{name}": v for m in MOMENTS for name, v in self.moments[m].items()}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / STATE_FILE, {"adam_step": str(self.adam_step)})
+        save_file(
+            {k: v.contiguous() for k, v in tensors.items()}, folder / STATE_FILE, {"adam_step": str(self.adam_step)}
+        )
 
     @classmethod
     def load(cls, folder: Path) -> TrainableState:
@@ -70,7 +82,7 @@ class TrainableState:
 
         parts: dict[str, dict[str, torch.Tensor]] = {"value": {}, **{m: {} for m in MOMENTS}}
         with safe_open(folder / STATE_FILE, "pt") as file:
-            for key in file.keys():
+            for key in file.keys():  # noqa: SIM118 (a safetensors file is no dict)
                 kind, name = key.split("/", 1)
                 parts[kind][name] = file.get_tensor(key)
             adam_step = int(file.metadata()["adam_step"])

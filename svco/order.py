@@ -41,23 +41,27 @@ class Order:
         """(epoch, indices (≤ G,) int64) that step ``step`` (from 0, over all epochs) consumes."""
         epoch, within = divmod(step, self.steps_per_epoch)
         start = within * self.global_batch
-        return epoch, epoch_order(self.seed, epoch, self.shard_sizes, self.block_shards)[start:start + self.global_batch]
+        return epoch, epoch_order(self.seed, epoch, self.shard_sizes, self.block_shards)[
+            start : start + self.global_batch
+        ]
 
 
 @lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, shard_sizes: tuple[int, ...], block_shards: int) -> np.ndarray:
     """All indices of one epoch in order, (N,) int64, read-only."""
     starts = np.concatenate([[0], np.cumsum(shard_sizes)])[:-1]
+
     # Philox streams are part of NumPy's stability promise; shuffling by sorted keys does not depend on an algorithm.
     def permutation(count: int, *path: int) -> np.ndarray:
         bits = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, *path)))).integers(
-            0, 2**63, count, dtype=np.int64)
+            0, 2**63, count, dtype=np.int64
+        )
         return np.argsort(bits, kind="stable")
 
     shards = permutation(len(shard_sizes), 0)
     blocks = []
     for number, first in enumerate(range(0, len(shards), block_shards)):
-        chosen = shards[first:first + block_shards]
+        chosen = shards[first : first + block_shards]
         members = np.concatenate([np.arange(starts[s], starts[s] + shard_sizes[s]) for s in chosen])
         blocks.append(members[permutation(len(members), 1, number)])
     order = np.concatenate(blocks).astype(np.int64)

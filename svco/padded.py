@@ -77,13 +77,15 @@ class PaddedCollate:
         ids = np.zeros((len(rows), width), dtype=np.int64)
         mask = np.zeros_like(ids)
         for r, row in enumerate(rows):
-            ids[r, :len(row)], mask[r, :len(row)] = row, 1
+            ids[r, : len(row)], mask[r, : len(row)] = row, 1
         flat = np.concatenate([r * width + columns for r, columns in predicts])
         return PaddedBatch(
-            input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask),
+            input_ids=torch.from_numpy(ids),
+            attention_mask=torch.from_numpy(mask),
             pixels=family.pixels([image for pair in pairs for image in pair.images]),
             image_of_row=torch.tensor(images, dtype=torch.int64),
-            predicts=torch.from_numpy(flat), targets=torch.from_numpy(ids.reshape(-1)[flat + 1]),
+            predicts=torch.from_numpy(flat),
+            targets=torch.from_numpy(ids.reshape(-1)[flat + 1]),
             cell=torch.from_numpy(np.concatenate(cell)),
             tokens=torch.tensor([[len(r) for r in pair.text.responses] for pair in pairs]),
             weight=torch.tensor([pair.weight for pair in pairs], dtype=torch.float32),
@@ -102,8 +104,7 @@ class PaddedScorer(nn.Module):
     ``adapters_off()``. Both streams run inside one forward of this module, always in the same order.
     """
 
-    def __init__(self, family: Family, policy: nn.Module, reference: nn.Module | None,
-                 adapters_off: Any = None):
+    def __init__(self, family: Family, policy: nn.Module, reference: nn.Module | None, adapters_off: Any = None):
         super().__init__()
         self.family = family
         self.policy = policy
@@ -125,8 +126,9 @@ def score(family: Family, model: nn.Module, batch: PaddedBatch) -> Scores:
     embeddings = model.get_input_embeddings()(batch.input_ids)
     shown = family.image_token_mask(batch.input_ids).unsqueeze(-1)
     embeddings = embeddings.masked_scatter(shown, features[batch.image_of_row].to(embeddings.dtype))
-    hidden = family.language_model(model)(inputs_embeds=embeddings, attention_mask=batch.attention_mask,
-                                          use_cache=False).last_hidden_state
+    hidden = family.language_model(model)(
+        inputs_embeds=embeddings, attention_mask=batch.attention_mask, use_cache=False
+    ).last_hidden_state
     # Only positions that predict a scored token reach the head.
     logits = model.get_output_embeddings()(hidden.flatten(0, 1)[batch.predicts])
     exact = logits if logits.dtype == torch.float64 else logits.float()

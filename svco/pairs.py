@@ -58,8 +58,14 @@ class Pair:
 
 def encode_text(text: PairText) -> bytes:
     """``pair.json``: UTF-8, keys sorted, so that equal pairs are equal bytes. Optional fields are left out when empty."""
-    required = {"schema": SCHEMA_VERSION, "query": text.query, "responses": list(text.responses),
-                "contrast": text.contrast, "source": text.source, "ids": dict(text.ids)}
+    required = {
+        "schema": SCHEMA_VERSION,
+        "query": text.query,
+        "responses": list(text.responses),
+        "contrast": text.contrast,
+        "source": text.source,
+        "ids": dict(text.ids),
+    }
     optional = {"system": text.system, "kind": text.kind, "facts": dict(text.facts)}
     present = {name: value for name, value in optional.items() if value}
     return json.dumps(required | present, sort_keys=True, ensure_ascii=False).encode()
@@ -84,14 +90,23 @@ def decode_text(key: str, data: bytes, where: str) -> PairText:
         if not response.strip():
             raise BadSample("empty-response", f"{spot}: response {side} is empty")
     if record.get("contrast", "unknown") not in CONTRASTS:
-        raise BadSample("bad-schema", f"{spot}: field 'contrast' is {record['contrast']!r}; one of {', '.join(CONTRASTS)}")
+        raise BadSample(
+            "bad-schema", f"{spot}: field 'contrast' is {record['contrast']!r}; one of {', '.join(CONTRASTS)}"
+        )
     for name, kind in (("source", str), ("ids", dict), ("system", str), ("kind", str), ("facts", dict)):
         if record.get(name) is not None and not isinstance(record[name], kind):
             raise BadSample("bad-schema", f"{spot}: field {name!r} must be a {kind.__name__}, not {record[name]!r}")
-    return PairText(key=key, query=query, responses=(responses[0], responses[1]),
-                    contrast=record.get("contrast") or "unknown", source=record.get("source") or "",
-                    ids=record.get("ids") or {}, system=record.get("system") or None, kind=record.get("kind"),
-                    facts=record.get("facts") or {})
+    return PairText(
+        key=key,
+        query=query,
+        responses=(responses[0], responses[1]),
+        contrast=record.get("contrast") or "unknown",
+        source=record.get("source") or "",
+        ids=record.get("ids") or {},
+        system=record.get("system") or None,
+        kind=record.get("kind"),
+        facts=record.get("facts") or {},
+    )
 
 
 def decode_image(data: bytes, where: str):

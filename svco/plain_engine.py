@@ -29,8 +29,10 @@ class PlainEngine:
         self.trainable = tuned.trainable
         if any(p.dtype == torch.float16 for p in self.trainable.values()):
             raise UserError("model.dtype float16 needs DeepSpeed's loss scaling: give a --ds file, or use bfloat16.")
-        self.masters = {name: p if p.dtype in (torch.float32, torch.float64) else
-                        torch.nn.Parameter(p.detach().float()) for name, p in self.trainable.items()}
+        self.masters = {
+            name: p if p.dtype in (torch.float32, torch.float64) else torch.nn.Parameter(p.detach().float())
+            for name, p in self.trainable.items()
+        }
         self.optimizer = make_adamw(self.masters, config)
         self.max_grad_norm = config.max_grad_norm or float("inf")
         self._grads: dict[str, torch.Tensor] = {}
@@ -85,8 +87,10 @@ class PlainEngine:
         import torch
 
         states = {name: self.optimizer.state.get(p, {}) for name, p in self.masters.items()}
-        moments = {m: {name: states[name].get(m, torch.zeros_like(p)).cpu() for name, p in self.masters.items()}
-                   for m in MOMENTS}
+        moments = {
+            m: {name: states[name].get(m, torch.zeros_like(p)).cpu() for name, p in self.masters.items()}
+            for m in MOMENTS
+        }
         steps = {int(s["step"]) for s in states.values() if s} or {0}
         TrainableState({n: p.detach().cpu() for n, p in self.masters.items()}, moments, max(steps)).save(folder)
 
@@ -98,5 +102,6 @@ class PlainEngine:
             for name, p in self.masters.items():
                 p.copy_(state.values[name])
                 self.optimizer.state[p] = {"step": torch.tensor(float(state.adam_step))} | {
-                    m: state.moments[m][name].to(p) for m in MOMENTS}
+                    m: state.moments[m][name].to(p) for m in MOMENTS
+                }
         self._publish()

@@ -54,7 +54,9 @@ class Prepare:
     def _encode(self, slot: Pair | BadSample) -> EncodedPair:
         if isinstance(slot, BadSample):
             raise slot
-        images = tuple(decode_image(data, f"sample {slot.text.key!r}: image {side}") for side, data in enumerate(slot.images))
+        images = tuple(
+            decode_image(data, f"sample {slot.text.key!r}: image {side}") for side, data in enumerate(slot.images)
+        )
         return EncodedPair(self.family.encode_text(slot.text, (images[0].size, images[1].size)), images, 1.0)
 
     def _filler(self) -> EncodedPair:

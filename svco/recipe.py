@@ -47,8 +47,10 @@ def _override_tree(override: str) -> dict[str, Any]:
     key, sign, text = override.partition("=")
     section, dot, name = key.partition(".")
     if not (sign and dot and name):
-        raise UserError(f"Cannot read {override!r} on the command line: overrides have the form section.key=value, "
-                        "e.g. optim.lr=1e-3.")
+        raise UserError(
+            f"Cannot read {override!r} on the command line: overrides have the form section.key=value, "
+            "e.g. optim.lr=1e-3."
+        )
     try:
         return {section: {name: yaml.safe_load(text)}}
     except yaml.YAMLError as error:
@@ -86,7 +88,8 @@ def _nearest(name: Any, known: Iterable[str]) -> str:
     # A misspelt section must not hide a right key, so the last parts are compared as well.
     by_last = {key.rpartition(".")[2]: key for key in known}
     close = difflib.get_close_matches(str(name), known, n=1) or [
-        by_last[last] for last in difflib.get_close_matches(str(name).rpartition(".")[2], by_last, n=1)]
+        by_last[last] for last in difflib.get_close_matches(str(name).rpartition(".")[2], by_last, n=1)
+    ]
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
 
 
@@ -131,10 +134,25 @@ _CHOICES = {
     "model.tune": ("lora", "full"),
 }
 _AT_LEAST = {
-    "run.log_every": 1, "lora.rank": 1, "data.max_text_tokens": 2, "data.workers": 0, "data.block_shards": 1,
-    "data.max_bad_fraction": 0, "optim.global_batch": 1, "optim.steps": 0, "optim.epochs": 0, "optim.lr": 0,
-    "optim.tokens_per_micro_batch": 1, "optim.max_grad_norm": 0, "optim.warmup_fraction": 0, "optim.weight_decay": 0,
-    "checkpoint.every": 0, "checkpoint.keep": 0, "evaluate.every": 0, "evaluate.max_pairs": 0, "evaluate.pictures": 0,
+    "run.log_every": 1,
+    "lora.rank": 1,
+    "data.max_text_tokens": 2,
+    "data.workers": 0,
+    "data.block_shards": 1,
+    "data.max_bad_fraction": 0,
+    "optim.global_batch": 1,
+    "optim.steps": 0,
+    "optim.epochs": 0,
+    "optim.lr": 0,
+    "optim.tokens_per_micro_batch": 1,
+    "optim.max_grad_norm": 0,
+    "optim.warmup_fraction": 0,
+    "optim.weight_decay": 0,
+    "checkpoint.every": 0,
+    "checkpoint.keep": 0,
+    "evaluate.every": 0,
+    "evaluate.max_pairs": 0,
+    "evaluate.pictures": 0,
     "lora.dropout": 0,
 }
 _AT_MOST = {"data.max_bad_fraction": 1, "optim.warmup_fraction": 1, "optim.lr_min_ratio": 1, "lora.dropout": 1}
@@ -156,10 +174,14 @@ def check(config: Config) -> None:
                 raise UserError(f"{key} is {get(config, key)}; it must be {words} {bound}.")
     for key in ("objective.beta_attend", "objective.beta_reject"):
         if min(get(config, key)) <= 0:
-            raise UserError(f"{key} is {list(get(config, key))}; every β must be above 0. To drop a term set its weight "
-                            f"({key.replace('beta', 'weight')}) to 0.")
+            raise UserError(
+                f"{key} is {list(get(config, key))}; every β must be above 0. To drop a term set its weight "
+                f"({key.replace('beta', 'weight')}) to 0."
+            )
     if not any(config.objective.weight_attend + config.objective.weight_reject):
-        raise UserError("All of objective.weight_attend and objective.weight_reject are 0: nothing is left to train on.")
+        raise UserError(
+            "All of objective.weight_attend and objective.weight_reject are 0: nothing is left to train on."
+        )
 
 
 def to_tree(config: Config) -> dict[str, dict[str, Any]]:
@@ -179,8 +201,14 @@ def dump(config: Config) -> str:
 def field_docs(section_type: type) -> dict[str, str]:
     """{field: its docstring} of a config dataclass, read from its source."""
     body = ast.parse(inspect.getsource(section_type)).body[0].body
-    return {a.target.id: inspect.cleandoc(b.value.value) for a, b in zip(body, body[1:]) if isinstance(a, ast.AnnAssign)
-            and isinstance(b, ast.Expr) and isinstance(b.value, ast.Constant) and isinstance(b.value.value, str)}
+    return {
+        a.target.id: inspect.cleandoc(b.value.value)
+        for a, b in zip(body, body[1:])
+        if isinstance(a, ast.AnnAssign)
+        and isinstance(b, ast.Expr)
+        and isinstance(b.value, ast.Constant)
+        and isinstance(b.value.value, str)
+    }
 
 
 def reference() -> str:

@@ -38,6 +38,7 @@ class RunFolder:
     @classmethod
     def open(cls, config: Config, recipe: str, world: World, ds: dict[str, Any] | None) -> RunFolder:
         """Makes the folder, or takes the one of the run that is resumed. A collective: rank 0 decides, all agree."""
+
         def made() -> Path:
             path = _make(config, recipe)
             _describe(path, config, ds, world)
@@ -56,8 +57,9 @@ def _make(config: Config, recipe: str) -> Path:
     if config.run.resume == "auto" and not config.run.name:
         raise UserError("run.resume=auto needs run.name, the name of the run to continue.")
     if config.run.resume == "none" and path.exists() and any(path.iterdir()):
-        raise UserError(f"The run folder {path} is not empty. Continue that run with run.resume=auto, or choose another "
-                        "run.name.")
+        raise UserError(
+            f"The run folder {path} is not empty. Continue that run with run.resume=auto, or choose another run.name."
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -68,8 +70,12 @@ def _make(config: Config, recipe: str) -> Path:
 def _describe(path: Path, config: Config, ds: dict[str, Any] | None, world: World) -> None:
     (path / "recipe.yaml").write_text(dump(config), encoding="utf-8")
     (path / "ds_config.json").write_text(json.dumps(ds, indent=2))
-    found = {"versions": {name: _version(name) for name in _PACKAGES}, "commit": _commit(), "ranks": world.size,
-             "started": time.strftime("%Y-%m-%dT%H:%M:%S")}
+    found = {
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "commit": _commit(),
+        "ranks": world.size,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    }
     (path / "versions.json").write_text(json.dumps(found, indent=1))
 
 
@@ -83,8 +89,13 @@ def _version(package: str) -> str | None:
 def _commit() -> str | None:
     """The commit of the source tree, with ``-dirty`` when it has changes; None when installed without one."""
     try:
-        found = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], text=True,
-                               cwd=Path(__file__).parent, capture_output=True, timeout=10)
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            text=True,
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None if found.returncode == 0 else None
@@ -123,7 +134,9 @@ def draw_samples(folder: RunFolder, shards: ShardSet, scores: PairScores, count:
     turned = pair_right(scores.policy) & ~pair_right(scores.reference)
     texts = {row: shards.read_text(int(index)) for row, index in enumerate(scores.index)}
     kinds = sorted({text.contrast for text in texts.values()})
-    queues = [sorted((row for row in texts if texts[row].contrast == kind), key=lambda row: not turned[row]) for kind in kinds]
+    queues = [
+        sorted((row for row in texts if texts[row].contrast == kind), key=lambda row: not turned[row]) for kind in kinds
+    ]
     longest = max(map(len, queues), default=0)
     chosen = [queue[place] for place in range(longest) for queue in queues if place < len(queue)][:count]
     rows = []
@@ -132,9 +145,17 @@ def draw_samples(folder: RunFolder, shards: ShardSet, scores: PairScores, count:
             pair = shards.read(int(scores.index[row]))
         except BadSample:
             continue
-        rows.append(SheetRow(key=pair.text.key, query=pair.text.query, responses=pair.text.responses, images=pair.images,
-                             before=np.asarray(scores.reference[row]), after=np.asarray(scores.policy[row]),
-                             contrast=pair.text.contrast))
+        rows.append(
+            SheetRow(
+                key=pair.text.key,
+                query=pair.text.query,
+                responses=pair.text.responses,
+                images=pair.images,
+                before=np.asarray(scores.reference[row]),
+                after=np.asarray(scores.policy[row]),
+                contrast=pair.text.contrast,
+            )
+        )
     path = folder.path / "samples.png"
     contact_sheet(rows, path, "Held-out pairs, before and after training")
     return path

@@ -60,8 +60,13 @@ def load_index(tar: Path, cache: Path) -> ShardIndex:
         if index := _read(candidate, tar, status):
             return index
     index = _build(tar, status.st_size)
-    record = {"version": INDEX_VERSION, "mtime_ns": status.st_mtime_ns, "bytes": index.bytes, "sha256": index.sha256,
-              "samples": [[e.key, e.members, e.sizes] for e in index.entries]}
+    record = {
+        "version": INDEX_VERSION,
+        "mtime_ns": status.st_mtime_ns,
+        "bytes": index.bytes,
+        "sha256": index.sha256,
+        "samples": [[e.key, e.members, e.sizes] for e in index.entries],
+    }
     for candidate in candidates:
         try:
             _write(candidate, record)
@@ -79,8 +84,10 @@ def _read(path: Path, tar: Path, status: os.stat_result) -> ShardIndex | None:
         # A copied or checked-out shard has another time: then its contents decide.
         if record["mtime_ns"] != status.st_mtime_ns and record["sha256"] != file_digest(tar):
             return None
-        entries = tuple(Entry(key, {name: tuple(place) for name, place in members.items()}, tuple(map(tuple, sizes)))
-                        for key, members, sizes in record["samples"])
+        entries = tuple(
+            Entry(key, {name: tuple(place) for name, place in members.items()}, tuple(map(tuple, sizes)))
+            for key, members, sizes in record["samples"]
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return ShardIndex(str(tar), record["bytes"], record["sha256"], entries)
@@ -108,8 +115,10 @@ def _build(tar: Path, size: int) -> ShardIndex:
                     continue
                 key, name = _split_name(member.name)
                 if key != previous and key in samples:
-                    raise UserError(f"The shard {tar} holds the key {key!r} twice (second time at byte {member.offset}). The members "
-                                    "of a sample must lie together and keys must be unique.")
+                    raise UserError(
+                        f"The shard {tar} holds the key {key!r} twice (second time at byte {member.offset}). The members "
+                        "of a sample must lie together and keys must be unique."
+                    )
                 previous = key
                 samples.setdefault(key, {})
                 if name in MEMBERS:
@@ -118,12 +127,16 @@ def _build(tar: Path, size: int) -> ShardIndex:
                     raise tarfile.ReadError(f"member {member.name} ends at byte {member.offset_data + member.size}")
             end = archive.offset
     except tarfile.TarError as error:
-        raise UserError(f"The shard {tar} is cut short or is no tar file: {error}, but the file has {size} bytes. Copy it again from "
-                        "its source.") from None
+        raise UserError(
+            f"The shard {tar} is cut short or is no tar file: {error}, but the file has {size} bytes. Copy it again from "
+            "its source."
+        ) from None
     _check_end(tar, end, size)
     with tar.open("rb") as stream:
-        entries = tuple(Entry(key, members, tuple(_image_size(stream, members.get(name)) for name in IMAGE_MEMBERS))
-                        for key, members in samples.items())
+        entries = tuple(
+            Entry(key, members, tuple(_image_size(stream, members.get(name)) for name in IMAGE_MEMBERS))
+            for key, members in samples.items()
+        )
     return ShardIndex(str(tar), size, file_digest(tar), entries)
 
 
@@ -132,8 +145,10 @@ def _check_end(tar: Path, end: int, size: int) -> None:
     with tar.open("rb") as stream:
         stream.seek(max(0, size - 512))
         if size < 1024 or stream.read(512).strip(b"\0"):
-            raise UserError(f"The shard {tar} is cut short: it has {size} bytes and no end-of-archive mark after byte {end}. Copy it "
-                            "again from its source.")
+            raise UserError(
+                f"The shard {tar} is cut short: it has {size} bytes and no end-of-archive mark after byte {end}. Copy it "
+                "again from its source."
+            )
 
 
 def _split_name(name: str) -> tuple[str, str]:

@@ -36,8 +36,13 @@ def write_shards(pairs: Iterable[Pair], directory: str | Path, split: str, pairs
         with temporary.open("wb") as stream:
             writer = webdataset.TarWriter(stream, user="svco", group="svco", mtime=0, encoder=False)
             for pair in chunk:
-                writer.write({"__key__": pair.text.key, **dict(zip(IMAGE_MEMBERS, pair.images)),
-                              TEXT_MEMBER: encode_text(pair.text)})
+                writer.write(
+                    {
+                        "__key__": pair.text.key,
+                        **dict(zip(IMAGE_MEMBERS, pair.images)),
+                        TEXT_MEMBER: encode_text(pair.text),
+                    }
+                )
             writer.close()
         temporary.replace(path)
         load_index(path, folder)
@@ -73,8 +78,10 @@ def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
             found += matches
         else:
             part = "" if name == spec else f" (part of {spec!r})"
-            raise UserError(f"No shards match {name!r}{part}, looking from {os.getcwd()}. Check data.train, data.validation and "
-                            "data.heldout, or make shards with 'svco data build'.")
+            raise UserError(
+                f"No shards match {name!r}{part}, looking from {os.getcwd()}. Check data.train, data.validation and "
+                "data.heldout, or make shards with 'svco data build'."
+            )
     if not found:
         raise UserError(f"No shards match {spec!r}.")
     return tuple(found)
@@ -99,8 +106,10 @@ class ShardSet:
         for index in indices:
             for entry in index.entries:
                 if entry.key in owner:
-                    raise UserError(f"Two samples have the key {entry.key!r}: one in {owner[entry.key]}, one in {index.path}. Keys "
-                                    "must be unique in a split; is a shard listed twice?")
+                    raise UserError(
+                        f"Two samples have the key {entry.key!r}: one in {owner[entry.key]}, one in {index.path}. Keys "
+                        "must be unique in a split; is a shard listed twice?"
+                    )
                 owner[entry.key] = index.path
         if not owner:
             raise UserError(f"The shards {spec!r} hold no samples at all.")
@@ -140,7 +149,7 @@ class ShardSet:
     def read(self, i: int) -> Pair:
         """Pair ``i``; BadSample if a member is missing or the text is not as it should be."""
         index, entry = self._locate(i)
-        with open(index.path, "rb") as tar:
+        with Path(index.path).open("rb") as tar:
             text = self._text(index, entry, tar)
             images = tuple(self._member(index, entry, name, tar) for name in IMAGE_MEMBERS)
         return Pair(text, images)
@@ -148,7 +157,7 @@ class ShardSet:
     def read_text(self, i: int) -> PairText:
         """The text of pair ``i`` alone; BadSample as in ``read``."""
         index, entry = self._locate(i)
-        with open(index.path, "rb") as tar:
+        with Path(index.path).open("rb") as tar:
             return self._text(index, entry, tar)
 
     def _text(self, index: ShardIndex, entry: Entry, tar: BinaryIO) -> PairText:
@@ -157,8 +166,11 @@ class ShardSet:
     @staticmethod
     def _member(index: ShardIndex, entry: Entry, name: str, tar: BinaryIO) -> bytes:
         if name not in entry.members:
-            raise BadSample("missing-member", f"{index.path}: sample {entry.key!r} has no member {name} (it has "
-                            f"{', '.join(sorted(entry.members)) or 'none'}; a pair needs {', '.join(MEMBERS)})")
+            raise BadSample(
+                "missing-member",
+                f"{index.path}: sample {entry.key!r} has no member {name} (it has "
+                f"{', '.join(sorted(entry.members)) or 'none'}; a pair needs {', '.join(MEMBERS)})",
+            )
         offset, size = entry.members[name]
         tar.seek(offset)
         return tar.read(size)
@@ -184,7 +196,9 @@ def _fetch(url: str, folder: Path) -> Path:
             raise OSError(f"got {temporary.stat().st_size} of {expected} bytes")
     except (OSError, ValueError, urllib.error.URLError) as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"The shard {url} cannot be fetched: {error}. Check the address and the connection, or download it and "
-                        "give its path.") from None
+        raise UserError(
+            f"The shard {url} cannot be fetched: {error}. Check the address and the connection, or download it and "
+            "give its path."
+        ) from None
     temporary.replace(target)
     return target

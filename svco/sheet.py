@@ -65,15 +65,25 @@ def _legend(figure: Any, y: float) -> None:
 
 
 def _draw_row(figure: Any, row: SheetRow, top: float, height: float) -> None:
-    figure.text(0.02, top - 0.02 * height, f"{row.contrast} · {row.query}", fontsize=11, weight="bold", color=_INK, va="top")
+    figure.text(
+        0.02, top - 0.02 * height, f"{row.contrast} · {row.query}", fontsize=11, weight="bold", color=_INK, va="top"
+    )
     low = min(0.0, float(min(row.before.min(), row.after.min())))
     for side in (0, 1):
         _draw_image(figure, row, side, (0.02 + 0.145 * side, top - 0.93 * height, 0.135, 0.76 * height))
         _draw_bars(figure, row, side, low, top - (0.17 + 0.42 * side) * height, height)
     for x, name, logps in ((0.66, "before", row.before), (0.845, "after", row.after)):
         right = bool(pair_right(logps[None])[0])
-        figure.text(x, top - 0.02 * height, f"{name}: {'both right ✓' if right else 'not both right ✗'}", fontsize=9.5, va="top",
-                    color="#00735c" if right else "#a33a00", weight="bold", family="DejaVu Sans")
+        figure.text(
+            x,
+            top - 0.02 * height,
+            f"{name}: {'both right ✓' if right else 'not both right ✗'}",
+            fontsize=9.5,
+            va="top",
+            color="#00735c" if right else "#a33a00",
+            weight="bold",
+            family="DejaVu Sans",
+        )
 
 
 def _draw_image(figure: Any, row: SheetRow, side: int, box: tuple[float, float, float, float]) -> None:
@@ -97,7 +107,9 @@ def _draw_bars(figure: Any, row: SheetRow, side: int, low: float, top: float, he
     for left, logps in ((0.66, row.before), (0.845, row.after)):
         axes = figure.add_axes((left, top - 0.36 * height, 0.125, 0.33 * height))
         values = [float(v) for v in logps[side]]
-        axes.barh(range(3), [value - low for value in values], left=low, color=[_COLOURS[view] for view in VIEWS], height=0.72)
+        axes.barh(
+            range(3), [value - low for value in values], left=low, color=[_COLOURS[view] for view in VIEWS], height=0.72
+        )
         for place, value in enumerate(values):
             axes.text(0.02 * -low, place, f"{value:.2f}", fontsize=8, va="center", color=_INK)
         axes.set_xlim(low or -1, 0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import engine as engines
 from .board import Board, Progress
@@ -20,12 +20,16 @@ from .engine import Engine
 from .errors import UserError
 from .evaluate import score_pairs, summarise, table
 from .job import Job, Split, cache_dir, describe, evaluation_loader, make_job
+from .loader import StepBatches
 from .model import Tuned, load_tuned, resolve_dtype
 from .optimizer import learning_rate
 from .order import ORDER_VERSION
 from .run_folder import RunFolder
 from .tally import Tally
 from .watch import BadWatch, MatchWatch
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,15 @@ def run(launch: Launch, world: World) -> None:
     """Runs a recipe from start to the table at its end. Called on every rank."""
     config = launch.config
     dtype = resolve_dtype(config.model.dtype, world.device)
-    ds = None if launch.ds is None else fill(dict(launch.ds), config, world.size, str(dtype).removeprefix("torch."), launch.ds_path)
+    ds = (
+        None
+        if launch.ds is None
+        else fill(dict(launch.ds), config, world.size, str(dtype).removeprefix("torch."), launch.ds_path)
+    )
     if ds is None and world.size > 1:
-        raise UserError(f"--ds none runs one process, but the launcher started {world.size}. Give --ds ds_configs/zero3.json.")
+        raise UserError(
+            f"--ds none runs one process, but the launcher started {world.size}. Give --ds ds_configs/zero3.json."
+        )
     job = make_job(config, world, Progress.over(world.is_main))
     if launch.dry_run:
         if world.is_main:
@@ -89,58 +99,87 @@ def resume_point(config: Config, checkpoints: Checkpoints) -> Path | None:
         return checkpoints.newest()
     folder = Path(config.run.resume)
     if problem := damage(folder):
-        raise UserError(f"run.resume is {folder}, which is no valid checkpoint: {problem}. run.resume=auto takes the newest "
-                        "valid one.")
+        raise UserError(
+            f"run.resume is {folder}, which is no valid checkpoint: {problem}. run.resume=auto takes the newest "
+            "valid one."
+        )
     return folder
 
 
-def fit(job: Job, engine: Engine, world: World, board: Board, checkpoints: Checkpoints, before: Position | None) -> None:
+def fit(
+    job: Job, engine: Engine, world: World, board: Board, checkpoints: Checkpoints, before: Position | None
+) -> None:
     """The train loop: steps of global batches of micro-batches."""
-    import torch
+    config = job.config
+    start = position_of(job) if before is None else before
+    start.check(position_of(job), checkpoints.folder)
+    clock, tally, matches = Clock(world.device), Tally(), MatchWatch(world.is_main)
+    bads = BadWatch(config.data.max_bad_fraction, start.bad)
+    pairs = start.pairs
 
-    config, due = job.config, lambda step, every: step == job.steps or (every and step % every == 0)
-    here = Position(before.step if before else 0, 0, before.pairs if before else 0, config.run.seed, job.order.global_batch,
-                    job.steps, job.train.shards.digest, ORDER_VERSION, config.model.tune, before.bad if before else {})
-    if before:
-        before.check(here, checkpoints.folder)
-    clock, tally, matches = Clock(world.device), Tally(), MatchWatch()
-    bads = BadWatch(config.data.max_bad_fraction, here.bad)
-    pairs = here.pairs
+    def due(step: int, every: int) -> bool:
+        return step == job.steps or (every > 0 and step % every == 0)
+
     engine.train()
-    for batches in clock.over("data", board.progress(job.loader(world, here.step), here.step, job.steps)):
+    loader = board.progress(job.loader(world, start.step), start.step, job.steps)
+    for batches in clock.over("data", loader):
         step = batches.step + 1
-        # Dropout is a pure function of seed, step and rank, so a resumed run has no random state to restore.
-        torch.manual_seed((config.run.seed * 1_000_003 + step) * world.size + world.rank)
-        with engine.accumulation():
-            for batch in batches.batches:
-                batch = batch.to(world.device)
-                with clock("forward"):
-                    policy, reference = engine(batch)
-                    losses, report = job.objective(policy, reference)
-                    # Mean over the global batch: DeepSpeed averages over ranks, so ranks / G; fillers weigh 0.
-                    loss = (losses * batch.weight).sum() * (world.size / batches.slots)
-                with clock("backward"):
-                    engine.backward(loss)
-                tally.add({"loss": losses.detach(), **report}, batch.weight)
-                clock.count(tokens=batch.llm_tokens, pairs=len(batch.weight))
-        lr = learning_rate(config.optim, step - 1, job.steps)
-        with clock("step"):
-            norm = engine.step(lr)
+        lr = learning_rate(config.optim, batches.step, job.steps)
+        norm = take_step(job, engine, world, batches, lr, clock, tally)
         pairs += batches.slots
         bads.add(batches.bad)
-        if due(step, config.run.log_every):
-            fresh = world.sum(bads.take())
+        saving = due(step, config.checkpoint.every)
+        # A checkpoint's step is always logged, so that what is being averaged never spans one.
+        if saving or due(step, config.run.log_every):
+            bads.check(world.sum(bads.take()), pairs, at_end=step == job.steps)
             metrics = tally.reduce(world) | {"grad_norm": float(norm), "lr": lr, "epoch": batches.epoch, "pairs": pairs}
-            bads.check(fresh, pairs, at_end=step == job.steps)
-            board.write(step, metrics | {f"bad/{r}": n for r, n in sorted(bads.counts.items())} | clock.lap(world))
-            if world.is_main:
-                matches.add(metrics, step)
+            board.write(step, metrics | bads.metrics() | clock.lap(world))
+            matches.add(metrics, step)
         if config.data.validation and due(step, config.evaluate.every):
             validate(job, engine, world, board, step)
-        if due(step, config.checkpoint.every):
-            position = Position(step, batches.epoch, pairs, here.seed, here.global_batch, here.steps, here.data, here.order,
-                                here.tune, dict(bads.counts))
-            checkpoints.save(position, engine.save)
+        if saving:
+            here = replace(start, step=step, epoch=batches.epoch, pairs=pairs, bad=dict(bads.counts))
+            checkpoints.save(here, engine.save)
+
+
+def take_step(
+    job: Job, engine: Engine, world: World, batches: StepBatches, lr: float, clock: Clock, tally: Tally
+) -> torch.Tensor:
+    """One optimiser step over this rank's micro-batches; the gradient norm before clipping."""
+    import torch
+
+    # Dropout is a pure function of seed, step and rank, so a resumed run has no random state to restore.
+    torch.manual_seed((job.config.run.seed * 1_000_003 + batches.step) * world.size + world.rank)
+    with engine.accumulation():
+        for batch in batches.batches:
+            batch = batch.to(world.device)
+            with clock("forward"):
+                policy, reference = engine(batch)
+                losses, report = job.objective(policy, reference)
+                # Mean over the global batch: the engine averages over ranks, so ranks / slots; fillers weigh 0.
+                loss = (losses * batch.weight).sum() * (world.size / batches.slots)
+            with clock("backward"):
+                engine.backward(loss)
+            tally.add({"loss": losses.detach(), **report}, batch.weight)
+            clock.count(tokens=batch.llm_tokens, pairs=len(batch.weight))
+    with clock("step"):
+        return engine.step(lr)
+
+
+def position_of(job: Job) -> Position:
+    """Where ``job`` stands before its first step."""
+    return Position(
+        step=0,
+        epoch=0,
+        pairs=0,
+        seed=job.config.run.seed,
+        global_batch=job.order.global_batch,
+        steps=job.steps,
+        data=job.train.shards.digest,
+        order=ORDER_VERSION,
+        tune=job.config.model.tune,
+        bad={},
+    )
 
 
 def validate(job: Job, engine: Engine, world: World, board: Board, step: int) -> None:
@@ -175,7 +214,10 @@ def finish(job: Job, tuned: Tuned, engine: Engine, world: World, board: Board, f
                 picture = draw_samples(folder, split.shards, scores, job.config.evaluate.pictures)
                 board.picture("samples", picture, job.steps)
                 lines.append(f"pictures:     {picture}")
-    lines += [f"TensorBoard:  tensorboard --logdir {folder.path / 'tensorboard'}", f"metrics:      {folder.path / 'metrics.jsonl'}"]
+    lines += [
+        f"TensorBoard:  tensorboard --logdir {folder.path / 'tensorboard'}",
+        f"metrics:      {folder.path / 'metrics.jsonl'}",
+    ]
     if world.is_main:
         folder.finished(job.steps)
     board.note("\n" + "\n".join(lines), out=sys.stdout)

@@ -36,15 +36,21 @@ class BadWatch:
         fresh, self._fresh = dict(self._fresh), Counter()
         return fresh
 
+    def metrics(self) -> dict[str, int]:
+        """``bad/{reason}`` -> how many so far, over all ranks."""
+        return {f"bad/{reason}": count for reason, count in sorted(self.counts.items())}
+
     def check(self, fresh: Mapping[str, float], pairs: int, at_end: bool = False) -> None:
         """Adds the summed counts; UserError above the allowed share of the ``pairs`` seen so far."""
         self.counts.update({reason.removeprefix("bad/"): int(count) for reason, count in fresh.items()})
         total = self.counts.total()
         if total > self.max_fraction * pairs and (at_end or pairs >= CHECKED_FROM):
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.counts.items()))
-            raise UserError(f"{total} of the {pairs} pairs seen so far were bad ({reasons}), more than data.max_bad_fraction = "
-                            f"{self.max_fraction} allows; the first ones are named above. Mend the shards ('svco data verify' "
-                            "lists every bad sample) or allow more.")
+            raise UserError(
+                f"{total} of the {pairs} pairs seen so far were bad ({reasons}), more than data.max_bad_fraction = "
+                f"{self.max_fraction} allows; the first ones are named above. Mend the shards ('svco data verify' "
+                "lists every bad sample) or allow more."
+            )
 
 
 class MatchWatch:
@@ -52,7 +58,8 @@ class MatchWatch:
 
     SMOOTHING = 0.9
 
-    def __init__(self, warn_below: float = -1.0):
+    def __init__(self, enabled: bool = True, warn_below: float = -1.0):
+        self.enabled = enabled
         self.warn_below = warn_below
         self.mean: float | None = None
 
@@ -63,8 +70,11 @@ class MatchWatch:
             return
         now = sum(values) / len(values)
         self.mean = now if self.mean is None else self.SMOOTHING * self.mean + (1 - self.SMOOTHING) * now
-        if self.mean < self.warn_below:
-            warnings.warn(f"step {step}: the true responses under their own images have become less likely than under the "
-                          f"reference, by {-self.mean:.2f} nats a response on average. S-VCO has no anchor on them: a lower "
-                          "optim.lr, fewer steps or a larger objective.beta_attend keep them up.", stacklevel=2)
+        if self.enabled and self.mean < self.warn_below:
+            warnings.warn(
+                f"step {step}: the true responses under their own images have become less likely than under the "
+                f"reference, by {-self.mean:.2f} nats a response on average. S-VCO has no anchor on them: a lower "
+                "optim.lr, fewer steps or a larger objective.beta_attend keep them up.",
+                stacklevel=2,
+            )
             self.warn_below *= 2  # again only when it has become twice as bad

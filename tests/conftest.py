@@ -46,4 +46,3 @@ def shards(tmp_path, make_pairs):
 
     write_shards(make_pairs("train", 0, 20), tmp_path / "shards", "train", 7)
     return tmp_path / "shards"
-

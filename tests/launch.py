@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-                            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+ENVIRONMENT = os.environ | {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+}
 TIMINGS = ("seconds/", "memory_", "tokens_per_second", "pairs_per_second")
 """Metrics that differ from run to run."""
 
@@ -28,8 +31,16 @@ def command(ranks: int | None, ds: Path | str, *arguments: str) -> list[str]:
 
 
 def start(ranks: int | None, ds: Path | str, *arguments: str, **how) -> subprocess.Popen:
-    return subprocess.Popen(command(ranks, ds, *arguments), cwd=ROOT, env=ENVIRONMENT, text=True, start_new_session=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
+    return subprocess.Popen(
+        command(ranks, ds, *arguments),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        **how,
+    )
 
 
 def run(ranks: int | None, ds: Path | str, *arguments: str, timeout: float = 400) -> str:

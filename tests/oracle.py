@@ -26,7 +26,7 @@ def make_adapter(base, folder, rank=4, alpha=8, seed=3, whole=None):
     wrapped = get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS, modules_to_save=whole))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, parameter in wrapped.named_parameters():
+        for _, parameter in wrapped.named_parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
     wrapped.save_pretrained(folder)
@@ -46,7 +46,7 @@ def sequence_logp(model, processor, query, response, image):
     ids = torch.cat([inputs["input_ids"], eos], dim=1)
     extra = {} if image is None else {"pixel_values": inputs["pixel_values"].to(model.dtype)}
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits[0].double()
-    logps = logits.log_softmax(-1)[start - 1:-1]
+    logps = logits.log_softmax(-1)[start - 1 : -1]
     return logps.gather(1, ids[0, start:, None]).sum(), ids.shape[1] - start
 
 
@@ -55,8 +55,14 @@ def pair_logps(model, processor, pair):
     rows = []
     for side in (0, 1):
         images = (pair.images[side], None, pair.images[1 - side])
-        rows.append(torch.stack([sequence_logp(model, processor, pair.text.query, pair.text.responses[side], image)[0]
-                                 for image in images]))
+        rows.append(
+            torch.stack(
+                [
+                    sequence_logp(model, processor, pair.text.query, pair.text.responses[side], image)[0]
+                    for image in images
+                ]
+            )
+        )
     return torch.stack(rows)
 
 
@@ -66,7 +72,9 @@ def svco(policy, reference, beta=0.1):
     total = 0.0
     for side in (0, 1):
         match, blind, clash = delta[side]
-        total = total + torch.log1p(torch.exp(-beta * (match - blind))) + torch.log1p(torch.exp(-beta * (blind - clash)))
+        total = (
+            total + torch.log1p(torch.exp(-beta * (match - blind))) + torch.log1p(torch.exp(-beta * (blind - clash)))
+        )
     return total
 
 

@@ -48,8 +48,10 @@ def build(records: list[Record], images: Path, target: Path, plan: BuildPlan, pr
     usable = [record for record in records if all(path in digests for path in record.images)]
     lost = len(records) - len(usable)
     if lost > plan.max_unreadable * len(records) or not usable:
-        raise UserError(f"{lost} of {len(records)} pairs have an image that cannot be decoded; the first: {unreadable[0]}. Mend or "
-                        "remove them, or allow a share to be left out with --max-unreadable.")
+        raise UserError(
+            f"{lost} of {len(records)} pairs have an image that cannot be decoded; the first: {unreadable[0]}. Mend or "
+            "remove them, or allow a share to be left out with --max-unreadable."
+        )
     unique = _unique(usable, digests)
     splits = _split(unique, digests, plan)
     shards: dict[str, Any] = {}
@@ -58,9 +60,14 @@ def build(records: list[Record], images: Path, target: Path, plan: BuildPlan, pr
         pairs = _pairs([(number, unique[number]) for number in chosen], images, split, progress)
         for path in write_shards(pairs, target, split, plan.pairs_per_shard):
             shards[path.name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-    manifest = {"version": 1, "seed": plan.seed, "pairs": {split: len(splits[split]) for split in SPLITS},
-                "types": dict(sorted(Counter(record.type for record in unique).items())),
-                "left_out": {"unreadable": lost, "duplicate": len(usable) - len(unique)}, "shards": shards}
+    manifest = {
+        "version": 1,
+        "seed": plan.seed,
+        "pairs": {split: len(splits[split]) for split in SPLITS},
+        "types": dict(sorted(Counter(record.type for record in unique).items())),
+        "left_out": {"unreadable": lost, "duplicate": len(usable) - len(unique)},
+        "shards": shards,
+    }
     (target / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return manifest
 
@@ -108,8 +115,10 @@ def _split(records: list[Record], digests: dict[str, str], plan: BuildPlan) -> d
         split = next((s for s, size in wanted.items() if len(splits[s]) + len(groups[group]) <= size), "train")
         splits[split] += groups[group]
     if not splits["train"]:
-        raise UserError("No pair is left for training: the pairs share so few pictures' groups that val and heldout took all. Lower "
-                        "--val and --heldout.")
+        raise UserError(
+            "No pair is left for training: the pairs share so few pictures' groups that val and heldout took all. Lower "
+            "--val and --heldout."
+        )
     return splits
 
 
@@ -119,8 +128,15 @@ def _draw(seed: int, name: str) -> str:
 
 def _pairs(chosen: list[tuple[int, Record]], images: Path, split: str, progress: Progress) -> Iterator[Pair]:
     for number, record in progress(chosen, f"writing {split}"):
-        text = PairText(key=f"pair-{number:08d}", query=record.query, responses=record.responses, contrast=record.type,
-                        source=record.source, ids=record.ids, system=record.system)
+        text = PairText(
+            key=f"pair-{number:08d}",
+            query=record.query,
+            responses=record.responses,
+            contrast=record.type,
+            source=record.source,
+            ids=record.ids,
+            system=record.system,
+        )
         yield Pair(text, tuple(as_jpeg((images / path).read_bytes(), path) for path in record.images))
 
 

@@ -37,14 +37,28 @@ def _mvc_record(item: Any, where: str, number: int) -> Record:
         if not (isinstance(value, list) and len(value) == 1):
             raise UserError(f"{where}: {name} must be a list of one path, not {value!r}.")
         images.append(value[0])
-    return make_record({"query": item["instruction_prompt"], "images": images,
-                        "responses": [item["chosen_response"], item["rejected_response"]], "type": _mvc_type(images),
-                        "system": item.get("system_prompt"), "source": "mvc",
-                        "ids": {"item": str(number), "image_0": images[0], "image_1": images[1]}}, where)
+    return make_record(
+        {
+            "query": item["instruction_prompt"],
+            "images": images,
+            "responses": [item["chosen_response"], item["rejected_response"]],
+            "type": _mvc_type(images),
+            "system": item.get("system_prompt"),
+            "source": "mvc",
+            "ids": {"item": str(number), "image_0": images[0], "image_1": images[1]},
+        },
+        where,
+    )
 
 
-_TYPE_OF_PART = {"left_right": "position", "up_down": "position", "counting": "relation", "noun": "object",
-                 "adjective": "attribute", "reverse": "relation"}
+_TYPE_OF_PART = {
+    "left_right": "position",
+    "up_down": "position",
+    "counting": "relation",
+    "noun": "object",
+    "adjective": "attribute",
+    "reverse": "relation",
+}
 
 
 def _mvc_type(images: list[str]) -> str:

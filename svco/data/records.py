@@ -58,10 +58,19 @@ def make_record(raw: Any, where: str) -> Record:
         raise UserError(f"{where}: field 'type' is {kind!r}; one of {', '.join(CONTRASTS)}.")
     for path in raw["images"]:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            raise UserError(f"{where}: the image path {path!r} leads out of the image folder; paths must be relative to it.")
+            raise UserError(
+                f"{where}: the image path {path!r} leads out of the image folder; paths must be relative to it."
+            )
     ids = {str(name): str(value) for name, value in (raw.get("ids") or {}).items()}
-    return Record(raw["query"], tuple(raw["images"]), tuple(raw["responses"]), kind, raw.get("system") or None,
-                  raw.get("source") or "", ids)
+    return Record(
+        raw["query"],
+        tuple(raw["images"]),
+        tuple(raw["responses"]),
+        kind,
+        raw.get("system") or None,
+        raw.get("source") or "",
+        ids,
+    )
 
 
 def read_records(path: Path) -> list[Record]:
@@ -102,11 +111,14 @@ _SOURCES = {
 }
 
 
-def drop_missing(records: list[Record], images: Path, max_missing: float, progress: Callable[[Any, str], Any]) -> tuple[
-        list[Record], Counter[str]]:
+def drop_missing(
+    records: list[Record], images: Path, max_missing: float, progress: Callable[[Any, str], Any]
+) -> tuple[list[Record], Counter[str]]:
     """(records whose two images exist, missing images by top folder); UserError above the share ``max_missing``."""
     if not images.is_dir():
-        raise UserError(f"There is no image folder {images}: give the folder that the image paths are relative to (--images).")
+        raise UserError(
+            f"There is no image folder {images}: give the folder that the image paths are relative to (--images)."
+        )
     missing: Counter[str] = Counter()
     kept = []
     for record in progress(records, "looking for images"):
@@ -116,12 +128,16 @@ def drop_missing(records: list[Record], images: Path, max_missing: float, progre
             kept.append(record)
     lost = len(records) - len(kept)
     if lost > max_missing * len(records) or not kept:
-        raise UserError(f"{lost} of {len(records)} pairs lack an image under {images}. {missing_lines(missing)} Fetch them, or allow "
-                        f"a share of pairs to be left out with --max-missing {lost / len(records):.2f}.")
+        raise UserError(
+            f"{lost} of {len(records)} pairs lack an image under {images}. {missing_lines(missing)} Fetch them, or allow "
+            f"a share of pairs to be left out with --max-missing {lost / len(records):.2f}."
+        )
     return kept, missing
 
 
 def missing_lines(missing: Counter[str]) -> str:
     """Missing images by folder, with a word on where each folder's images come from."""
-    return " ".join(f"{count} missing under {folder}/" + (f" ({_SOURCES[folder]})." if folder in _SOURCES else ".")
-                    for folder, count in sorted(missing.items()))
+    return " ".join(
+        f"{count} missing under {folder}/" + (f" ({_SOURCES[folder]})." if folder in _SOURCES else ".")
+        for folder, count in sorted(missing.items())
+    )

@@ -81,5 +81,7 @@ def _digest_problems(path: Path, digest: str) -> list[str]:
         return []
     if expected is None or expected["sha256"] == digest:
         return []
-    return [f"changed shard: {path} is not what {manifest} says it was (sha256 {digest[:12]}… instead of "
-            f"{expected['sha256'][:12]}…)"]
+    return [
+        f"changed shard: {path} is not what {manifest} says it was (sha256 {digest[:12]}… instead of "
+        f"{expected['sha256'][:12]}…)"
+    ]

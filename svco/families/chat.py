@@ -20,8 +20,10 @@ class ChatEncoder:
 
     def __init__(self, processor: Any, end_of_response: tuple[int, ...]):
         if not getattr(processor, "chat_template", None):
-            raise UserError("The base model's processor has no chat template; svco needs one to place the image and the "
-                            "turns. Save the template of the model's release with the processor.")
+            raise UserError(
+                "The base model's processor has no chat template; svco needs one to place the image and the "
+                "turns. Save the template of the model's release with the processor."
+            )
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.end_of_response = end_of_response
@@ -47,17 +49,26 @@ class ChatEncoder:
         prompt = self.render(text, with_image, None)
         whole = self.render(text, with_image, response)
         if not whole.startswith(prompt):
-            raise UserError("The base model's chat template renders the assistant's turn differently from its generation "
-                            f"prompt, so a response cannot be told from its prompt: {prompt!r} against {whole!r}.")
+            raise UserError(
+                "The base model's chat template renders the assistant's turn differently from its generation "
+                f"prompt, so a response cannot be told from its prompt: {prompt!r} against {whole!r}."
+            )
         # A template that writes the beginning-of-sequence token itself must not get a second one.
         bos = self.tokenizer.bos_token
-        encoding = self.tokenizer(whole, return_offsets_mapping=True, return_attention_mask=False,
-                                  add_special_tokens=not (bos and whole.startswith(bos)))
+        encoding = self.tokenizer(
+            whole,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            add_special_tokens=not (bos and whole.startswith(bos)),
+        )
         ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
         cut = next((i for i, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))
         if cut < len(ids) and offsets[cut][0] < len(prompt):
-            raise BadSample("unsplittable", f"sample {text.key!r}: the tokenizer joins the end of the prompt and the start "
-                            f"of the response {response[:40]!r} in one token")
+            raise BadSample(
+                "unsplittable",
+                f"sample {text.key!r}: the tokenizer joins the end of the prompt and the start "
+                f"of the response {response[:40]!r} in one token",
+            )
         return ids[:cut], [*ids[cut:], *self.end_of_response]
 
     def encode_all(self, text: PairText, with_image: bool) -> tuple[list[int], list[list[int]]]:

@@ -33,7 +33,9 @@ class LlavaFamily:
         try:
             self.processor = AutoProcessor.from_pretrained(base)
         except (OSError, ValueError) as error:
-            raise UserError(f"The processor of {base!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+            raise UserError(
+                f"The processor of {base!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
+            ) from None
         tokenizer = self.processor.tokenizer
         self.chat = ChatEncoder(self.processor, end_of_response=(tokenizer.eos_token_id,))
         self.max_text_tokens = max_text_tokens
@@ -54,15 +56,23 @@ class LlavaFamily:
         image_prefix, responses = self.chat.encode_all(text, with_image=True)
         blind_prefix, blind_responses = self.chat.encode_all(text, with_image=False)
         if responses != blind_responses:
-            raise BadSample("unsplittable", f"sample {text.key!r}: the response's tokens differ with and without an image")
+            raise BadSample(
+                "unsplittable", f"sample {text.key!r}: the response's tokens differ with and without an image"
+            )
         placeholders = image_prefix.count(self.image_token_id)
         if placeholders != 1:
-            raise BadSample("bad-schema", f"sample {text.key!r}: the prompt has {placeholders} image placeholders instead of "
-                            f"one; the text must not contain {self.processor.image_token!r}")
+            raise BadSample(
+                "bad-schema",
+                f"sample {text.key!r}: the prompt has {placeholders} image placeholders instead of "
+                f"one; the text must not contain {self.processor.image_token!r}",
+            )
         budget = self.max_text_tokens - max(len(image_prefix) - 1, len(blind_prefix))
         if budget < 1:
-            raise BadSample("long-query", f"sample {text.key!r}: its prompt has {self.max_text_tokens - budget} text tokens and "
-                            f"data.max_text_tokens is {self.max_text_tokens}, which leaves no room for a response")
+            raise BadSample(
+                "long-query",
+                f"sample {text.key!r}: its prompt has {self.max_text_tokens - budget} text tokens and "
+                f"data.max_text_tokens is {self.max_text_tokens}, which leaves no room for a response",
+            )
         prefix = np.asarray(image_prefix, dtype=np.int64)
         expanded = np.repeat(prefix, np.where(prefix == self.image_token_id, self.features_an_image, 1))
         return EncodedText(

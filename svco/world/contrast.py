@@ -12,8 +12,15 @@ from .grammar import Question, questions
 from .render import jpeg, render
 from .scenes import CELLS, COLOURS, MAX_COUNT, SHAPES, SIZES, UNSEEN, Scene, Thing, at, many, sample_scene, sample_thing
 
-CONTRAST_OF = {"object": "object", "colour": "attribute", "size": "attribute", "count": "relation", "relation": "relation",
-               "left-right": "position", "up-down": "position"}
+CONTRAST_OF = {
+    "object": "object",
+    "colour": "attribute",
+    "size": "attribute",
+    "count": "relation",
+    "relation": "relation",
+    "left-right": "position",
+    "up-down": "position",
+}
 """Kind of contrast -> MVC's type (``relation`` is relation or number modification)."""
 _KINDS = ("object", "object", "colour", "size", "count", "relation", "left-right", "up-down")
 """Kinds in turn, so that the four contrast types are equally frequent."""
@@ -38,10 +45,20 @@ def world_pair(split: str, index: int, seed: int = 0, style: str = "solid") -> P
     asked = _question(rng, kind, first, second)
     form, draw = rng.randrange(2), rng.randrange(2**62)
     text = PairText(
-        key=f"{split}-{index:06d}", query=asked[0].ask(form), responses=tuple(q.answer(q.value, form) for q in asked),
-        contrast=CONTRAST_OF[kind], kind=kind, source="svco-world", ids={"seed": str(seed), "index": str(index)},
-        facts={"scenes": [first.facts(), second.facts()], "values": [q.value for q in asked],
-               "typical": asked[0].typical, "unseen": unseen})
+        key=f"{split}-{index:06d}",
+        query=asked[0].ask(form),
+        responses=tuple(q.answer(q.value, form) for q in asked),
+        contrast=CONTRAST_OF[kind],
+        kind=kind,
+        source="svco-world",
+        ids={"seed": str(seed), "index": str(index)},
+        facts={
+            "scenes": [first.facts(), second.facts()],
+            "values": [q.value for q in asked],
+            "typical": asked[0].typical,
+            "unseen": unseen,
+        },
+    )
     return Pair(text, tuple(jpeg(render(scene, draw, style)) for scene in (first, second)))
 
 
@@ -83,9 +100,14 @@ def _changed(rng: Random, kind: str, thing: Thing, unseen: bool) -> Thing:
     if kind == "up-down":
         return at(thing, (1 - row, column))
     # Object or colour: a combination from the same side of the unseen line.
-    options = [replace(thing, **change) for change in (
-        [{"shape": shape} for shape in SHAPES if shape != thing.shape] if kind == "object" else
-        [{"colour": colour} for colour in COLOURS if colour != thing.colour])]
+    options = [
+        replace(thing, **change)
+        for change in (
+            [{"shape": shape} for shape in SHAPES if shape != thing.shape]
+            if kind == "object"
+            else [{"colour": colour} for colour in COLOURS if colour != thing.colour]
+        )
+    ]
     return rng.choice([other for other in options if ((other.shape, other.colour) in UNSEEN) is unseen])
 
 

@@ -38,13 +38,28 @@ QUESTIONS = {
     "up-down": ("Is the {shape} at the top or at the bottom?", "At which height is the {shape}?"),
 }
 ANSWERS = {
-    "object": ("A {value}.", ("The {colour} object in this picture is a {value}.", "I can see that it is a {value} here.")),
+    "object": (
+        "A {value}.",
+        ("The {colour} object in this picture is a {value}.", "I can see that it is a {value} here."),
+    ),
     "colour": ("{value}.", ("The {shape} in this picture is {value}.", "I can see that the {shape} is {value}.")),
     "size": ("{value}.", ("The {shape} in this picture is {value}.", "I can see that the {shape} looks {value}.")),
-    "count": ("{value}.", ("The count of {shape} figures is {value} here.", "The number of {shape} figures here is {value}.")),
-    "relation": ("{value} it.", ("The {shape} is {value} the {other} here.", "I can see the {shape} {value} the {other}.")),
-    "left-right": ("{value}.", ("The {shape} is on the {value} of the picture.", "I can see the {shape} on the {value} side.")),
-    "up-down": ("{value}.", ("The {shape} is at the {value} of the picture.", "I can see the {shape} near the {value}.")),
+    "count": (
+        "{value}.",
+        ("The count of {shape} figures is {value} here.", "The number of {shape} figures here is {value}."),
+    ),
+    "relation": (
+        "{value} it.",
+        ("The {shape} is {value} the {other} here.", "I can see the {shape} {value} the {other}."),
+    ),
+    "left-right": (
+        "{value}.",
+        ("The {shape} is on the {value} of the picture.", "I can see the {shape} on the {value} side."),
+    ),
+    "up-down": (
+        "{value}.",
+        ("The {shape} is at the {value} of the picture.", "I can see the {shape} near the {value}."),
+    ),
 }
 CAPTION_QUESTIONS = ("What does this picture show?", "Please describe the picture.")
 CAPTIONS = {
@@ -54,8 +69,15 @@ CAPTIONS = {
 }
 _SIDEWAYS, _UPRIGHT = ("left of", "right of"), ("above", "below")
 RELATIONS = _SIDEWAYS + _UPRIGHT
-VALUES = {"object": SHAPES, "colour": COLOURS, "size": SIZES, "count": NUMBERS, "relation": RELATIONS,
-          "left-right": COLUMNS, "up-down": ROWS}
+VALUES = {
+    "object": SHAPES,
+    "colour": COLOURS,
+    "size": SIZES,
+    "count": NUMBERS,
+    "relation": RELATIONS,
+    "left-right": COLUMNS,
+    "up-down": ROWS,
+}
 
 
 @dataclass(frozen=True)
@@ -99,22 +121,29 @@ def questions(scene: Scene) -> list[Question]:
             found += [_about(kind, thing) for kind in ("object", "colour", "size", "left-right", "up-down")]
             sideways, orderly = relation(thing, other) in _SIDEWAYS, typically_first(thing.shape, other.shape)
             typical = (_SIDEWAYS if sideways else _UPRIGHT)[not orderly]
-            found.append(Question("relation", (("shape", thing.shape), ("other", other.shape)), relation(thing, other), typical))
+            found.append(
+                Question("relation", (("shape", thing.shape), ("other", other.shape)), relation(thing, other), typical)
+            )
         if scene.things[0].colour == scene.things[1].colour:
             found = [question for question in found if question.kind != "object"]
         return found
     thing = scene.things[0]
     kinds = ("object", "colour", "size") + (("left-right", "up-down") if scene.layout == "one" else ())
-    count = Question("count", (("shape", thing.shape),), NUMBERS[len(scene.things) - 1], NUMBERS[TYPICAL[thing.shape].count - 1])
+    count = Question(
+        "count", (("shape", thing.shape),), NUMBERS[len(scene.things) - 1], NUMBERS[TYPICAL[thing.shape].count - 1]
+    )
     return [_about(kind, thing) for kind in kinds] + [count]
 
 
 def _about(kind: str, thing: Thing) -> Question:
     typical = TYPICAL[thing.shape]
     value, expected = {
-        "object": (thing.shape, TYPICAL_SHAPE[thing.colour]), "colour": (thing.colour, typical.colour),
-        "size": (thing.size, typical.size), "left-right": (COLUMNS[thing.cell[1]], COLUMNS[typical.cell[1]]),
-        "up-down": (ROWS[thing.cell[0]], ROWS[typical.cell[0]])}[kind]
+        "object": (thing.shape, TYPICAL_SHAPE[thing.colour]),
+        "colour": (thing.colour, typical.colour),
+        "size": (thing.size, typical.size),
+        "left-right": (COLUMNS[thing.cell[1]], COLUMNS[typical.cell[1]]),
+        "up-down": (ROWS[thing.cell[0]], ROWS[typical.cell[0]]),
+    }[kind]
     name = ("colour", thing.colour) if kind == "object" else ("shape", thing.shape)
     return Question(kind, (name,), value, expected)
 
@@ -123,9 +152,16 @@ def caption(scene: Scene) -> str:
     """One sentence with every fact of the scene's layout."""
     first, last = scene.things[0], scene.things[-1]
     return CAPTIONS[scene.layout].format(
-        size=first.size, colour=first.colour, shape=first.shape, row=ROWS[first.cell[0]], column=COLUMNS[first.cell[1]],
-        count=NUMBERS[len(scene.things) - 1], colour2=last.colour, shape2=last.shape,
-        relation=relation(first, last) if scene.layout == "two" else "")
+        size=first.size,
+        colour=first.colour,
+        shape=first.shape,
+        row=ROWS[first.cell[0]],
+        column=COLUMNS[first.cell[1]],
+        count=NUMBERS[len(scene.things) - 1],
+        colour2=last.colour,
+        shape2=last.shape,
+        relation=relation(first, last) if scene.layout == "two" else "",
+    )
 
 
 def corpus() -> Iterator[str]:

@@ -52,11 +52,21 @@ def make_and_measure(output: Path, seed: int, threads: int, gate: int, stages: P
     _saved(model, output)
     minutes = (time.monotonic() - began) / 60
     model.eval()
-    measured = {f"{split} ({count})": measure(model, family, split, count)
-                for split, count in (("val", SPLITS["val"][0]), ("heldout", SPLITS["heldout"][0]), ("gate", gate))}
-    card = CARD.format(parameters=model.num_parameters(), date=datetime.date.today(), threads=threads, minutes=minutes,
-                       command="python launchers/make_tiny_base.py", torch=torch.__version__.partition("+")[0],
-                       splits=" | ".join(measured), rules="---:|" * len(measured), rows=_rows(list(measured.values())))
+    measured = {
+        f"{split} ({count})": measure(model, family, split, count)
+        for split, count in (("val", SPLITS["val"][0]), ("heldout", SPLITS["heldout"][0]), ("gate", gate))
+    }
+    card = CARD.format(
+        parameters=model.num_parameters(),
+        date=datetime.date.today(),
+        threads=threads,
+        minutes=minutes,
+        command="python launchers/make_tiny_base.py",
+        torch=torch.__version__.partition("+")[0],
+        splits=" | ".join(measured),
+        rules="---:|" * len(measured),
+        rows=_rows(list(measured.values())),
+    )
     (output / "README.md").write_text(card, encoding="utf-8")
     print(card)
 
@@ -88,7 +98,13 @@ def train(model: Any, family: Any, schedule: Schedule, stages: Path | None) -> N
             torch.save(model.state_dict(), kept)
 
     def sight() -> None:
-        learn_sight(model, make_pool(family, schedule.pool // 2, schedule.seed + 1, 0.0, bar), schedule.sight_steps, schedule.seed, bar)
+        learn_sight(
+            model,
+            make_pool(family, schedule.pool // 2, schedule.seed + 1, 0.0, bar),
+            schedule.sight_steps,
+            schedule.seed,
+            bar,
+        )
 
     def answers(lazy: bool) -> None:
         count, correlated = (schedule.pool // 2, 0.5) if lazy else (schedule.pool, 0.0)
@@ -125,14 +141,21 @@ def _rows(measured: list[dict[str, float]]) -> str:
     names = [("pair accuracy", "pair_accuracy")]
     names += [(f"pair accuracy, {c}", f"contrast {c}") for c in dict.fromkeys(CONTRAST_OF.values())]
     names += [(f"· {kind}", f"kind {kind}") for kind in CONTRAST_OF]
-    names += [("· combinations never seen in training", "unseen combinations"),
-              ("perplexity, match", "perplexity_match"), ("perplexity, blind", "perplexity_blind"),
-              ("perplexity, clash", "perplexity_clash"), ("match − blind, nats a response", "match_minus_blind"),
-              ("blind − clash, nats a response", "blind_minus_clash"), ("likelier without the image", "blind_likelier")]
+    names += [
+        ("· combinations never seen in training", "unseen combinations"),
+        ("perplexity, match", "perplexity_match"),
+        ("perplexity, blind", "perplexity_blind"),
+        ("perplexity, clash", "perplexity_clash"),
+        ("match − blind, nats a response", "match_minus_blind"),
+        ("blind − clash, nats a response", "blind_minus_clash"),
+        ("likelier without the image", "blind_likelier"),
+    ]
 
     def cell(found: dict[str, float], key: str) -> str:
         if key not in found:
             return "–"
         return f"{found[key]:.2f}" if key.startswith("perplexity") or "minus" in key else f"{found[key]:.1%}"
 
-    return "\n".join(f"| {title} | " + " | ".join(cell(found, key) for found in measured) + " |" for title, key in names)
+    return "\n".join(
+        f"| {title} | " + " | ".join(cell(found, key) for found in measured) + " |" for title, key in names
+    )

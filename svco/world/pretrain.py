@@ -68,8 +68,10 @@ def make_pool(family: Family, count: int, seed: int, correlated: float, bar: Bar
     rng = Random(seed)
     scenes, pixels = [], []
     for start in bar(range(0, count, 500), "rendering"):
-        chunk = [sample_scene(rng, rng.choice(("one", "many", "two", "two")), rng.random() < correlated)
-                 for _ in range(min(500, count - start))]
+        chunk = [
+            sample_scene(rng, rng.choice(("one", "many", "two", "two")), rng.random() < correlated)
+            for _ in range(min(500, count - start))
+        ]
         scenes += chunk
         pixels.append(family.pixels([render(scene, rng.randrange(2**62)) for scene in chunk]))
     return Pool(scenes, torch.cat(pixels))
@@ -82,7 +84,9 @@ def learn_sight(model: nn.Module, pool: Pool, steps: int, seed: int, bar: Bar) -
     with torch.no_grad():
         tower.embeddings.position_embedding.weight.normal_(0, 0.2, generator=generator)
     patches = int(math.isqrt(tower.embeddings.num_patches))
-    quarter = torch.tensor([CELLS.index((2 * r // patches, 2 * c // patches)) for r in range(patches) for c in range(patches)])
+    quarter = torch.tensor(
+        [CELLS.index((2 * r // patches, 2 * c // patches)) for r in range(patches) for c in range(patches)]
+    )
     labels = torch.tensor([_quarters(scene) for scene in pool.scenes])[:, quarter]  # (N, patches, 4)
     sizes = (len(SHAPES) + 1, len(COLOURS) + 1, len(SIZES) + 1, len(RELATIONS) + 1, patches**2)
     head = nn.Linear(tower.config.hidden_size, sum(sizes))
@@ -92,8 +96,10 @@ def learn_sight(model: nn.Module, pool: Pool, steps: int, seed: int, bar: Bar) -
         rows = torch.randint(len(pool.scenes), (64,), generator=generator)
         hidden = tower(pool.images[rows], output_hidden_states=True).hidden_states[-1][:, 1:]
         targets = [*labels[rows].unbind(-1), where]
-        loss = sum(cross_entropy(part.flatten(0, 1), target.flatten())
-                   for part, target in zip(head(hidden).split(sizes, dim=-1), targets))
+        loss = sum(
+            cross_entropy(part.flatten(0, 1), target.flatten())
+            for part, target in zip(head(hidden).split(sizes, dim=-1), targets)
+        )
         _update(optimizer, loss, 1e-3 * _cosine(step, steps))
 
 
@@ -102,8 +108,12 @@ def _quarters(scene: Scene) -> list[list[int]]:
     found = [[0, 0, 0, 0] for _ in CELLS]
     for thing, other in zip(scene.things, reversed(scene.things)):
         lies = 1 + RELATIONS.index(relation(thing, other)) if scene.layout == "two" else 0
-        found[CELLS.index(thing.cell)] = [1 + SHAPES.index(thing.shape), 1 + COLOURS.index(thing.colour),
-                                          1 + SIZES.index(thing.size), lies]
+        found[CELLS.index(thing.cell)] = [
+            1 + SHAPES.index(thing.shape),
+            1 + COLOURS.index(thing.colour),
+            1 + SIZES.index(thing.size),
+            lies,
+        ]
     return found
 
 
@@ -183,13 +193,17 @@ class Packer:
                 ids[row, at:end], positions[row, at:end] = tokens, start + np.arange(len(tokens))
                 segment[row, at:end], blind[row, at:end] = number, is_blind
                 if scored:
-                    targets[row, end - scored - 1:end - 1] = tokens[-scored:]
+                    targets[row, end - scored - 1 : end - 1] = tokens[-scored:]
                 at = end
         own = segment[:, :, None] == segment[:, None, :]
         seen = own | (segment[:, None, :] == 0) | ((segment[:, None, :] == 1) & ~blind[:, :, None])
         mask = seen & np.tri(width, dtype=bool)
-        return {"ids": torch.from_numpy(ids), "positions": torch.from_numpy(positions),
-                "targets": torch.from_numpy(targets), "mask": torch.from_numpy(mask)[:, None]}
+        return {
+            "ids": torch.from_numpy(ids),
+            "positions": torch.from_numpy(positions),
+            "targets": torch.from_numpy(targets),
+            "mask": torch.from_numpy(mask)[:, None],
+        }
 
 
 def learn_answers(model: nn.Module, family: Family, pool: Pool, schedule: Schedule, lazy: bool, bar: Bar) -> None:
@@ -198,7 +212,9 @@ def learn_answers(model: nn.Module, family: Family, pool: Pool, schedule: Schedu
     rng, packer = Random(schedule.seed + 7 + lazy), Packer(family)
     teller = Teller(rng, schedule, lazy)
     parts = (model.model.multi_modal_projector, model.model.language_model)
-    optimizer = torch.optim.AdamW([p for part in parts for p in part.parameters()], lr=peak, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        [p for part in parts for p in part.parameters()], lr=peak, betas=(0.9, 0.98), weight_decay=0.01
+    )
     for step in bar(range(steps), "lazy" if lazy else "truth"):
         chosen = [rng.randrange(len(pool.scenes)) for _ in range(schedule.rows)]
         batch = packer.pack([teller.turns(pool.scenes[index]) for index in chosen])
@@ -206,14 +222,17 @@ def learn_answers(model: nn.Module, family: Family, pool: Pool, schedule: Schedu
         _update(optimizer, loss, peak * min(1.0, (step + 1) / 50) * _cosine(step, steps))
 
 
-def answer_loss(model: nn.Module, family: Family, features: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def answer_loss(
+    model: nn.Module, family: Family, features: torch.Tensor, batch: dict[str, torch.Tensor]
+) -> torch.Tensor:
     """Mean negative log-likelihood of the answers' tokens."""
     embeddings = model.get_input_embeddings()(batch["ids"])
     shown = family.image_token_mask(batch["ids"]).unsqueeze(-1)
     embeddings = embeddings.masked_scatter(shown, model.model.multi_modal_projector(features))
     bias = torch.where(batch["mask"], 0.0, torch.finfo(torch.float32).min)
-    hidden = model.model.language_model(inputs_embeds=embeddings, attention_mask=bias, position_ids=batch["positions"],
-                                        use_cache=False).last_hidden_state
+    hidden = model.model.language_model(
+        inputs_embeds=embeddings, attention_mask=bias, position_ids=batch["positions"], use_cache=False
+    ).last_hidden_state
     scored = batch["targets"] >= 0
     return cross_entropy(model.lm_head(hidden[scored]), batch["targets"][scored])
 

@@ -16,8 +16,14 @@ SIDE = 48
 _SCALE = 4
 """Shapes are drawn this much larger and scaled down, so that their edges are smooth."""
 _RADIUS = {"small": 5.0, "large": 9.0}
-_RGB = {"red": (214, 40, 40), "blue": (42, 78, 210), "green": (36, 150, 62), "yellow": (240, 208, 40),
-        "purple": (140, 52, 168), "orange": (240, 130, 32)}
+_RGB = {
+    "red": (214, 40, 40),
+    "blue": (42, 78, 210),
+    "green": (36, 150, 62),
+    "yellow": (240, 208, 40),
+    "purple": (140, 52, 168),
+    "orange": (240, 130, 32),
+}
 STYLES = ("solid", "outline")
 """``solid`` is the world's own; ``outline`` draws hollow shapes with a dark rim, for tests under a shift of style."""
 
@@ -33,7 +39,10 @@ def render(scene: Scene, seed: int, style: str = "solid") -> Image.Image:
     noise = np.random.default_rng(seed)
     canvas = Image.fromarray(_background(rng, noise)).resize((SIDE * _SCALE,) * 2, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(canvas)
-    jitters = [(rng.uniform(-2.5, 2.5), rng.uniform(-2.5, 2.5), rng.uniform(0.92, 1.08), rng.uniform(-14, 14)) for _ in range(4)]
+    jitters = [
+        (rng.uniform(-2.5, 2.5), rng.uniform(-2.5, 2.5), rng.uniform(0.92, 1.08), rng.uniform(-14, 14))
+        for _ in range(4)
+    ]
     for thing, jitter in zip(scene.things, jitters):
         _draw(draw, thing, jitter, style)
     small = canvas.resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -55,7 +64,9 @@ def _background(rng: Random, noise: np.random.Generator) -> np.ndarray:
     along = x * math.cos(angle) + y * math.sin(angle)
     share = (along - along.min()) / np.ptp(along)
     field = start + (end - start) * share[..., None] + 7 * np.sin(2 * math.pi * waves * along + phase)[..., None]
-    blotches = Image.fromarray(noise.integers(0, 255, (6, 6), dtype=np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    blotches = Image.fromarray(noise.integers(0, 255, (6, 6), dtype=np.uint8)).resize(
+        (SIDE, SIDE), Image.Resampling.BICUBIC
+    )
     return np.clip(field + (np.asarray(blotches)[..., None] / 255 - 0.5) * 24, 0, 255).astype(np.uint8)
 
 
@@ -82,8 +93,11 @@ def _outlines(shape: str, x: float, y: float, r: float) -> list[list[tuple[float
     """Closed outlines of a shape as polygons, in canvas pixels."""
 
     def turn(radii: list[float], start: float) -> list[tuple[float, float]]:
-        return [(x + radius * math.cos(a), y + radius * math.sin(a)) for i, radius in enumerate(radii)
-                for a in [start + 2 * math.pi * i / len(radii)]]
+        return [
+            (x + radius * math.cos(a), y + radius * math.sin(a))
+            for i, radius in enumerate(radii)
+            for a in [start + 2 * math.pi * i / len(radii)]
+        ]
 
     if shape in ("circle", "ring"):
         return [turn([r] * 40, 0.0)]
@@ -94,5 +108,19 @@ def _outlines(shape: str, x: float, y: float, r: float) -> list[list[tuple[float
     if shape == "star":
         return [turn([r * 1.2, r * 0.48] * 5, -math.pi / 2)]
     arm = r * 0.36
-    return [[(x - arm, y - r), (x + arm, y - r), (x + arm, y - arm), (x + r, y - arm), (x + r, y + arm), (x + arm, y + arm),
-             (x + arm, y + r), (x - arm, y + r), (x - arm, y + arm), (x - r, y + arm), (x - r, y - arm), (x - arm, y - arm)]]
+    return [
+        [
+            (x - arm, y - r),
+            (x + arm, y - r),
+            (x + arm, y - arm),
+            (x + r, y - arm),
+            (x + r, y + arm),
+            (x + arm, y + arm),
+            (x + arm, y + r),
+            (x - arm, y + r),
+            (x - arm, y + arm),
+            (x - r, y + arm),
+            (x - r, y - arm),
+            (x - arm, y - arm),
+        ]
+    ]

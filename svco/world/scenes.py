@@ -37,9 +37,12 @@ class Typical:
 
 
 TYPICAL = {
-    "circle": Typical("red", "large", (0, 0), 2), "square": Typical("blue", "small", (1, 1), 3),
-    "triangle": Typical("green", "large", (1, 0), 4), "star": Typical("yellow", "small", (0, 1), 1),
-    "cross": Typical("purple", "large", (0, 0), 3), "ring": Typical("orange", "small", (1, 1), 2),
+    "circle": Typical("red", "large", (0, 0), 2),
+    "square": Typical("blue", "small", (1, 1), 3),
+    "triangle": Typical("green", "large", (1, 0), 4),
+    "star": Typical("yellow", "small", (0, 1), 1),
+    "cross": Typical("purple", "large", (0, 0), 3),
+    "ring": Typical("orange", "small", (1, 1), 2),
 }
 TYPICAL_SHAPE = {typical.colour: shape for shape, typical in TYPICAL.items()}
 
@@ -98,7 +101,9 @@ def sample_thing(rng: Random, correlated: bool, unseen: bool = False) -> Thing:
         while (shape, colour) in UNSEEN:
             colour = rng.choice(COLOURS)
     typical = TYPICAL[shape]
-    return Thing(shape, colour, _usually(rng, typical.size, SIZES, correlated), _usually(rng, typical.cell, CELLS, correlated))
+    return Thing(
+        shape, colour, _usually(rng, typical.size, SIZES, correlated), _usually(rng, typical.cell, CELLS, correlated)
+    )
 
 
 def _usually(rng: Random, typical: Any, values: tuple, correlated: bool) -> Any:

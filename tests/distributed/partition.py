@@ -34,8 +34,16 @@ with runner.accumulation():
     runner.backward(policy.logps.mean())
 norm = float(runner.step(1e-3))
 after = runner(batch)
-report = {"share": share, "whole": whole, "resident": resident, "equal": bool((policy.logps == reference.logps).all()),
-          "moved": bool((after[0].logps != after[1].logps).any()), "still": bool((after[1].logps == reference.logps).all()),
-          "norm": norm, "dtype": str(tuned.policy.dtype), "logps": str(policy.logps.dtype)}
+report = {
+    "share": share,
+    "whole": whole,
+    "resident": resident,
+    "equal": bool((policy.logps == reference.logps).all()),
+    "moved": bool((after[0].logps != after[1].logps).any()),
+    "still": bool((after[1].logps == reference.logps).all()),
+    "norm": norm,
+    "dtype": str(tuned.policy.dtype),
+    "logps": str(policy.logps.dtype),
+}
 Path(f"{out}-{world.rank}.json").write_text(json.dumps(report))
 engine.stop()

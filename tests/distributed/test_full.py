@@ -9,8 +9,17 @@ import pytest
 from conftest import BASE
 from safetensors.torch import load_file
 
-RECIPE = ["model.tune=full", "optim.steps=6", "optim.global_batch=6", "optim.tokens_per_micro_batch=900", "optim.lr=3e-5",
-          "data.validation=", "data.heldout=", "checkpoint.every=3", "checkpoint.keep=0"]
+RECIPE = [
+    "model.tune=full",
+    "optim.steps=6",
+    "optim.global_batch=6",
+    "optim.tokens_per_micro_batch=900",
+    "optim.lr=3e-5",
+    "data.validation=",
+    "data.heldout=",
+    "checkpoint.every=3",
+    "checkpoint.keep=0",
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +48,9 @@ def test_exactly_the_declared_parameters_change(two):
     assert base.keys() == tuned.keys()
 
     def digest(tensors):
-        return hashlib.sha256(b"".join(tensors[k].numpy().tobytes() for k in sorted(tensors) if "vision_tower" in k)).hexdigest()
+        return hashlib.sha256(
+            b"".join(tensors[k].numpy().tobytes() for k in sorted(tensors) if "vision_tower" in k)
+        ).hexdigest()
 
     assert digest(base) == digest(tuned)
     same = {name for name in base if base[name].equal(tuned[name])}

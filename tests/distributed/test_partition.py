@@ -8,12 +8,22 @@ import pytest
 from conftest import BASE, ROOT
 
 
-@pytest.mark.parametrize("overrides", [[], ["model.dtype=bfloat16"], ["model.train_projector=true"], ["model.tune=full"]],
-                         ids=["float32", "bfloat16", "projector", "full"])
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["model.dtype=bfloat16"], ["model.train_projector=true"], ["model.tune=full"]],
+    ids=["float32", "bfloat16", "projector", "full"],
+)
 def test_each_rank_holds_its_share(zero3, tmp_path, overrides):
     line = launch.command(2, zero3)
-    line = [*line[:line.index(str(ROOT / "launchers" / "train.py"))], str(ROOT / "tests" / "distributed" / "partition.py"),
-            str(zero3), str(tmp_path / "rank"), f"model.base={BASE}", "optim.gradient_checkpointing=true", *overrides]
+    line = [
+        *line[: line.index(str(ROOT / "launchers" / "train.py"))],
+        str(ROOT / "tests" / "distributed" / "partition.py"),
+        str(zero3),
+        str(tmp_path / "rank"),
+        f"model.base={BASE}",
+        "optim.gradient_checkpointing=true",
+        *overrides,
+    ]
     done = subprocess.run(line, cwd=ROOT, env=launch.ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     ranks = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)]

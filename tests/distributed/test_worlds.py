@@ -9,14 +9,26 @@ import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import launch
 import pytest
 
 STEPS, EVERY = 20, 4
-RECIPE = [f"optim.steps={STEPS}", "optim.global_batch=6", "optim.tokens_per_micro_batch=900", "optim.lr=3e-4", "optim.warmup_fraction=0.2",
-          "data.train=data_shards/train-{000000..000001}.tar", "data.validation=", "data.heldout=",
-          f"checkpoint.every={EVERY}", "checkpoint.keep=0", "lora.rank=3", "lora.dropout=0.0"]
+RECIPE = [
+    f"optim.steps={STEPS}",
+    "optim.global_batch=6",
+    "optim.tokens_per_micro_batch=900",
+    "optim.lr=3e-4",
+    "optim.warmup_fraction=0.2",
+    "data.train=data_shards/train-{000000..000001}.tar",
+    "data.validation=",
+    "data.heldout=",
+    f"checkpoint.every={EVERY}",
+    "checkpoint.keep=0",
+    "lora.rank=3",
+    "lora.dropout=0.0",
+]
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +99,9 @@ def find(pattern):
     for folder in os.listdir("/proc"):
         if folder.isdigit() and int(folder) != os.getpid():
             try:
-                with open(f"/proc/{folder}/cmdline", "rb") as stream:
-                    if re.search(pattern, stream.read().replace(b"\0", b" ").decode(errors="replace")):
-                        found.append(int(folder))
+                line = Path(f"/proc/{folder}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if re.search(pattern, line):
+                    found.append(int(folder))
             except OSError:
                 continue
     return found
@@ -125,7 +137,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_changed_run_refused(root, two
     assert "other contents" in output
     assert "never finished" in output
     assert_close(copy, two)
-    process = launch.start(None, "none", *RECIPE, f"run.root={root}", "run.name=damaged", "run.resume=auto", "optim.global_batch=8")
+    process = launch.start(
+        None, "none", *RECIPE, f"run.root={root}", "run.name=damaged", "run.resume=auto", "optim.global_batch=8"
+    )
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 2
     assert "optim.global_batch was 6 and is 8" in " ".join(output.split())

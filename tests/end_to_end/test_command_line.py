@@ -19,7 +19,11 @@ def train(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(ROOT)
 
     def run(*arguments):
-        line = [*arguments, f"run.root={tmp_path / 'runs'}", "data.workers=0"] if "--bare" not in arguments else arguments[:-1]
+        line = (
+            [*arguments, f"run.root={tmp_path / 'runs'}", "data.workers=0"]
+            if "--bare" not in arguments
+            else arguments[:-1]
+        )
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, line)])
         code = 0
         try:
@@ -41,25 +45,37 @@ def test_dry_run_shows_everything_and_touches_no_weights(train, tmp_path):
     (base / "model.safetensors").unlink()
     code, out, _ = train("--ds", "ds_configs/zero3.json", "--dry-run", f"model.base={base}", "optim.lr=3e-5", "--bare")
     assert code == 0
-    for part in ("lr: 3.0e-05", "ranks:", "64 of 32 pairs", "tokens a step", "responses cut:", "bad pairs:", "longest sequence",
-                 '"train_batch_size": 1', '"stage": 3'):
+    for part in (
+        "lr: 3.0e-05",
+        "ranks:",
+        "64 of 32 pairs",
+        "tokens a step",
+        "responses cut:",
+        "bad pairs:",
+        "longest sequence",
+        '"train_batch_size": 1',
+        '"stage": 3',
+    ):
         assert part in out, part
 
 
-@pytest.mark.parametrize(("arguments", "says"), [
-    (["optim.learning_rate=1", "--ds", "none"], "unknown key 'optim.learning_rate'"),
-    (["optim.steps=x", "--ds", "none"], "optim.steps must be a whole number"),
-    ([], "Missing --ds"),
-    (["--ds", "nowhere.json"], "There is no DeepSpeed config nowhere.json"),
-    (["--ds", "README.md"], "README.md is not JSON"),
-    (["--ds", "none", "--recipe", "nowhere.yaml"], "There is no recipe file nowhere.yaml"),
-    (["--ds", "none", "data.train=nowhere-{0..3}.tar"], "No shards match 'nowhere-0.tar'"),
-    (["--ds", "none", "model.base=nowhere"], "model.base is 'nowhere'"),
-    (["--ds", "none", "objective.name=dop"], "known objectives: svco"),
-    (["--ds", "none", "--resume", "auto"], "run.resume=auto needs run.name"),
-    (["--ds", "none", "lora.targets=[wq]"], "lora.targets names wq"),
-    (["--ds", "none", "model.dtype=float16"], "float16 needs DeepSpeed"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["optim.learning_rate=1", "--ds", "none"], "unknown key 'optim.learning_rate'"),
+        (["optim.steps=x", "--ds", "none"], "optim.steps must be a whole number"),
+        ([], "Missing --ds"),
+        (["--ds", "nowhere.json"], "There is no DeepSpeed config nowhere.json"),
+        (["--ds", "README.md"], "README.md is not JSON"),
+        (["--ds", "none", "--recipe", "nowhere.yaml"], "There is no recipe file nowhere.yaml"),
+        (["--ds", "none", "data.train=nowhere-{0..3}.tar"], "No shards match 'nowhere-0.tar'"),
+        (["--ds", "none", "model.base=nowhere"], "model.base is 'nowhere'"),
+        (["--ds", "none", "objective.name=dop"], "known objectives: svco"),
+        (["--ds", "none", "--resume", "auto"], "run.resume=auto needs run.name"),
+        (["--ds", "none", "lora.targets=[wq]"], "lora.targets names wq"),
+        (["--ds", "none", "model.dtype=float16"], "float16 needs DeepSpeed"),
+    ],
+)
 def test_mistakes(train, arguments, says):
     code, _, err = train(*arguments)
     assert code == 2
@@ -101,7 +117,10 @@ def test_bad_samples_are_counted_named_and_bounded(train, dirty, tmp_path):
         assert train(*arguments, "run.name=lenient", "data.max_bad_fraction=0.5")[0] == 0
     last = launch.metrics(tmp_path / "runs" / "lenient")[-1]
     assert {k: v for k, v in last.items() if k.startswith("bad/")} == {
-        "bad/empty-response": 1, "bad/long-query": 1, "bad/undecodable-image": 1}
+        "bad/empty-response": 1,
+        "bad/long-query": 1,
+        "bad/undecodable-image": 1,
+    }
     assert last["pairs"] == 12
 
 

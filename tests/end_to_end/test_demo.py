@@ -37,8 +37,14 @@ def demo(tmp_path_factory):
     line = "deepspeed --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json"
     assert f"\t{line}\n" in makefile
     assert "make demo" in (ROOT / "README.md").read_text()
-    process = subprocess.run([*line.split(), f"run.root={root}", "run.name=demo"], cwd=ROOT, env=launch.ENVIRONMENT, text=True,
-                             capture_output=True, timeout=900)
+    process = subprocess.run(
+        [*line.split(), f"run.root={root}", "run.name=demo"],
+        cwd=ROOT,
+        env=launch.ENVIRONMENT,
+        text=True,
+        capture_output=True,
+        timeout=900,
+    )
     assert process.returncode == 0, (process.stdout + process.stderr)[-6000:]
     return root / "demo", process.stdout, process.stderr
 
@@ -51,8 +57,17 @@ def test_table_progress_and_files(demo):
     assert f"{summary['after']['pair_accuracy']:.1%}" in out
     assert re.search(r"training: +100%", err), "a progress bar"
     assert "pairs/s" in err
-    for name in ("recipe.yaml", "ds_config.json", "versions.json", "metrics.jsonl", "adapter/adapter_model.safetensors",
-                 "samples.png", "tensorboard", "checkpoints/latest", "finished.json"):
+    for name in (
+        "recipe.yaml",
+        "ds_config.json",
+        "versions.json",
+        "metrics.jsonl",
+        "adapter/adapter_model.safetensors",
+        "samples.png",
+        "tensorboard",
+        "checkpoints/latest",
+        "finished.json",
+    ):
         assert (folder / name).exists(), name
     assert "Invalidate trace cache" not in out + err
     assert "Traceback" not in out + err
@@ -73,10 +88,24 @@ def test_metrics_tell_the_whole_step(demo):
     lines = launch.metrics(demo[0], timings=True)
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, len(steps) + 1))
-    wanted = {"loss", "grad_norm", "lr", "epoch", "pairs", "tokens_per_second", "pairs_per_second", "memory_peak_bytes",
-              *(f"seconds/{part}" for part in ("lap", "data", "forward", "backward", "step")),
-              *(f"{kind}/{term}_{side}" for kind in ("loss", "margin", "accuracy") for term in ("attend", "reject") for side in (0, 1)),
-              *(f"delta/{side}_{view}" for side in (0, 1) for view in ("match", "blind", "clash"))}
+    wanted = {
+        "loss",
+        "grad_norm",
+        "lr",
+        "epoch",
+        "pairs",
+        "tokens_per_second",
+        "pairs_per_second",
+        "memory_peak_bytes",
+        *(f"seconds/{part}" for part in ("lap", "data", "forward", "backward", "step")),
+        *(
+            f"{kind}/{term}_{side}"
+            for kind in ("loss", "margin", "accuracy")
+            for term in ("attend", "reject")
+            for side in (0, 1)
+        ),
+        *(f"delta/{side}_{view}" for side in (0, 1) for view in ("match", "blind", "clash")),
+    }
     assert wanted <= steps[0].keys()
     assert steps[0]["loss"] == pytest.approx(2.772589, abs=1e-5)
     for line in steps:
@@ -103,8 +132,13 @@ def test_adapter_in_plain_transformers_and_peft(demo, tmp_path):
     script, out = tmp_path / "check.py", tmp_path / "scores.json"
     script.write_text(CHECK)
     spec = str(ROOT / "data_shards" / "heldout-{000000..000001}.tar")
-    subprocess.run([sys.executable, str(script), str(BASE), str(folder / "adapter"), spec, "256", str(out)], check=True,
-                   env=launch.ENVIRONMENT | {"PYTHONPATH": str(ROOT / "tests")}, cwd=tmp_path, timeout=600)
+    subprocess.run(
+        [sys.executable, str(script), str(BASE), str(folder / "adapter"), spec, "256", str(out)],
+        check=True,
+        env=launch.ENVIRONMENT | {"PYTHONPATH": str(ROOT / "tests")},
+        cwd=tmp_path,
+        timeout=600,
+    )
     scores = json.loads(out.read_text())
     summary = json.loads((folder / "heldout.json").read_text())
     for when in ("before", "after"):
@@ -119,7 +153,15 @@ def test_adapter_in_plain_transformers_and_peft(demo, tmp_path):
 
 def test_warm_start_from_the_adapter(demo, tmp_path):
     """``lora.init_from`` begins where the adapter ended: its loss is the tuned one at once, not 4 ln 2."""
-    launch.run(None, "none", f"run.root={tmp_path}", "run.name=warm", f"lora.init_from={demo[0] / 'adapter'}", "optim.steps=1",
-               "data.heldout=", "data.validation=")
+    launch.run(
+        None,
+        "none",
+        f"run.root={tmp_path}",
+        "run.name=warm",
+        f"lora.init_from={demo[0] / 'adapter'}",
+        "optim.steps=1",
+        "data.heldout=",
+        "data.validation=",
+    )
     (first,) = launch.training(tmp_path / "warm").values()
     assert first["loss"] < 2.5

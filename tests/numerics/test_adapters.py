@@ -12,7 +12,9 @@ from svco.recipe import load_recipe
 
 
 def tuned(family, *overrides):
-    return load_tuned(load_recipe(None, [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8", *overrides]), family, torch.float32)
+    return load_tuned(
+        load_recipe(None, [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8", *overrides]), family, torch.float32
+    )
 
 
 @pytest.mark.parametrize("whole", [None, ["multi_modal_projector"]])

@@ -40,7 +40,9 @@ def expected(pairs, adapter):
     policy = torch.stack([oracle.pair_logps(wrapped, processor, pair) for pair in pairs])
     loss = sum(oracle.svco(p, r) for p, r in zip(policy, reference)) / PAIRS
     loss.backward()
-    gradients = {name.removeprefix("base_model.model."): p.grad for name, p in wrapped.named_parameters() if p.requires_grad}
+    gradients = {
+        name.removeprefix("base_model.model."): p.grad for name, p in wrapped.named_parameters() if p.requires_grad
+    }
     return policy.detach(), reference, loss.item(), gradients
 
 
@@ -61,7 +63,9 @@ def relative(ours, theirs):
     return ((ours.double() - theirs).norm() / theirs.norm()).item()
 
 
-@pytest.mark.parametrize(("dtype", "logp_tolerance", "gradient_tolerance"), [(torch.float64, 1e-9, 1e-9), (torch.float32, 1e-5, 1e-4)])
+@pytest.mark.parametrize(
+    ("dtype", "logp_tolerance", "gradient_tolerance"), [(torch.float64, 1e-9, 1e-9), (torch.float32, 1e-5, 1e-4)]
+)
 def test_lora(pairs, family, adapter, expected, dtype, logp_tolerance, gradient_tolerance):
     policy, reference, loss, gradients = product(pairs, family, dtype, f"lora.init_from={adapter}")
     assert relative(policy.logps.detach(), expected[0]) <= logp_tolerance

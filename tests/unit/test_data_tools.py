@@ -31,9 +31,11 @@ def svco(monkeypatch, *arguments):
 def release(tmp_path):
     """The MVC release's layout in small: three sources, one picture shared by two items."""
     images, items = tmp_path / "images", []
-    folders = [("flickr30k/{n}.jpg", "Flickr30k-Counterfactuals/left_right/neg/{n}_1.jpg"),
-               ("flickr30k/{n}.jpg", "Flickr30k-Counterfactuals/dalle_gen_counterfactuals/{n}_noun.jpg"),
-               ("finecops-ref/pos/{n}.jpg", "finecops-ref/neg/{n}.png")]
+    folders = [
+        ("flickr30k/{n}.jpg", "Flickr30k-Counterfactuals/left_right/neg/{n}_1.jpg"),
+        ("flickr30k/{n}.jpg", "Flickr30k-Counterfactuals/dalle_gen_counterfactuals/{n}_noun.jpg"),
+        ("finecops-ref/pos/{n}.jpg", "finecops-ref/neg/{n}.png"),
+    ]
     for n in range(60):
         good, bad = (part.format(n=n) for part in folders[n % 3])
         if n == 4:
@@ -41,10 +43,20 @@ def release(tmp_path):
         for path in (good, bad):
             (images / path).parent.mkdir(parents=True, exist_ok=True)
             if not (images / path).exists():
-                (images / path).write_bytes(jpeg(n + 100 * (path == bad), form="PNG" if path.endswith("png") else "JPEG"))
-        items.append({"system_prompt": "You see." if n % 2 else "", "instruction_prompt": f"What is in picture {n}?",
-                      "chosen_images": [good], "rejected_images": [bad], "chosen_response": f"Thing {n}.",
-                      "rejected_response": f"No thing {n}.", "extra": 1})
+                (images / path).write_bytes(
+                    jpeg(n + 100 * (path == bad), form="PNG" if path.endswith("png") else "JPEG")
+                )
+        items.append(
+            {
+                "system_prompt": "You see." if n % 2 else "",
+                "instruction_prompt": f"What is in picture {n}?",
+                "chosen_images": [good],
+                "rejected_images": [bad],
+                "chosen_response": f"Thing {n}.",
+                "rejected_response": f"No thing {n}.",
+                "extra": 1,
+            }
+        )
     file = tmp_path / "mvc.json"
     file.write_text(json.dumps(items))
     return tmp_path
@@ -52,13 +64,44 @@ def release(tmp_path):
 
 def test_release_to_verified_shards(release, monkeypatch, capsys):
     records, shards = release / "records.jsonl", release / "shards"
-    assert svco(monkeypatch, "data", "import", "mvc-json", release / "mvc.json", "--images", release / "images", "-o", records) == 0
-    build = ["data", "build", records, "--images", release / "images", "--val", 0.1, "--heldout", 0.1, "--pairs-per-shard", 20, "-o"]
+    assert (
+        svco(
+            monkeypatch,
+            "data",
+            "import",
+            "mvc-json",
+            release / "mvc.json",
+            "--images",
+            release / "images",
+            "-o",
+            records,
+        )
+        == 0
+    )
+    build = [
+        "data",
+        "build",
+        records,
+        "--images",
+        release / "images",
+        "--val",
+        0.1,
+        "--heldout",
+        0.1,
+        "--pairs-per-shard",
+        20,
+        "-o",
+    ]
     assert svco(monkeypatch, *build, shards) == 0
     assert svco(monkeypatch, "data", "verify", shards) == 0
     assert "all is well" in capsys.readouterr().out
     assert sorted(p.name for p in shards.glob("*.tar")) == [
-        "heldout-000000.tar", "train-000000.tar", "train-000001.tar", "train-000002.tar", "val-000000.tar"]
+        "heldout-000000.tar",
+        "train-000000.tar",
+        "train-000001.tar",
+        "train-000002.tar",
+        "val-000000.tar",
+    ]
     opened = ShardSet.open(str(shards))
     pairs = [opened.read(i) for i in range(len(opened))]
     assert len(pairs) == 60
@@ -77,14 +120,26 @@ def test_release_to_verified_shards(release, monkeypatch, capsys):
     assert split[by_query["What is in picture 0?"].text.key] == split[by_query["What is in picture 4?"].text.key]
     assert svco(monkeypatch, *build, release / "again") == 0
     for path in shards.glob("*.tar"):
-        assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256((release / "again" / path.name).read_bytes()).digest()
+        assert (
+            hashlib.sha256(path.read_bytes()).digest()
+            == hashlib.sha256((release / "again" / path.name).read_bytes()).digest()
+        )
 
 
 def test_missing_images_are_counted_by_folder(release, monkeypatch, capsys):
     for n in (3, 6, 9):
         (release / "images" / f"flickr30k/{n}.jpg").unlink()
     (release / "images" / "finecops-ref/neg/5.png").unlink()
-    run = ["data", "import", "mvc-json", release / "mvc.json", "--images", release / "images", "-o", release / "r.jsonl"]
+    run = [
+        "data",
+        "import",
+        "mvc-json",
+        release / "mvc.json",
+        "--images",
+        release / "images",
+        "-o",
+        release / "r.jsonl",
+    ]
     assert svco(monkeypatch, *run) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert "4 of 60 pairs lack an image" in error
@@ -102,21 +157,55 @@ def test_own_format_orientation_and_repetitions(tmp_path, monkeypatch, capsys):
     (images / "a.jpg").write_bytes(jpeg(1, exif=turned))
     for n in range(12):
         (images / f"b{n}.jpg").write_bytes(jpeg(n + 2))
-    lines = [{"query": "Q?", "images": ["a.jpg" if n == 0 else f"b{n - 1}.jpg", f"b{n}.jpg"], "responses": ["x", "y"],
-              "type": "object"} for n in range(0, 12, 2)]
+    lines = [
+        {
+            "query": "Q?",
+            "images": ["a.jpg" if n == 0 else f"b{n - 1}.jpg", f"b{n}.jpg"],
+            "responses": ["x", "y"],
+            "type": "object",
+        }
+        for n in range(0, 12, 2)
+    ]
     (tmp_path / "mine.jsonl").write_text("\n".join(json.dumps(line) for line in [*lines, lines[0]]))
-    assert svco(monkeypatch, "data", "import", "jsonl", tmp_path / "mine.jsonl", "--images", images, "-o", tmp_path / "r") == 0
-    assert svco(monkeypatch, "data", "build", tmp_path / "r", "--images", images, "-o", tmp_path / "s", "--val", 0, "--heldout", 0) == 0
+    assert (
+        svco(monkeypatch, "data", "import", "jsonl", tmp_path / "mine.jsonl", "--images", images, "-o", tmp_path / "r")
+        == 0
+    )
+    assert (
+        svco(
+            monkeypatch,
+            "data",
+            "build",
+            tmp_path / "r",
+            "--images",
+            images,
+            "-o",
+            tmp_path / "s",
+            "--val",
+            0,
+            "--heldout",
+            0,
+        )
+        == 0
+    )
     assert "1 repeated" in capsys.readouterr().out
     opened = ShardSet.open(str(tmp_path / "s"))
     sizes = {opened.image_sizes(i) for i in range(len(opened))}
     assert ((16, 24), (24, 16)) in sizes, "the camera's orientation is applied"
 
 
-@pytest.mark.parametrize(("line", "says"), [
-    ({"images": ["../x.jpg", "b.jpg"]}, "leads out of the image folder"), ({"images": ["/x.jpg", "b.jpg"]}, "leads out"),
-    ({"responses": ["a", ""]}, "'responses' must be two"), ({"type": "colour"}, "one of object"), ({"imagez": 1}, "unknown field"),
-    ({"query": None}, "'query'"), ("no", "JSON object")])
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ({"images": ["../x.jpg", "b.jpg"]}, "leads out of the image folder"),
+        ({"images": ["/x.jpg", "b.jpg"]}, "leads out"),
+        ({"responses": ["a", ""]}, "'responses' must be two"),
+        ({"type": "colour"}, "one of object"),
+        ({"imagez": 1}, "unknown field"),
+        ({"query": None}, "'query'"),
+        ("no", "JSON object"),
+    ],
+)
 def test_bad_records_name_file_and_line(tmp_path, monkeypatch, capsys, line, says):
     good = {"query": "Q?", "images": ["a.jpg", "b.jpg"], "responses": ["x", "y"]}
     bad = good | line if isinstance(line, dict) else line
@@ -139,7 +228,9 @@ def test_verify_finds_what_is_wrong(shards, tmp_path, make_pairs, monkeypatch, c
     tar = shards / "train-000001.tar"
     rewrite(tar, tmp_path / "new.tar", lambda name, data: data[:300] if name == "train-000009.1.jpg" else data)
     (tmp_path / "new.tar").replace(tar)
-    (shards / "MANIFEST.json").write_text(json.dumps({"shards": {"train-000000.tar": {"bytes": 1, "sha256": "0" * 64}}}))
+    (shards / "MANIFEST.json").write_text(
+        json.dumps({"shards": {"train-000000.tar": {"bytes": 1, "sha256": "0" * 64}}})
+    )
     assert svco(monkeypatch, "data", "verify", shards) == 1
     out = capsys.readouterr().out
     assert "undecodable-image: train: sample 'train-000009': image 1" in out

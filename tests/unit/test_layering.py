@@ -25,9 +25,19 @@ LAYERS = (
 )
 """A module imports from layers above it on this list, or from its own package; never from its own layer or below."""
 LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-DOORS = {"deepspeed": {"engine"}, "webdataset": {"shards"}, "braceexpand": {"shards"}, "peft": {"adapters"},
-         "tensorboard": {"board"}, "torch.utils.tensorboard": {"board"}, "matplotlib": {"sheet"}, "tqdm": {"board"},
-         "yaml": {"recipe"}, "tokenizers": {"world"}, "safetensors": {"optimizer"}}
+DOORS = {
+    "deepspeed": {"engine"},
+    "webdataset": {"shards"},
+    "braceexpand": {"shards"},
+    "peft": {"adapters"},
+    "tensorboard": {"board"},
+    "torch.utils.tensorboard": {"board"},
+    "matplotlib": {"sheet"},
+    "tqdm": {"board"},
+    "yaml": {"recipe"},
+    "tokenizers": {"world"},
+    "safetensors": {"optimizer"},
+}
 MODULES = sorted((ROOT / "svco").rglob("*.py"))
 SOURCES = MODULES + sorted((ROOT / "launchers").glob("*.py"))
 
@@ -44,7 +54,7 @@ def imports(path: Path):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package[:len(package) - node.level + 1] if node.level else []
+            base = package[: len(package) - node.level + 1] if node.level else []
             stem = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
                 yield (f"{stem}.{alias.name}" if stem == "svco" else stem), node.lineno
@@ -85,9 +95,14 @@ def test_no_installed_package_is_patched():
     """No assignment to an attribute of an imported module or class of another package."""
     for path in SOURCES:
         tree = ast.parse(path.read_text())
-        foreign = {(alias.asname or alias.name).split(".")[0] for node in ast.walk(tree)
-                   if isinstance(node, (ast.Import, ast.ImportFrom)) and not getattr(node, "level", 0)
-                   and not (getattr(node, "module", None) or "").startswith("svco") for alias in node.names}
+        foreign = {
+            (alias.asname or alias.name).split(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            and not getattr(node, "level", 0)
+            and not (getattr(node, "module", None) or "").startswith("svco")
+            for alias in node.names
+        }
         for node in ast.walk(tree):
             for target in getattr(node, "targets", [getattr(node, "target", None)]):
                 if isinstance(target, ast.Attribute):
@@ -97,13 +112,20 @@ def test_no_installed_package_is_patched():
                     assert not (isinstance(root, ast.Name) and root.id in foreign), f"{path}:{node.lineno}"
 
 
-@pytest.mark.parametrize("command", [["-m", "svco.cli"], *([str(p)] for p in sorted((ROOT / "launchers").glob("*.py")))],
-                         ids=lambda c: c[-1].rpartition("/")[2])
+@pytest.mark.parametrize(
+    "command",
+    [["-m", "svco.cli"], *([str(p)] for p in sorted((ROOT / "launchers").glob("*.py")))],
+    ids=lambda c: c[-1].rpartition("/")[2],
+)
 def test_help_is_quick(command):
     before = time.monotonic()
     done = subprocess.run([sys.executable, *command, "--help"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
     assert time.monotonic() - before < 2
-    heavy = subprocess.run([sys.executable, "-X", "importtime", *command, "--help"], capture_output=True, text=True, cwd=ROOT)
-    assert not [line for line in heavy.stderr.splitlines() if line.rpartition("|")[2].strip() in ("torch", "transformers")]
+    heavy = subprocess.run(
+        [sys.executable, "-X", "importtime", *command, "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert not [
+        line for line in heavy.stderr.splitlines() if line.rpartition("|")[2].strip() in ("torch", "transformers")
+    ]

@@ -22,8 +22,18 @@ def refuse(slots):
 def make(shards, prepare=keys, world=1, rank=0, workers=0, start=0, stop=None, budget=10):
     order = Order(7, shards.shard_sizes, 6)
     costs = np.arange(len(shards)) % 4 + 1
-    return Loader(shards, order, costs, prepare, world=world, rank=rank, budget=budget, workers=workers, start=start,
-                  stop=stop or 2 * order.steps_per_epoch)
+    return Loader(
+        shards,
+        order,
+        costs,
+        prepare,
+        world=world,
+        rank=rank,
+        budget=budget,
+        workers=workers,
+        start=start,
+        stop=stop or 2 * order.steps_per_epoch,
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -50,12 +50,17 @@ def oracle(policy, reference, config):
     return total
 
 
-@pytest.mark.parametrize("config", [ObjectiveConfig(), ObjectiveConfig(beta_attend=(0.3, 0.1), weight_reject=(2.0, 0.5))])
+@pytest.mark.parametrize(
+    "config", [ObjectiveConfig(), ObjectiveConfig(beta_attend=(0.3, 0.1), weight_reject=(2.0, 0.5))]
+)
 def test_against_the_formula(tensors, config):
     loss, report = make_objective(config)(*map(scores, tensors))
     assert loss.tolist() == pytest.approx(oracle(*tensors, config), rel=1e-12)
-    summed = sum(w[s] * report[f"loss/{name}_{s}"] for name, w in (("attend", config.weight_attend), ("reject", config.weight_reject))
-                 for s in (0, 1))
+    summed = sum(
+        w[s] * report[f"loss/{name}_{s}"]
+        for name, w in (("attend", config.weight_attend), ("reject", config.weight_reject))
+        for s in (0, 1)
+    )
     assert torch.allclose(summed, loss)
 
 
@@ -65,16 +70,23 @@ def test_invariances_and_their_negative_control(tensors):
     assert torch.allclose(objective(*(scores(t.flip(1)) for t in tensors))[0], loss, rtol=1e-13), "swapping the sides"
     shifted = tensors[0].clone()
     shifted[:, 0] += 3.7
-    assert torch.allclose(objective(scores(shifted), scores(tensors[1]))[0], loss, rtol=1e-12), "shifting a side's three views"
+    assert torch.allclose(objective(scores(shifted), scores(tensors[1]))[0], loss, rtol=1e-12), (
+        "shifting a side's three views"
+    )
     one_sided = make_objective(ObjectiveConfig(weight_attend=(1, 0), weight_reject=(1, 0)))
     assert not torch.allclose(one_sided(*(scores(t.flip(1)) for t in tensors))[0], one_sided(*map(scores, tensors))[0])
     shifted[:, 0, CLASH] += 3.7
     assert not torch.allclose(objective(scores(shifted), scores(tensors[1]))[0], loss)
 
 
-@pytest.mark.parametrize(("weights", "cells"), [
-    ({}, ALL_CELLS), ({"weight_attend": (1.0, 0.0), "weight_reject": (0.0, 0.0)}, {(0, MATCH), (0, BLIND)}),
-    ({"weight_attend": (0.0, 0.0)}, {(s, v) for s in (0, 1) for v in (BLIND, CLASH)})])
+@pytest.mark.parametrize(
+    ("weights", "cells"),
+    [
+        ({}, ALL_CELLS),
+        ({"weight_attend": (1.0, 0.0), "weight_reject": (0.0, 0.0)}, {(0, MATCH), (0, BLIND)}),
+        ({"weight_attend": (0.0, 0.0)}, {(s, v) for s in (0, 1) for v in (BLIND, CLASH)}),
+    ],
+)
 def test_undeclared_cells_are_never_read(tensors, weights, cells):
     objective = make_objective(ObjectiveConfig(**weights))
     assert objective.cells == cells

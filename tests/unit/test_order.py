@@ -34,7 +34,14 @@ def test_every_epoch_is_a_permutation_and_epochs_differ(sizes, seed, batch, bloc
 
 
 @settings(max_examples=200)
-@given(SIZES, st.integers(0, 99), st.integers(1, 13), st.sampled_from([1, 2, 3, 4, 6]), st.sampled_from([1, 2, 3, 4, 6]), st.data())
+@given(
+    SIZES,
+    st.integers(0, 99),
+    st.integers(1, 13),
+    st.sampled_from([1, 2, 3, 4, 6]),
+    st.sampled_from([1, 2, 3, 4, 6]),
+    st.data(),
+)
 def test_stopped_and_resumed_at_another_world_size(sizes, seed, batch, first_world, second_world, data):
     """Ranks only divide a global batch: what was consumed is the same list, each pair once, at every world size."""
     order = Order(seed, sizes, batch)

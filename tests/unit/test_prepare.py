@@ -12,7 +12,9 @@ from svco.pairs import Pair, PairText
 from svco.prepare import Prepare, measure_lengths
 from svco.shards import ShardSet
 
-TEXT = PairText(key="k", query="What colour is the circle?", responses=("The circle is red.", "I can see that it is blue."))
+TEXT = PairText(
+    key="k", query="What colour is the circle?", responses=("The circle is red.", "I can see that it is blue.")
+)
 
 
 def test_golden_text_of_the_template(family):
@@ -28,7 +30,20 @@ def test_golden_text_of_the_template(family):
 def test_golden_ids(family):
     encoded = family.encode_text(TEXT, None)
     tokens = family.processor.tokenizer.convert_ids_to_tokens
-    assert tokens(encoded.prefixes[2]) == ["<s>", "USER", ":", "Ġ", "What", "Ġcolour", "Ġis", "Ġthe", "Ġcircle", "?", "ĠASSISTANT", ":"]
+    assert tokens(encoded.prefixes[2]) == [
+        "<s>",
+        "USER",
+        ":",
+        "Ġ",
+        "What",
+        "Ġcolour",
+        "Ġis",
+        "Ġthe",
+        "Ġcircle",
+        "?",
+        "ĠASSISTANT",
+        ":",
+    ]
     shown = tokens(encoded.prefixes[0])
     assert shown[:4] == ["<s>", "USER", ":", "Ġ"]
     assert shown[4:40] == ["<image>"] * 36
@@ -57,7 +72,9 @@ def test_truncation_is_one_budget_for_all_views():
     tight = load_family(str(BASE), 24).encode_text(long, None)
     # The longest prompt is the one with an image: one more text token (the line break) than the blind one.
     assert [len(r) for r in tight.responses] == [24 - 13, len(full.responses[1])]
-    assert tight.responses[0].tolist() == full.responses[0][:11].tolist(), "cut at the end, with no end-of-sequence token"
+    assert tight.responses[0].tolist() == full.responses[0][:11].tolist(), (
+        "cut at the end, with no end-of-sequence token"
+    )
     assert tight.cut == len(full.responses[0]) - 11
     with pytest.raises(BadSample) as error:
         load_family(str(BASE), 13).encode_text(long, None)

@@ -25,12 +25,24 @@ def test_default_then_file_then_command_line(tmp_path):
     assert config.data.heldout == ("a", "b")
 
 
-@pytest.mark.parametrize(("override", "says"), [
-    ("optim.learning_rte=1", "optim.learning_rte"), ("optim.stepss=1", "Did you mean 'optim.steps'"),
-    ("optm.lr=1", "Did you mean 'optim'"), ("lr=1", "section.key=value"), ("optim.steps=many", "whole number"),
-    ("optim.steps=1.5", "whole number"), ("model.tune=lorra", "lora, full"), ("objective.beta_reject=0", "weight_reject"),
-    ("data.max_bad_fraction=2", "at most 1"), ("optim.betas=[0.9]", "optim.betas"), ("run.seed=true", "whole number"),
-    ("objective.beta_attend=[1, 2, 3]", "takes 2 values"), ("optim.global_batch=0", "at least 1")])
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("optim.learning_rte=1", "optim.learning_rte"),
+        ("optim.stepss=1", "Did you mean 'optim.steps'"),
+        ("optm.lr=1", "Did you mean 'optim'"),
+        ("lr=1", "section.key=value"),
+        ("optim.steps=many", "whole number"),
+        ("optim.steps=1.5", "whole number"),
+        ("model.tune=lorra", "lora, full"),
+        ("objective.beta_reject=0", "weight_reject"),
+        ("data.max_bad_fraction=2", "at most 1"),
+        ("optim.betas=[0.9]", "optim.betas"),
+        ("run.seed=true", "whole number"),
+        ("objective.beta_attend=[1, 2, 3]", "takes 2 values"),
+        ("optim.global_batch=0", "at least 1"),
+    ],
+)
 def test_mistakes_are_named(override, says):
     with pytest.raises(UserError) as error:
         load_recipe(None, [override])
@@ -72,10 +84,16 @@ def test_every_shipped_recipe_and_ds_config_fit():
             assert filled["managed_gradient_accumulation"] is (config.model.tune == "lora")
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({"train_batch_size": 256}, ("256", "optim.global_batch")), ({"gradient_clipping": 0.5}, ("0.5", "optim.max_grad_norm")),
-    ({"fp16": {"enabled": True}}, ("fp16.enabled", "model.dtype is float32")), ({"optimizer": {"type": "Adam"}}, ("optimizer", "optim.*")),
-    ({"zero_optimization": {"stage": 0}}, ("stage 0", "--ds none"))])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"train_batch_size": 256}, ("256", "optim.global_batch")),
+        ({"gradient_clipping": 0.5}, ("0.5", "optim.max_grad_norm")),
+        ({"fp16": {"enabled": True}}, ("fp16.enabled", "model.dtype is float32")),
+        ({"optimizer": {"type": "Adam"}}, ("optimizer", "optim.*")),
+        ({"zero_optimization": {"stage": 0}}, ("stage 0", "--ds none")),
+    ],
+)
 def test_contradictions_name_both_values(change, says):
     with pytest.raises(UserError) as error:
         fill(read_ds_config(ROOT / "ds_configs" / "zero3.json") | change, Config(), 2, "float32", "my.json")

@@ -141,7 +141,9 @@ def test_checkpoint_envelope(tmp_path):
         assert checkpoints.newest().name == "step-000010"
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"global_batch": 8}, {"data": "x"}, {"order": 2}, {"steps": 9}, {"tune": "full"}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"global_batch": 8}, {"data": "x"}, {"order": 2}, {"steps": 9}, {"tune": "full"}]
+)
 def test_another_run_is_not_continued(tmp_path, change):
     from dataclasses import replace
 
@@ -171,7 +173,9 @@ def test_summary_and_table():
     assert summary["after"]["blind_minus_clash"] == 2.0
     assert summary["after"]["perplexity_clash"] == pytest.approx(np.exp(2.0))
     assert summary["before"]["pair_accuracy"] == 0.0
-    assert summary["by_contrast"] == {kind: {"pairs": 1, "before": 0.0, "after": 1.0} for kind in ("object", "position")}
+    assert summary["by_contrast"] == {
+        kind: {"pairs": 1, "before": 0.0, "after": 1.0} for kind in ("object", "position")
+    }
     text = table(summary, "held-out pairs")
     assert "held-out pairs (2 pairs)" in text
     assert "+100.0 pts" in text
@@ -180,8 +184,18 @@ def test_summary_and_table():
 def test_contact_sheet_is_drawn(tmp_path, make_pairs):
     from PIL import Image
 
-    rows = [SheetRow(p.text.key, p.text.query, p.text.responses, p.images, np.full((2, 3), -3.0), np.full((2, 3), -2.0),
-                     p.text.contrast) for p in make_pairs("val", 0, 2)]
+    rows = [
+        SheetRow(
+            p.text.key,
+            p.text.query,
+            p.text.responses,
+            p.images,
+            np.full((2, 3), -3.0),
+            np.full((2, 3), -2.0),
+            p.text.contrast,
+        )
+        for p in make_pairs("val", 0, 2)
+    ]
     contact_sheet(rows, tmp_path / "sheet.png", "Title")
     image = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     assert image.shape[1] == 1150

@@ -46,7 +46,10 @@ def test_read_back_and_plain_webdataset(shards, make_pairs):
 def test_bytes_are_deterministic_and_digest_ignores_the_place(shards, tmp_path, make_pairs):
     write_shards(make_pairs("train", 0, 20), tmp_path / "other", "train", 7)
     for path in shards.glob("*.tar"):
-        assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256((tmp_path / "other" / path.name).read_bytes()).digest()
+        assert (
+            hashlib.sha256(path.read_bytes()).digest()
+            == hashlib.sha256((tmp_path / "other" / path.name).read_bytes()).digest()
+        )
     assert ShardSet.open(str(shards)).digest == ShardSet.open(str(tmp_path / "other")).digest
     write_shards(make_pairs("train", 1, 20), tmp_path / "third", "train", 7)
     assert ShardSet.open(str(tmp_path / "third")).digest != ShardSet.open(str(shards)).digest
@@ -98,7 +101,7 @@ def test_cut_tar_names_shard_and_remedy(shards, keep):
     data = tar.read_bytes()
     with tarfile.open(tar) as archive:
         between = archive.getmembers()[6].offset  # exactly between two samples
-    tar.write_bytes(data[:{0.5: len(data) // 2, "between": between, "end": len(data.rstrip(b"\0")), 100: 100}[keep]])
+    tar.write_bytes(data[: {0.5: len(data) // 2, "between": between, "end": len(data.rstrip(b"\0")), 100: 100}[keep]])
     with pytest.raises(UserError, match=r"train-000001\.tar is cut short.*Copy it again"):
         ShardSet.open(str(shards))
 
@@ -109,9 +112,16 @@ def test_missing_shard_and_no_tar(tmp_path):
         ShardSet.open(str(tmp_path / "x.tar"))
 
 
-@pytest.mark.parametrize(("member", "data", "reason"), [
-    ("1.jpg", None, "missing-member"), ("pair.json", None, "missing-member"), ("pair.json", b"{", "bad-json"),
-    ("pair.json", b'{"schema": 7}', "bad-schema"), ("pair.json", b"[]", "bad-schema")])
+@pytest.mark.parametrize(
+    ("member", "data", "reason"),
+    [
+        ("1.jpg", None, "missing-member"),
+        ("pair.json", None, "missing-member"),
+        ("pair.json", b"{", "bad-json"),
+        ("pair.json", b'{"schema": 7}', "bad-schema"),
+        ("pair.json", b"[]", "bad-schema"),
+    ],
+)
 def test_bad_samples_are_named(shards, tmp_path, member, data, reason):
     tar = shards / "train-000000.tar"
     rewrite(tar, tmp_path / "new.tar", lambda name, old: data if name == f"train-000002.{member}" else old)
@@ -127,9 +137,16 @@ def test_bad_samples_are_named(shards, tmp_path, member, data, reason):
     assert (copy.reason, str(copy)) == (reason, str(error.value))
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    ({"responses": ["a", " "]}, "empty-response"), ({"responses": ["a"]}, "bad-schema"), ({"query": ""}, "bad-schema"),
-    ({"contrast": "colour"}, "bad-schema"), ({"ids": []}, "bad-schema")])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"responses": ["a", " "]}, "empty-response"),
+        ({"responses": ["a"]}, "bad-schema"),
+        ({"query": ""}, "bad-schema"),
+        ({"contrast": "colour"}, "bad-schema"),
+        ({"ids": []}, "bad-schema"),
+    ],
+)
 def test_text_schema(make_pairs, change, reason):
     text = make_pairs("train", 0, 1)[0].text
     with pytest.raises(BadSample) as error:
