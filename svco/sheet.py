@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 _COLOURS = {"match": "#0072B2", "blind": "#8c8c8c", "clash": "#D55E00"}
 """Okabe and Ito's colours: told apart by colour-blind readers too."""
-_INK, _SOFT = "#1a1a1a", "#6b6b6b"
+_WORDS = {"match": "its own image", "blind": "no image", "clash": "the other image"}
+_INK, _SOFT, _GOOD, _POOR = "#1a1a1a", "#6b6b6b", "#00735c", "#a33a00"
+_WIDTH, _HEAD, _ROW = 11.5, 0.95, 2.3
+"""Inches: the sheet, its head, a row."""
+_COLUMNS = {"before": (0.575, 0.18), "after": (0.79, 0.18)}
+"""Left edge and width of the two panels of bars, as shares of the sheet."""
 
 
 @dataclass(frozen=True)
@@ -41,48 +46,58 @@ class SheetRow:
 
 
 def contact_sheet(rows: Sequence[SheetRow], path: Path, title: str) -> None:
-    """Draws ``rows`` one below the other into PNG ``path``."""
+    """Draws ``rows`` one below the other into PNG ``path``.
+
+    A pair is right when under both images the true response is likelier than the other side's. Bars are
+    log-probabilities in nats, all on the row's own scale: longer means less likely.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height = 2.35
-    figure = Figure(figsize=(11.5, height * len(rows) + 0.85), dpi=100, facecolor="white")
+    total = _HEAD + _ROW * len(rows)
+    figure = Figure(figsize=(_WIDTH, total), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
-    total = height * len(rows) + 0.85
     figure.text(0.02, 1 - 0.3 / total, title, fontsize=15, weight="bold", color=_INK, va="center")
-    _legend(figure, 1 - 0.3 / total)
+    subtitle = "log-probability of each response, in nats, read with"
+    figure.text(0.02, 1 - 0.65 / total, subtitle, fontsize=10, color=_SOFT, va="center")
+    for place, view in enumerate(VIEWS):
+        x = 0.38 + place * 0.175
+        figure.text(x, 1 - 0.65 / total, "■", color=_COLOURS[view], fontsize=12, va="center")
+        figure.text(x + 0.016, 1 - 0.65 / total, f"{_WORDS[view]} ({view})", color=_INK, fontsize=9.5, va="center")
     for number, row in enumerate(rows):
-        _draw_row(figure, row, top=1 - (0.6 + height * number) / total, height=height / total)
+        _draw_row(figure, row, top=1 - (_HEAD + _ROW * number) / total, inch=1 / total)
     figure.savefig(path)
 
 
-def _legend(figure: Any, y: float) -> None:
-    words = {"match": "its own image", "blind": "no image", "clash": "the other image"}
-    for place, view in enumerate(VIEWS):
-        x = 0.57 + place * 0.145
-        figure.text(x, y, "■", color=_COLOURS[view], fontsize=12, va="center")
-        figure.text(x + 0.015, y, f"{view}: {words[view]}", color=_INK, fontsize=9, va="center")
-
-
-def _draw_row(figure: Any, row: SheetRow, top: float, height: float) -> None:
+def _draw_row(figure: Any, row: SheetRow, top: float, inch: float) -> None:
     figure.text(
-        0.02, top - 0.02 * height, f"{row.contrast} · {row.query}", fontsize=11, weight="bold", color=_INK, va="top"
+        0.02, top, f"{row.contrast}: {row.query}", fontsize=11.5, weight="bold", color=_INK, va="top", parse_math=False
     )
-    low = min(0.0, float(min(row.before.min(), row.after.min())))
+    low = 1.3 * min(-1e-3, float(min(row.before.min(), row.after.min())))
     for side in (0, 1):
-        _draw_image(figure, row, side, (0.02 + 0.145 * side, top - 0.93 * height, 0.135, 0.76 * height))
-        _draw_bars(figure, row, side, low, top - (0.17 + 0.42 * side) * height, height)
-    for x, name, logps in ((0.66, "before", row.before), (0.845, "after", row.after)):
-        right = bool(pair_right(logps[None])[0])
+        _draw_image(figure, row, side, (0.02 + 0.14 * side, top - 2.03 * inch, 0.13, 1.5 * inch))
+        words = "\n".join(textwrap.wrap(f"“{row.responses[side]}”", 32)[:4])
+        middle = top - (0.75 + 0.92 * side) * inch
         figure.text(
-            x,
-            top - 0.02 * height,
-            f"{name}: {'both right ✓' if right else 'not both right ✗'}",
-            fontsize=9.5,
+            0.31, middle + 0.42 * inch, f"response {side}, true of image {side}", fontsize=8.5, color=_SOFT, va="top"
+        )
+        figure.text(
+            0.31, middle + 0.24 * inch, words, fontsize=10, color=_INK, va="top", linespacing=1.3, parse_math=False
+        )
+        for name, logps in (("before", row.before), ("after", row.after)):
+            left, width = _COLUMNS[name]
+            _draw_bars(figure, logps[side], low, (left, middle - 0.36 * inch, width, 0.78 * inch))
+    for name, logps in (("before", row.before), ("after", row.after)):
+        right = bool(pair_right(logps[None])[0])
+        verdict = "pair right ✓" if right else "pair not right ✗"
+        figure.text(
+            _COLUMNS[name][0],
+            top,
+            f"{name}: {verdict}",
+            fontsize=10,
             va="top",
-            color="#00735c" if right else "#a33a00",
             weight="bold",
-            family="DejaVu Sans",
+            color=_GOOD if right else _POOR,
         )
 
 
@@ -97,21 +112,17 @@ def _draw_image(figure: Any, row: SheetRow, side: int, box: tuple[float, float, 
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_color("#cccccc")
-    axes.set_title(f"image {side}", fontsize=8, color=_SOFT, pad=2)
+    axes.set_title(f"image {side}", fontsize=8.5, color=_SOFT, pad=3)
 
 
-def _draw_bars(figure: Any, row: SheetRow, side: int, low: float, top: float, height: float) -> None:
-    """The response of one side and its three log-probabilities, before and after."""
-    words = "\n".join(textwrap.wrap(f"{side}: “{row.responses[side]}”", 44)[:4])
-    figure.text(0.325, top - 0.05 * height, words, fontsize=9.5, color=_INK, va="top", linespacing=1.25)
-    for left, logps in ((0.66, row.before), (0.845, row.after)):
-        axes = figure.add_axes((left, top - 0.36 * height, 0.125, 0.33 * height))
-        values = [float(v) for v in logps[side]]
-        axes.barh(
-            range(3), [value - low for value in values], left=low, color=[_COLOURS[view] for view in VIEWS], height=0.72
-        )
-        for place, value in enumerate(values):
-            axes.text(0.02 * -low, place, f"{value:.2f}", fontsize=8, va="center", color=_INK)
-        axes.set_xlim(low or -1, 0)
-        axes.set_ylim(2.5, -0.5)
-        axes.set_axis_off()
+def _draw_bars(figure: Any, logps: np.ndarray, low: float, box: tuple[float, float, float, float]) -> None:
+    """Three bars from 0 to the left edge's direction: the longer, the less likely."""
+    axes = figure.add_axes(box)
+    lengths = [-float(value) for value in logps]
+    axes.barh(range(3), lengths, color=[_COLOURS[view] for view in VIEWS], height=0.74)
+    for place, length in enumerate(lengths):
+        axes.text(length - 0.015 * low, place, f"{-length:.2f}", fontsize=8.5, va="center", color=_INK)
+    axes.axvline(0, color="#999999", linewidth=0.8)
+    axes.set_xlim(0, -low)
+    axes.set_ylim(2.5, -0.5)
+    axes.set_axis_off()
