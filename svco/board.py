@@ -43,7 +43,7 @@ class Board:
         for name, value in metrics.items():
             self._scalars.add_scalar(name if "/" in name else f"run/{name}", value, step)
         if self._bar is not None:
-            shown = {"loss": "{:.4f}", "pairs_per_second": "{:.1f} pairs/s"}
+            shown = {"loss": "loss {:.4f}", "pairs_per_second": "{:.1f} pairs/s"}
             self._bar.set_postfix_str(
                 ", ".join(form.format(metrics[key]) for key, form in shown.items() if key in metrics)
             )

@@ -47,7 +47,11 @@ class Split:
             )
 
         # Rank 0 builds indices and lengths, once; the others get them from it and never race on the files.
-        return world.on_main(opened)
+        split = world.on_main(opened)
+        if world.local_rank == 0:
+            split.shards.fetch(cache)
+        world.barrier()
+        return split
 
 
 @dataclass(frozen=True)

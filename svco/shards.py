@@ -65,7 +65,7 @@ def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
         raise UserError(f"The shard pattern {spec!r} has an unbalanced brace.") from None
     found: list[str] = []
     for name in names:
-        if name.startswith(("http://", "https://")):
+        if _is_remote(name):
             found.append(name)
         elif os.path.isdir(name):
             inside = sorted(glob.glob(os.path.join(glob.escape(name), "*.tar")))
@@ -93,15 +93,17 @@ class ShardSet:
 
     indices: tuple[ShardIndex, ...]
     """One index a shard, with the local path it is read from."""
+    sources: tuple[str, ...]
+    """Where each shard comes from: its path, or the URL it was fetched from."""
 
     @classmethod
     def open(cls, spec: str | Sequence[str], cache_dir: str | Path | None = None) -> ShardSet:
         """Reads or builds the indices of all shards; remote ones are fetched whole into ``cache_dir`` first."""
         cache = Path(cache_dir or DEFAULT_CACHE).expanduser()
-        indices = []
-        for name in expand(spec):
-            local = _fetch(name, cache / "shards") if "://" in name else Path(name)
-            indices.append(load_index(local, cache / "indices"))
+        sources = expand(spec)
+        indices = [
+            load_index(_fetch(name, cache) if _is_remote(name) else Path(name), cache / "indices") for name in sources
+        ]
         owner: dict[str, str] = {}
         for index in indices:
             for entry in index.entries:
@@ -113,7 +115,13 @@ class ShardSet:
                 owner[entry.key] = index.path
         if not owner:
             raise UserError(f"The shards {spec!r} hold no samples at all.")
-        return cls(tuple(indices))
+        return cls(tuple(indices), sources)
+
+    def fetch(self, cache_dir: str | Path | None = None) -> None:
+        """Fetches remote shards that this machine does not have yet: an index may have been made on another node."""
+        for source, index in zip(self.sources, self.indices, strict=True):
+            if _is_remote(source) and not Path(index.path).exists():
+                _fetch(source, Path(cache_dir or DEFAULT_CACHE).expanduser())
 
     @cached_property
     def shard_sizes(self) -> tuple[int, ...]:
@@ -149,7 +157,7 @@ class ShardSet:
     def read(self, i: int) -> Pair:
         """Pair ``i``; BadSample if a member is missing or the text is not as it should be."""
         index, entry = self._locate(i)
-        with Path(index.path).open("rb") as tar:
+        with _open(index.path) as tar:
             text = self._text(index, entry, tar)
             images = tuple(self._member(index, entry, name, tar) for name in IMAGE_MEMBERS)
         return Pair(text, images)
@@ -157,7 +165,7 @@ class ShardSet:
     def read_text(self, i: int) -> PairText:
         """The text of pair ``i`` alone; BadSample as in ``read``."""
         index, entry = self._locate(i)
-        with Path(index.path).open("rb") as tar:
+        with _open(index.path) as tar:
             return self._text(index, entry, tar)
 
     def _text(self, index: ShardIndex, entry: Entry, tar: BinaryIO) -> PairText:
@@ -176,12 +184,27 @@ class ShardSet:
         return tar.read(size)
 
 
-def _fetch(url: str, folder: Path) -> Path:
+def _is_remote(name: str) -> bool:
+    return name.startswith(("http://", "https://"))
+
+
+def _open(path: str) -> BinaryIO:
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise UserError(
+            f"The shard {path} cannot be read here: {error.strerror}. It was there when the run began; every node must be able "
+            "to read all shards, under the same path."
+        ) from None
+
+
+def _fetch(url: str, cache: Path) -> Path:
     """The shard at ``url`` as a local file, fetched once."""
     import hashlib
     import urllib.error
     import urllib.request
 
+    folder = cache / "shards"
     name = url.split("?")[0].rstrip("/").rpartition("/")[2]
     target = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
     if target.exists():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,7 @@ def take_step(
 
     # Dropout is a pure function of seed, step and rank, so a resumed run has no random state to restore.
     torch.manual_seed((job.config.run.seed * 1_000_003 + batches.step) * world.size + world.rank)
-    with engine.accumulation():
+    with naming_the_budget(job.config.optim.tokens_per_micro_batch), engine.accumulation():
         for batch in batches.batches:
             batch = batch.to(world.device)
             with clock("forward"):
@@ -164,6 +165,23 @@ def take_step(
             clock.count(tokens=batch.llm_tokens, pairs=len(batch.weight))
     with clock("step"):
         return engine.step(lr)
+
+
+@contextmanager
+def naming_the_budget(tokens: int) -> Iterator[None]:
+    """Turns running out of memory into a UserError that says what to lower."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise UserError(
+            f"Out of memory ({str(error).strip().splitlines()[0]}). optim.tokens_per_micro_batch is {tokens}: halve it until a "
+            "step fits (results do not depend on it); optim.gradient_checkpointing=true saves more, and ZeRO-3 on more "
+            "ranks shards the model further."
+        ) from None
 
 
 def position_of(job: Job) -> Position:

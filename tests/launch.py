@@ -27,7 +27,8 @@ def command(ranks: int | None, ds: Path | str, *arguments: str) -> list[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    return ["deepspeed", "--num_accelerators", str(ranks), "--master_port", str(port), *program]
+    # 0 stands for the bare command, which finds one device on a machine without GPUs.
+    return ["deepspeed", *(["--num_accelerators", str(ranks)] if ranks else []), "--master_port", str(port), *program]
 
 
 def start(ranks: int | None, ds: Path | str, *arguments: str, **how) -> subprocess.Popen:

@@ -60,8 +60,8 @@ def assert_close(ours, theirs, tolerance=1e-3):
     assert abs(ours[STEPS]["loss"] - ours[1]["loss"]) > 0.02, "the run must move, or this test shows nothing"
 
 
-def test_one_rank(root, two, zero3):
-    assert_close(train(root, "one", 1, zero3), two)
+def test_one_rank_by_the_bare_command(root, two, zero3):
+    assert_close(train(root, "one", 0, zero3), two)
 
 
 def test_four_ranks(root, two, zero3):

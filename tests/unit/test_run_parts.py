@@ -17,6 +17,7 @@ from svco.evaluate import PairScores, metrics, pair_right, summarise, table
 from svco.optimizer import learning_rate
 from svco.sheet import SheetRow, contact_sheet
 from svco.tally import Tally
+from svco.train import naming_the_budget
 from svco.watch import BadWatch, MatchWatch
 
 ALONE = World()
@@ -105,6 +106,13 @@ def test_learning_rate():
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert learning_rate(config, 22, 40) == pytest.approx(0.55)
     assert 0.1 < rates[-1] < 0.11
+
+
+def test_running_out_of_memory_names_the_token_budget():
+    with pytest.raises(UserError, match="tokens_per_micro_batch is 4096: halve it"), naming_the_budget(4096):
+        torch.empty(2**60)
+    with pytest.raises(RuntimeError, match="shape"), naming_the_budget(4096):
+        torch.zeros(3).view(2)
 
 
 POSITION = Position(5, 0, 160, 42, 32, 64, "abc", 1, "lora", {"bad-json": 1})
