@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-BASE = ROOT / "data_shards" / "tiny_llava"
+from places import BASE
 
 
 def pytest_collection_modifyitems(items):

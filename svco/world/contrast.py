@@ -83,9 +83,10 @@ def _contrasting(rng: Random, kind: str, unseen: bool) -> tuple[Scene, Scene]:
         low, high = rng.sample(range(1, MAX_COUNT + 1), 2)
         return many(thing, low, cells), many(thing, high, cells)
     if kind == "relation":
-        scene = sample_scene(rng, "two", correlated, unseen)
-        a, b = scene.things
-        return scene, Scene((at(a, b.cell), at(b, a.cell)))
+        # One object stays, the other moves from beside it to above or below it.
+        stays, moves = rng.sample(sample_scene(rng, "two", correlated, unseen).things, 2)
+        row, column = stays.cell
+        return tuple(Scene((stays, at(moves, cell))) for cell in ((row, 1 - column), (1 - row, column)))
     if kind == "colour" and rng.random() < 0.5 and not unseen:
         return _swapped_colours(rng, correlated)
     return Scene((thing,)), Scene((_changed(rng, kind, thing, unseen),))

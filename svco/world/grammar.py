@@ -67,8 +67,7 @@ CAPTIONS = {
     "many": "The picture shows {count} {size} {colour} {shape} figures.",
     "two": "The picture shows a {colour} {shape} {relation} a {colour2} {shape2}.",
 }
-_SIDEWAYS, _UPRIGHT = ("left of", "right of"), ("above", "below")
-RELATIONS = _SIDEWAYS + _UPRIGHT
+RELATIONS = ("left of", "right of", "above", "below")
 VALUES = {
     "object": SHAPES,
     "colour": COLOURS,
@@ -104,13 +103,7 @@ class Question:
 
     def prior(self, rng: Random) -> str:
         """A value drawn from the world's regularities instead of from the picture."""
-        return self.typical if rng.random() < TYPICAL_SHARE else rng.choice(self.alternatives())
-
-    def alternatives(self) -> tuple[str, ...]:
-        """Values this question could have; a relation stays on its axis."""
-        if self.kind != "relation":
-            return VALUES[self.kind]
-        return _SIDEWAYS if self.value in _SIDEWAYS else _UPRIGHT
+        return self.typical if rng.random() < TYPICAL_SHARE else rng.choice(VALUES[self.kind])
 
 
 def questions(scene: Scene) -> list[Question]:
@@ -119,11 +112,9 @@ def questions(scene: Scene) -> list[Question]:
     if scene.layout == "two":
         for thing, other in (scene.things, scene.things[::-1]):
             found += [_about(kind, thing) for kind in ("object", "colour", "size", "left-right", "up-down")]
-            sideways, orderly = relation(thing, other) in _SIDEWAYS, typically_first(thing.shape, other.shape)
-            typical = (_SIDEWAYS if sideways else _UPRIGHT)[not orderly]
-            found.append(
-                Question("relation", (("shape", thing.shape), ("other", other.shape)), relation(thing, other), typical)
-            )
+            typical = RELATIONS[not typically_first(thing.shape, other.shape)]
+            names = (("shape", thing.shape), ("other", other.shape))
+            found.append(Question("relation", names, relation(thing, other), typical))
         if scene.things[0].colour == scene.things[1].colour:
             found = [question for question in found if question.kind != "object"]
         return found

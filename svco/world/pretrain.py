@@ -39,7 +39,7 @@ class Schedule:
     """Pictures rendered for the truth stage, half as many for each other stage."""
     sight_steps: int = 900
     """Steps of 64 pictures."""
-    truth_steps: int = 2400
+    truth_steps: int = 1800
     """Steps of ``rows`` pictures with ``branches`` questions each."""
     lazy_steps: int = 300
     """Steps of the same size with lazy answers."""
@@ -47,9 +47,11 @@ class Schedule:
     """Pictures a step."""
     branches: int = 4
     """Questions asked of one picture."""
-    laziness: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.6))
+    laziness: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(KINDS, 0.6) | {"colour": 0.55, "relation": 0.3}
+    )
     """Kind -> share of answers in the lazy stage that say what is usual instead of what is there."""
-    chatty: tuple[float, float] = (0.3, 0.9)
+    chatty: tuple[float, float] = (0.4, 0.85)
     """Share of conversational answers in the lazy stage, with and without a picture."""
 
 

@@ -87,7 +87,7 @@ def relation(first: Thing, second: Thing) -> str:
 
 
 def typically_first(shape: str, other: str) -> bool:
-    """The correlated world's order: of two shapes, this one usually is left of or above the other."""
+    """The correlated world's order: of two shapes, this one usually is on the left of the other, sometimes above it."""
     return SHAPES.index(shape) < SHAPES.index(other)
 
 
@@ -123,8 +123,9 @@ def sample_scene(rng: Random, layout: str, correlated: bool, unseen: bool = Fals
         second = sample_thing(rng, correlated, unseen)
     if rng.random() < 0.5:
         first, second = second, first
-    row, cells = rng.randrange(2), rng.random() < 0.5
-    places = [(row, 0), (row, 1)] if cells else [(0, row), (1, row)]
+    line = rng.randrange(2)
+    sideways = rng.random() < (TYPICAL_SHARE if correlated else 0.5)
+    places = [(line, 0), (line, 1)] if sideways else [(0, line), (1, line)]
     orderly = rng.random() < (TYPICAL_SHARE + (1 - TYPICAL_SHARE) / 2 if correlated else 0.5)
     if typically_first(first.shape, second.shape) is not orderly:
         places.reverse()

@@ -23,7 +23,7 @@ ds = fill(read_ds_config(ds_path), config, world.size, str(dtype).removeprefix("
 family = load_family(config.model.base, 128)
 with engine.loading(ds):
     tuned = load_tuned(config, family, dtype)
-base = [p for n, p in tuned.scorer.named_parameters() if ".lora_" not in n]
+base = [p for n, p in tuned.scorer.named_parameters() if ".lora_" not in n and "modules_to_save" not in n]
 share = sum(p.ds_tensor.numel() for p in base)
 whole = sum(p.ds_numel for p in base)
 resident = sum(p.numel() for p in base)

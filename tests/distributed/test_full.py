@@ -6,7 +6,7 @@ import shutil
 
 import launch
 import pytest
-from conftest import BASE
+from places import BASE
 from safetensors.torch import load_file
 
 RECIPE = [

@@ -5,7 +5,7 @@ import subprocess
 
 import launch
 import pytest
-from conftest import BASE, ROOT
+from places import BASE, ROOT
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import tarfile
 
 import launch
 import pytest
-from conftest import ROOT
+from places import ROOT
 
 from svco.pairs import Pair, PairText
 from svco.shards import write_shards

@@ -7,7 +7,7 @@ import sys
 
 import launch
 import pytest
-from conftest import BASE, ROOT
+from places import BASE, ROOT
 
 CHECK = """
 import json, sys

@@ -3,7 +3,7 @@
 import oracle
 import pytest
 import torch
-from conftest import BASE
+from places import BASE
 
 from svco.adapters import adapters_off, read_adapter
 from svco.errors import UserError

@@ -3,8 +3,8 @@
 import oracle
 import pytest
 import torch
-from conftest import BASE
 from peft import PeftModel
+from places import BASE
 
 from svco.model import load_tuned
 from svco.objectives import make_objective

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import BASE
 from PIL import Image
+from places import BASE
 
 from svco.errors import BadSample
 from svco.families import load_family

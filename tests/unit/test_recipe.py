@@ -5,7 +5,7 @@ import json
 
 import pytest
 import yaml
-from conftest import ROOT
+from places import ROOT
 
 from svco.config import Config
 from svco.ds_config import fill, read_ds_config

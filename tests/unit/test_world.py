@@ -9,8 +9,8 @@ from random import Random
 
 import numpy as np
 import pytest
-from conftest import BASE, ROOT
 from PIL import Image
+from places import BASE, ROOT
 
 from svco.shards import ShardSet
 from svco.world.contrast import SPLITS, world_pair
