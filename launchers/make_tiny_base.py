@@ -15,7 +15,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("data_shards/tiny_llava"), help="folder of the base model")
     parser.add_argument("--seed", type=int, default=0, help="seeds scenes, order and initial values")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--gate", type=int, default=2048, help="freshly rendered pairs to measure the result on")
     parser.add_argument("--stages", type=Path, help="keep each stage's weights here and continue from them")
     arguments = parser.parse_args()

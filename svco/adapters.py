@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,9 @@ def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trai
         target_modules=targets,
         modules_to_save=list(trained_whole) or None,
     )
-    wrapped = get_peft_model(model, peft_config, adapter_name=ADAPTER, autocast_adapter_dtype=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that has since been changed
+        wrapped = get_peft_model(model, peft_config, adapter_name=ADAPTER, autocast_adapter_dtype=False)
     if config.init_from:
         load_values(model, read_adapter(config.init_from, wrapped))
     return wrapped

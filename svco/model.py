@@ -43,10 +43,16 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
-def load_tuned(config: Config, family: Family, dtype: torch.dtype) -> Tuned:
-    """Policy, reference and scorer of a recipe, on the CPU or partitioned (see ``engine.loading``)."""
-    import torch
+def load_tuned(config: Config, family: Family, dtype: torch.dtype, progress: bool = True) -> Tuned:
+    """Policy, reference and scorer of a recipe, on the CPU or partitioned (see ``engine.loading``).
 
+    ``progress`` False keeps transformers' own bars off the terminal (ranks above 0).
+    """
+    import torch
+    from transformers.utils import logging
+
+    if not progress:
+        logging.disable_progress_bar()
     torch.manual_seed(config.run.seed)  # LoRA's initial values: the same on every rank
     policy = _load_base(config, dtype)
     reference, wrapped = None, None

@@ -71,7 +71,7 @@ def run(launch: Launch, world: World) -> None:
     checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.keep, world)
     resume = resume_point(config, checkpoints)
     with engines.loading(ds):
-        tuned = load_tuned(config, job.family, dtype)
+        tuned = load_tuned(config, job.family, dtype, progress=world.is_main)
     engine = engines.make_engine(tuned, config.optim, world, ds, resume)
     before = None if resume is None else read_position(resume)
     board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)

@@ -14,7 +14,7 @@ RECIPE = [
     "optim.steps=6",
     "optim.global_batch=6",
     "optim.tokens_per_micro_batch=900",
-    "optim.lr=3e-5",
+    "optim.lr=2e-4",
     "data.validation=",
     "data.heldout=",
     "checkpoint.every=3",
@@ -40,7 +40,7 @@ def test_equals_one_process_without_deepspeed(root, two):
         assert ours[step]["loss"] == pytest.approx(theirs[step]["loss"], rel=1e-3)
         assert ours[step]["grad_norm"] == pytest.approx(theirs[step]["grad_norm"], rel=1e-2)
     assert ours[1]["grad_norm"] == pytest.approx(theirs[1]["grad_norm"], rel=1e-5)
-    assert abs(ours[6]["loss"] - ours[1]["loss"]) > 0.01
+    assert abs(ours[6]["loss"] - ours[1]["loss"]) > 0.003
 
 
 def test_exactly_the_declared_parameters_change(two):
