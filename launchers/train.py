@@ -29,7 +29,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by the deepspeed launcher
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="recipe values to override")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> None:

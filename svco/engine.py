@@ -53,7 +53,11 @@ def start(world: World) -> None:
     # DeepSpeed calls collectives by names that torch has since renamed; nobody who runs svco can do anything about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     import deepspeed
+    import torch
 
+    if torch.cuda.is_available():
+        # Before the first collective: NCCL runs on the current device, which is GPU 0 for everyone unless said otherwise.
+        torch.cuda.set_device(world.local_rank)
     deepspeed.logger.setLevel(logging.WARNING)
     deepspeed.init_distributed(verbose=False)
 

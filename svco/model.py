@@ -53,12 +53,14 @@ def load_tuned(config: Config, family: Family, dtype: torch.dtype, progress: boo
 
     if not progress:
         logging.disable_progress_bar()
-    torch.manual_seed(config.run.seed)  # LoRA's initial values: the same on every rank
     policy = _load_base(config, dtype)
     reference, wrapped = None, None
     if config.model.tune == "lora":
         whole = (module_name(policy, family.projector(policy)),) if config.model.train_projector else ()
         policy.requires_grad_(False)
+        # LoRA's initial values: the same on every rank and in every engine. Not before loading, which draws random numbers
+        # or not according to how the weights are partitioned.
+        torch.manual_seed(config.run.seed)
         wrapped = add_adapters(policy, config.lora, module_name(policy, family.language_model(policy)), whole)
     else:
         # What the authors train: projector and language model, head included.

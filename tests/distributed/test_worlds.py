@@ -1,7 +1,7 @@
 """The same run on 1, 2 and 4 ranks, with ZeRO-3, ZeRO-2 and no DeepSpeed; killed and resumed. Real processes, gloo.
 
 Float32 sums in another order differ in the last digits, and AdamW's first steps turn the smallest gradients' last digits
-into whole steps: losses agree to 1e-3 relative over 20 steps, and to 1e-6 at the first update, before that can happen.
+into whole steps: losses agree to 1e-4 relative over 20 steps (the moves are a hundred times that), gradient norms to 1e-5 at the first.
 """
 
 import os
@@ -47,7 +47,7 @@ def two(root, zero3):
     return train(root, "two", 2, zero3)
 
 
-def assert_close(ours, theirs, tolerance=1e-3):
+def assert_close(ours, theirs, tolerance=1e-4):
     ours, theirs = launch.training(ours), launch.training(theirs)
     assert ours.keys() == theirs.keys() == set(range(1, STEPS + 1))
     for step, line in ours.items():
@@ -57,7 +57,7 @@ def assert_close(ours, theirs, tolerance=1e-3):
     assert ours[1]["loss"] == pytest.approx(2.772589, abs=1e-6)
     assert ours[1]["grad_norm"] == pytest.approx(theirs[1]["grad_norm"], rel=1e-5)
     assert ours[2]["loss"] == pytest.approx(theirs[2]["loss"], rel=1e-5)
-    assert abs(ours[STEPS]["loss"] - ours[1]["loss"]) > 0.00001, "the run must move, or this test shows nothing"
+    assert abs(ours[STEPS]["loss"] - ours[1]["loss"]) > 0.02, "the run must move, or this test shows nothing"
 
 
 def test_one_rank_by_the_bare_command(root, two, zero3):
