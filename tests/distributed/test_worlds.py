@@ -1,7 +1,8 @@
 """The same run on 1, 2 and 4 ranks, with ZeRO-3, ZeRO-2 and no DeepSpeed; killed and resumed. Real processes, gloo.
 
 Float32 sums in another order differ in the last digits, and AdamW's first steps turn the smallest gradients' last digits
-into whole steps: losses agree to 1e-4 relative over 20 steps (the moves are a hundred times that), gradient norms to 1e-5 at the first.
+into whole steps: losses agree to 1e-4 relative over 20 steps (the moves are a hundred times that), gradient norms to
+1e-5 at the first.
 """
 
 import os
