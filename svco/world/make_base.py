@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ A `LlavaForConditionalGeneration` of {parameters:,} parameters for the small dra
 S-VCO and its relatives can be run, tested and compared on two CPU cores. It answers from its language prior more often
 than it should, as the paper says VLMs do, because its last stage of pretraining is on lazy captions.
 
-Made {date} by `{command}` on {threads} CPU threads in {minutes:.0f} minutes (torch {torch}). Apache-2.0.
+Made {date} by `{command}` on {threads} CPU thread(s) in {minutes:.0f} minutes (torch {torch}). Apache-2.0.
 
 Where it starts, measured by the same command ({date}). A pair is right when for **both** images the true response is
 likelier than the other side's; log-probabilities are summed over the response and its end token.
@@ -42,15 +42,13 @@ standard error is about 1 point over all and 3 points a kind, that of the 256 he
 def make_and_measure(output: Path, seed: int, threads: int, gate: int, stages: Path | None) -> None:
     """Trains all stages, saves model and processor into ``output`` and writes README.md with what it measures."""
     torch.set_num_threads(threads)
-    began = time.monotonic()
     torch.manual_seed(seed)
     processor = make_processor()
     model = make_model(processor)
     processor.save_pretrained(output)
     family = load_family(str(_saved(model, output)), 128)
-    train(model, family, Schedule(seed=seed), stages)
+    minutes = train(model, family, Schedule(seed=seed), stages) / 60
     _saved(model, output)
-    minutes = (time.monotonic() - began) / 60
     model.eval()
     measured = {
         f"{split} ({count})": measure(model, family, split, count)
@@ -64,7 +62,7 @@ def make_and_measure(output: Path, seed: int, threads: int, gate: int, stages: P
         command="python launchers/make_tiny_base.py",
         torch=torch.__version__.partition("+")[0],
         splits=" | ".join(measured),
-        rules="---:|" * len(measured),
+        rules="---:|" * (len(measured) - 1) + "---:",
         rows=_rows(list(measured.values())),
     )
     (output / "README.md").write_text(card, encoding="utf-8")
@@ -84,27 +82,28 @@ def bar(items: Iterable[int], what: str) -> Iterable[int]:
     return Progress.over(True)(items, what)
 
 
-def train(model: Any, family: Any, schedule: Schedule, stages: Path | None) -> None:
-    """The three stages on ``model`` in place; with ``stages``, finished ones are kept there and not repeated."""
+def train(model: Any, family: Any, schedule: Schedule, stages: Path | None) -> float:
+    """The three stages on ``model`` in place; their seconds. With ``stages``, finished ones are kept and not repeated."""
+    seconds = 0.0
 
-    def stage(name: str, learn: Any) -> None:
+    def stage(name: str, learn: Callable[[], None]) -> None:
+        nonlocal seconds
         kept = stages / f"{name}.pt" if stages else None
         if kept is not None and kept.exists():
-            model.load_state_dict(torch.load(kept, weights_only=True))
-            return
-        learn()
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(model.state_dict(), kept)
+            stored = torch.load(kept, weights_only=True)
+            model.load_state_dict(stored["weights"])
+        else:
+            began = time.monotonic()
+            learn()
+            stored = {"weights": model.state_dict(), "seconds": time.monotonic() - began}
+            if kept is not None:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                torch.save(stored, kept)
+        seconds += stored["seconds"]
 
     def sight() -> None:
-        learn_sight(
-            model,
-            make_pool(family, schedule.pool // 2, schedule.seed + 1, 0.0, bar),
-            schedule.sight_steps,
-            schedule.seed,
-            bar,
-        )
+        pool = make_pool(family, schedule.pool // 2, schedule.seed + 1, 0.0, bar)
+        learn_sight(model, pool, schedule.sight_steps, schedule.seed, bar)
 
     def answers(lazy: bool) -> None:
         count, correlated = (schedule.pool // 2, 0.5) if lazy else (schedule.pool, 0.0)
@@ -116,6 +115,7 @@ def train(model: Any, family: Any, schedule: Schedule, stages: Path | None) -> N
     stage("truth", lambda: answers(False))
     stage("lazy", lambda: answers(True))
     model.model.vision_tower.requires_grad_(True)
+    return seconds
 
 
 @torch.no_grad()

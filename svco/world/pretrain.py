@@ -48,7 +48,7 @@ class Schedule:
     branches: int = 4
     """Questions asked of one picture."""
     laziness: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(KINDS, 0.6) | {"colour": 0.55, "relation": 0.3}
+        default_factory=lambda: dict.fromkeys(KINDS, 0.6) | {"colour": 0.55, "count": 0.75, "relation": 0.65}
     )
     """Kind -> share of answers in the lazy stage that say what is usual instead of what is there."""
     chatty: tuple[float, float] = (0.4, 0.85)
