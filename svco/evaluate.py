@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,15 +44,20 @@ class PairScores:
     """(N, 2, 3) float64, nats."""
     tokens: np.ndarray
     """(N, 2) int64 scored tokens of each response."""
+    bad: int = 0
+    """Pairs that could not be scored."""
 
 
 def score_pairs(engine: Callable[[Any], Any], steps: Iterable[Any], world: World) -> PairScores:
     """Scores every batch of the loader's ``steps`` without gradients; every rank gets all ranks' results."""
     import torch
 
-    mine = []
+    mine, bad = [], 0
     with torch.no_grad():
         for step in steps:
+            for error in step.bad:
+                bad += 1
+                warnings.warn(f"left out of the evaluation ({error.reason}): {error}", stacklevel=2)
             for batch, indices in zip(step.batches, step.indices, strict=True):
                 policy, reference = engine(batch.to(world.device))
                 # A rank's filler has no index: zip with the indices drops it, weight 0 drops bad pairs.
@@ -72,6 +78,7 @@ def score_pairs(engine: Callable[[Any], Any], steps: Iterable[Any], world: World
         np.asarray(policy, float).reshape(shape),
         np.asarray(reference, float).reshape(shape),
         np.asarray(tokens, np.int64).reshape(-1, 2),
+        bad=sum(world.gather(bad)),
     )
 
 
@@ -103,8 +110,8 @@ def metrics(logps: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
 def summarise(scores: PairScores, contrast_of: Mapping[int, str]) -> dict[str, Any]:
     """Before (the reference) and after (the policy): overall, and pair accuracy by contrast type.
 
-    ``{"pairs": N, "before": metrics, "after": metrics, "by_contrast": {type: {pairs, before, after}}}``, the last three
-    being pair counts and accuracies.
+    ``{"pairs": N, "bad": left out, "before": metrics, "after": metrics, "by_contrast": {type: part}}``, a part being
+    its pairs and the pair accuracy before and after.
     """
     kinds = np.array([contrast_of[i] for i in scores.index.tolist()], dtype=object)
     before, after = pair_right(scores.reference), pair_right(scores.policy)
@@ -115,6 +122,7 @@ def summarise(scores: PairScores, contrast_of: Mapping[int, str]) -> dict[str, A
     }
     return {
         "pairs": len(scores.index),
+        "bad": scores.bad,
         "before": metrics(scores.reference, scores.tokens),
         "after": metrics(scores.policy, scores.tokens),
         "by_contrast": by_contrast,
@@ -132,7 +140,8 @@ _ROWS = (
 
 def table(summary: Mapping[str, Any], title: str) -> str:
     """A before/after table for a terminal; accuracies with their standard error in percentage points."""
-    lines = [f"{title} ({summary['pairs']} pairs)", f"{'':<28}{'before':>12}{'after':>12}{'change':>12}"]
+    left_out = f", {summary['bad']} bad ones left out" if summary["bad"] else ""
+    lines = [f"{title} ({summary['pairs']} pairs{left_out})", f"{'':<28}{'before':>12}{'after':>12}{'change':>12}"]
     if not summary["pairs"]:
         return f"{title}: no pair could be scored."
 

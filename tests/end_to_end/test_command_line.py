@@ -1,5 +1,6 @@
 """The command line as people use and misuse it: one clear paragraph, exit code 2, no traceback."""
 
+import json
 import runpy
 import shutil
 import sys
@@ -109,7 +110,9 @@ def test_bad_samples_are_counted_named_and_bounded(train, dirty, tmp_path):
     for key in ("train-000002", "train-000005", "train-000008"):
         assert any(key in str(warning.message) for warning in named)
     with pytest.warns(UserWarning, match="bad sample"):
-        assert train(*arguments, "run.name=lenient", "data.max_bad_fraction=0.5")[0] == 0
+        assert train(*arguments, "run.name=lenient", "data.max_bad_fraction=0.5", f"data.heldout={dirty}")[0] == 0
+    heldout = json.loads((tmp_path / "runs" / "lenient" / "heldout.json").read_text())
+    assert (heldout["pairs"], heldout["bad"]) == (9, 3), "held-out pairs do not vanish silently either"
     last = launch.metrics(tmp_path / "runs" / "lenient")[-1]
     assert {k: v for k, v in last.items() if k.startswith("bad/")} == {
         "bad/empty-response": 1,
