@@ -1,7 +1,7 @@
 """The same run on 1, 2 and 4 ranks, with ZeRO-3, ZeRO-2 and no DeepSpeed; killed and resumed. Real processes, gloo.
 
 Float32 sums in another order differ in the last digits, and AdamW's first steps turn the smallest gradients' last digits
-into whole steps: losses agree to 1e-4 relative over 20 steps (the moves are a hundred times that), gradient norms to
+into whole steps: losses agree to 1e-5 relative over 20 steps (the moves are a thousand times that; 1e-7 was seen), gradient norms to
 1e-5 at the first.
 """
 
@@ -48,7 +48,7 @@ def two(root, zero3):
     return train(root, "two", 2, zero3)
 
 
-def assert_close(ours, theirs, tolerance=1e-4):
+def assert_close(ours, theirs, tolerance=1e-5):
     ours, theirs = launch.training(ours), launch.training(theirs)
     assert ours.keys() == theirs.keys() == set(range(1, STEPS + 1))
     for step, line in ours.items():
