@@ -1,8 +1,7 @@
 """The same run on 1, 2 and 4 ranks, with ZeRO-3, ZeRO-2 and no DeepSpeed; killed and resumed. Real processes, gloo.
 
-Float32 sums in another order differ in the last digits, and AdamW's first steps turn the smallest gradients' last digits
-into whole steps: losses agree to 1e-5 relative over 20 steps (the moves are a thousand times that; 1e-7 was seen), gradient norms to
-1e-5 at the first.
+Float32 sums in another order differ in the last digits: losses agree to 1e-5 relative over 20 steps (1e-7 was seen, and
+the run moves by a hundredth), gradient norms to 1e-5 at the first.
 """
 
 import os
