@@ -35,6 +35,13 @@ def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
         except yaml.YAMLError as error:
             raise UserError(f"The recipe {path} is not valid YAML: {error}") from None
         config = merge(config, tree, str(path))
+    overrides = list(overrides)
+    keys = [override.partition("=")[0] for override in overrides]
+    if repeated := next((key for key in keys if keys.count(key) > 1), None):
+        raise UserError(
+            f"{repeated} is given {keys.count(repeated)} times on the command line. If you wrote braces, the shell took them "
+            f"apart: quote them, '{repeated}=…{{000000..000007}}.tar'."
+        )
     for override in overrides:
         config = merge(config, _override_tree(override), "the command line")
     check(config)

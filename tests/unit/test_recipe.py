@@ -59,6 +59,12 @@ def test_bad_recipe_file_names_itself(tmp_path, text):
         load_recipe(tmp_path / "none.yaml")
 
 
+def test_braces_taken_apart_by_the_shell_are_noticed():
+    """Unquoted, ``data.train=t-{0..1}.tar`` arrives as two arguments, and the last one alone would win."""
+    with pytest.raises(UserError, match=r"data\.train is given 2 times.*quote"):
+        load_recipe(None, ["data.train=t-0.tar", "data.train=t-1.tar"])
+
+
 def test_dump_reads_back():
     config = load_recipe(None, ["optim.betas=[0.8, 0.9]", "run.name=x"])
     assert merge(Config(), yaml.safe_load(dump(config)), "") == config
