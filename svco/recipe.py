@@ -37,7 +37,8 @@ def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
         config = merge(config, tree, str(path))
     overrides = list(overrides)
     keys = [override.partition("=")[0] for override in overrides]
-    if repeated := next((key for key in keys if keys.count(key) > 1), None):
+    # A later value replaces an earlier one, but a key twice in a row is what a shell makes of unquoted braces.
+    if repeated := next((key for key, after in zip(keys, keys[1:]) if key == after), None):
         raise UserError(
             f"{repeated} is given {keys.count(repeated)} times on the command line. If you wrote braces, the shell took them "
             f"apart: quote them, '{repeated}=…{{000000..000007}}.tar'."

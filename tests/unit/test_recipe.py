@@ -63,6 +63,7 @@ def test_braces_taken_apart_by_the_shell_are_noticed():
     """Unquoted, ``data.train=t-{0..1}.tar`` arrives as two arguments, and the last one alone would win."""
     with pytest.raises(UserError, match=r"data\.train is given 2 times.*quote"):
         load_recipe(None, ["data.train=t-0.tar", "data.train=t-1.tar"])
+    assert load_recipe(None, ["optim.lr=1", "run.seed=1", "optim.lr=2"]).optim.lr == 2
 
 
 def test_dump_reads_back():
