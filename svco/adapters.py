@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,21 +55,26 @@ def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trai
     return wrapped
 
 
-@contextmanager
-def adapters_off(model: nn.Module) -> Iterator[nn.Module]:
-    """The base model as it was before ``add_adapters``, without touching ``requires_grad``.
+def adapter_switch(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
+    """``with adapter_switch(module)():`` makes ``module`` what it was before ``add_adapters``; ``requires_grad`` stays alone.
 
-    peft's public ``disable_adapter()`` freezes and unfreezes every adapter on the way, and ZeRO's gradient hooks hang on
-    that; the flag its layers look at in ``forward`` is all that has to change (tested against ``disable_adapter()``).
+    peft's public ``disable_adapter()`` walks the model and freezes and unfreezes every adapter on the way, and ZeRO's
+    gradient hooks hang on that; the flag its layers look at in ``forward`` is all that has to change (tested against
+    ``disable_adapter()``). The layers are found once, here.
     """
-    switches = adapter_modules(model)
-    for module in switches:
-        module._disable_adapters = True
-    try:
-        yield model
-    finally:
-        for module in switches:
-            module._disable_adapters = False
+    switches = adapter_modules(module)
+
+    @contextmanager
+    def off() -> Iterator[None]:
+        for switch in switches:
+            switch._disable_adapters = True
+        try:
+            yield
+        finally:
+            for switch in switches:
+                switch._disable_adapters = False
+
+    return off
 
 
 def adapter_modules(model: nn.Module) -> list[nn.Module]:

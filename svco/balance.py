@@ -30,6 +30,12 @@ def divide(costs: Sequence[int], world: int, budget: int) -> Division:
     return tuple(divided)
 
 
+def imbalance(division: Division, costs: Sequence[int]) -> float:
+    """How far the fullest rank is above the average one, as a share of the average."""
+    loads = [sum(costs[item] for micro in rank for item in micro) for rank in division]
+    return max(loads) * len(loads) / sum(loads) - 1 if sum(loads) else 0.0
+
+
 def _pack(items: Sequence[int], costs: Sequence[int], budget: int) -> list[list[int]]:
     """First fit, longest first: each item into the first micro-batch that still has room."""
     micros: list[list[int]] = []

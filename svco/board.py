@@ -68,8 +68,8 @@ class Board:
         self._scalars.add_image(tag, np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
 
     def note(self, text: str, out: TextIO | None = None) -> None:
-        """Text for the person at the terminal (stderr unless ``out`` is given)."""
-        if self.enabled:
+        """Text for the person at the terminal (stderr unless ``out`` is given); an empty one prints nothing."""
+        if self.enabled and text:
             print(text, file=out or sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -34,13 +34,18 @@ class ModelConfig:
     """Folder or hub id of the base model, in Hugging Face layout."""
     dtype: str = "auto"
     """``float32``, ``bfloat16`` or ``float16``; ``auto``: bfloat16 on a GPU, float32 on a CPU."""
-    attention: str = "sdpa"
-    """Attention implementation by its transformers name: ``sdpa``, ``eager``, ``flash_attention_2``."""
+    attention: str = "auto"
+    """Kernel of the language model's attention: ``flash`` (flash-attn), ``varlen`` (torch's own), ``sdpa`` (any device and
+    dtype); ``auto``: the first of these that can run here."""
     tune: str = "lora"
     """``lora``: low-rank adapters on the language model; the reference is the same model with the adapters off.
     ``full``: the whole language model and the projector; the reference is a frozen copy. The vision tower never changes."""
     train_projector: bool = False
     """With ``tune: lora``: also train the projector in full. (Full fine-tuning always trains it.)"""
+    reference: str = "auto"
+    """Where the reference's log-probs come from. ``lockstep`` (LoRA): the policy with its adapters off, beside it;
+    ``frozen-copy`` (full): a second model, beside it; ``cached``: computed once and kept in ``run.root``/references;
+    ``none``: the objective has none. ``auto``: none where the objective allows it, else lockstep or frozen-copy."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,11 @@ class ObjectiveConfig:
     """What is minimised. The defaults are the authors' (arXiv 2502.13928): four β of 0.1, four weights of 1."""
 
     name: str = "svco"
-    """Name in the table of objectives."""
+    """Name in the table of objectives: ``svco``, ``dpo``, ``sft``."""
+    beta: float = 0.1
+    """β of ``dpo``."""
+    symmetric: bool = False
+    """``dpo`` and ``sft``: train on both sides of a pair instead of on side 0 alone."""
     beta_attend: tuple[float, float] = (0.1, 0.1)
     """β of the attend term (match over blind) of side 0 and side 1; one number sets both."""
     beta_reject: tuple[float, float] = (0.1, 0.1)
@@ -124,8 +133,12 @@ class OptimConfig:
     """Optimiser steps; 0: as many as ``optim.epochs`` needs."""
     tokens_per_micro_batch: int = 16384
     """Token budget of one forward pass on one rank: lower it when memory runs out. Results do not depend on it."""
-    gradient_checkpointing: bool = True
-    """Recompute activations in the backward pass instead of keeping them."""
+    recompute: str = "auto"
+    """How many layers compute their activations again in the backward pass instead of keeping them: ``all``, ``none``, a
+    number, or ``auto``: as few as fit ``optim.activation_gb``, decided after the first step. Results do not depend on it."""
+    activation_gb: float = 0.0
+    """GB a rank may keep of the layers' activations (``recompute: auto``); 0: what the first step left free of the GPU, or
+    no limit on a CPU."""
 
 
 @dataclass(frozen=True)

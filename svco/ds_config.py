@@ -13,7 +13,7 @@ from .errors import UserError
 _OURS = {
     "optimizer": "svco builds AdamW itself: set optim.* in the recipe",
     "scheduler": "svco sets the learning rate itself: set optim.lr and optim.warmup_fraction in the recipe",
-    "activation_checkpointing": "set optim.gradient_checkpointing in the recipe",
+    "activation_checkpointing": "set optim.recompute in the recipe",
     "tensorboard": "svco writes the run's own TensorBoard log",
     "wandb": "svco logs to TensorBoard and metrics.jsonl",
 }

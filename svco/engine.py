@@ -120,6 +120,8 @@ class DeepSpeedEngine:
         self.stage = ds["zero_optimization"]["stage"]
         self.optimizer = make_adamw(self.trainable, config)
         self.decays = [group["weight_decay"] for group in self.optimizer.param_groups]
+        if self.stage == 3:
+            deepspeed.utils.set_z3_leaf_modules(tuned.scorer, tuned.scorer.leaves)
         self.engine, self.zero, _, _ = deepspeed.initialize(
             model=tuned.scorer, optimizer=self.optimizer, config=ds, dist_init_required=False
         )

@@ -20,8 +20,9 @@ from .families import Family, load_family
 from .loader import Loader
 from .objectives import Objective, make_objective
 from .order import Order
-from .padded import PaddedCollate
+from .packing import PackedCollate
 from .prepare import Lengths, Prepare, measure_lengths
+from .reference import choose_reference
 from .shards import ShardSet
 from .views import ALL_CELLS, Cell
 
@@ -70,17 +71,21 @@ class Job:
     """Which pairs each step consumes."""
     steps: int
     """Optimiser steps of the whole run."""
+    reference: str
+    """Where the reference's log-probs come from."""
 
-    def loader(self, world: World, start: int) -> Loader:
-        """The training micro-batches of this rank from step ``start`` on."""
+    def loader(self, world: World, start: int, references: np.ndarray | None) -> Loader:
+        """The training micro-batches of this rank from step ``start`` on, with cached ``references`` if there are any."""
+        cells = self.objective.cells
         return make_loader(
-            self.train, self.order, self.objective.cells, self.family, self.config, world, start, self.steps
+            self.train, self.order, cells, self.family, self.config, world, start, self.steps, references
         )
 
 
 def make_job(config: Config, world: World, progress: Progress) -> Job:
     """Resolves a recipe. A collective; every rank returns the same."""
     objective = make_objective(config.objective)
+    reference = choose_reference(config.model.reference, config.model.tune, objective)
     family = load_family(config.model.base, config.data.max_text_tokens)
     train = Split.open(config.data.train, family, cache_dir(config), world, progress)
     optim = config.optim
@@ -98,7 +103,7 @@ def make_job(config: Config, world: World, progress: Progress) -> Job:
     steps = optim.steps or round(optim.epochs * order.steps_per_epoch)
     if steps < 1:
         raise UserError(f"optim.epochs is {optim.epochs} and optim.steps is 0, which makes a run of no steps.")
-    return Job(config, family, objective, train, order, steps)
+    return Job(config, family, objective, train, order, steps, reference)
 
 
 def cache_dir(config: Config) -> Path:
@@ -114,8 +119,9 @@ def make_loader(
     world: World,
     start: int,
     stop: int,
+    references: np.ndarray | None = None,
 ) -> Loader:
-    collate = PaddedCollate(cells)
+    collate = PackedCollate(cells)
     return Loader(
         split.shards,
         order,
@@ -127,20 +133,21 @@ def make_loader(
         workers=config.data.workers,
         start=start,
         stop=stop,
+        references=references,
     )
 
 
-def evaluation_loader(split: Split, job: Job, world: World, at_most: int) -> Loader:
+def evaluation_loader(split: Split, job: Job, world: World, at_most: int, references: np.ndarray | None) -> Loader:
     """All six cells of the first ``at_most`` (0: all) pairs, once each."""
     count = min(len(split.shards), at_most or len(split.shards))
     order = InOrder(count, max(world.size, job.config.optim.global_batch))
-    return make_loader(split, order, ALL_CELLS, job.family, job.config, world, 0, order.steps_per_epoch)
+    return make_loader(split, order, ALL_CELLS, job.family, job.config, world, 0, order.steps_per_epoch, references)
 
 
 def describe(job: Job, world: World) -> str:
     """The derived values a person checks before a run, with a histogram of the pairs' lengths."""
     lengths, cells = job.train.lengths, job.objective.cells
-    costs = PaddedCollate(cells).costs(lengths)
+    costs = PackedCollate(cells).costs(lengths)
     summary = lengths.summary()
     per_step = costs.mean() * job.order.global_batch
     micro = max(1, round(per_step / world.size / job.config.optim.tokens_per_micro_batch + 0.5))
@@ -149,6 +156,7 @@ def describe(job: Job, world: World) -> str:
         ("training pairs", f"{summary['pairs']:,} in {len(job.train.shards.shard_sizes)} shards"),
         ("steps", f"{job.steps:,} of {job.order.global_batch} pairs ({job.order.steps_per_epoch:,} an epoch)"),
         ("cells a pair", len(cells)),
+        ("reference", job.reference),
         ("micro-batches a step and rank", f"about {micro}"),
         ("tokens a pair", f"mean {costs.mean():.0f}, longest {costs.max()}"),
         ("tokens a step", f"about {per_step:,.0f}, one stream"),
@@ -158,7 +166,7 @@ def describe(job: Job, world: World) -> str:
     if job.config.data.validation or job.config.data.heldout:
         rows.append(("held back", ", ".join((*job.config.data.validation, *job.config.data.heldout))))
     text = "\n".join(f"{name + ':':<32}{value}" for name, value in rows)
-    return f"{text}\n\nlongest sequence of a pair, in tokens:\n{histogram(costs // max(1, len(cells)))}"
+    return f"{text}\n\ntokens of a pair, packed:\n{histogram(costs)}"
 
 
 def histogram(values: np.ndarray, bins: int = 10, width: int = 40) -> str:

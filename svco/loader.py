@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .balance import divide
+from .balance import divide, imbalance
 from .errors import BadSample, UserError
 from .pairs import Pair
 from .shards import ShardSet
@@ -38,6 +38,8 @@ class StepBatches:
     """Index in the shard set of each pair of each micro-batch; fillers have none."""
     bad: tuple[BadSample, ...]
     """Bad samples met in this rank's part."""
+    imbalance: float = 0.0
+    """How many more tokens the fullest rank has in this step than the average one, as a share."""
 
     def pin_memory(self) -> StepBatches:
         """The same with its batches in page-locked memory; called by DataLoader when there is a GPU."""
@@ -60,8 +62,9 @@ class Loader:
         workers: int,
         start: int,
         stop: int,
+        references: np.ndarray | None = None,
     ):
-        self.steps = _Steps(shards, order, costs, prepare, world, rank, budget, start, stop)
+        self.steps = _Steps(shards, order, costs, prepare, world, rank, budget, start, stop, references)
         self.workers = min(workers, max(0, stop - start))
 
     def __len__(self) -> int:
@@ -89,8 +92,9 @@ class Loader:
 class _Steps:
     """A map-style dataset whose items are steps."""
 
-    def __init__(self, shards, order, costs, prepare, world, rank, budget, start, stop):
+    def __init__(self, shards, order, costs, prepare, world, rank, budget, start, stop, references):
         self.shards, self.order, self.costs, self.prepare = shards, order, costs, prepare
+        self.references = references
         self.world, self.rank, self.budget, self.start, self.stop = world, rank, budget, start, stop
 
     def __len__(self) -> int:
@@ -106,11 +110,13 @@ class _Steps:
 
     def _make(self, step: int) -> StepBatches:
         epoch, indices = self.order.batch(step)
-        mine = divide(self.costs[indices].tolist(), self.world, self.budget)[self.rank]
+        costs = self.costs[indices].tolist()
+        divided = divide(costs, self.world, self.budget)
+        mine = divided[self.rank]
         batches, bad = [], []
         for positions in mine:
             batch, found = self.prepare([self._read(int(indices[p])) for p in positions])
-            batches.append(batch)
+            batches.append(self._with_reference(batch, indices[list(positions)]))
             bad += found
         return StepBatches(
             step,
@@ -119,7 +125,17 @@ class _Steps:
             tuple(batches),
             tuple(tuple(int(indices[p]) for p in m) for m in mine),
             tuple(bad),
+            imbalance(divided, costs),
         )
+
+    def _with_reference(self, batch: Any, indices: np.ndarray) -> Any:
+        """``batch`` with the cached reference of its pairs, if there is one; zeros for the filler of an empty batch."""
+        if self.references is None:
+            return batch
+        import torch
+
+        rows = self.references[indices] if len(indices) else np.zeros_like(self.references[:1])
+        return replace(batch, reference_logps=torch.from_numpy(rows))
 
     def _read(self, index: int) -> Pair | BadSample:
         try:

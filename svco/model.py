@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .adapters import adapters_off, add_adapters
+from .adapters import adapter_switch, add_adapters
+from .attention import choose_backend, register
 from .config import Config
 from .errors import UserError
 from .families import Family
-from .padded import PaddedScorer
+from .scorer import PackedScorer, Reference
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +25,15 @@ class Tuned:
     policy: nn.Module
     """The Hugging Face model, with its adapters inside under LoRA."""
     reference: nn.Module | None
-    """The frozen copy of full fine-tuning; None under LoRA, where the reference is the policy with adapters off."""
+    """The frozen copy, without its vision tower, of ``model.reference: frozen-copy``."""
     wrapped: Any
     """peft's wrapper around ``policy``, or None."""
-    scorer: PaddedScorer
+    scorer: PackedScorer
     """``scorer(batch) -> (policy Scores, reference Scores)``: the root module."""
+    attention: str
+    """The attention backend."""
+    why_attention: str
+    """Why that one."""
 
     @property
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -43,9 +49,17 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
-def load_tuned(config: Config, family: Family, dtype: torch.dtype, progress: bool = True) -> Tuned:
+def load_tuned(
+    config: Config,
+    family: Family,
+    dtype: torch.dtype,
+    strategy: str,
+    device: torch.device,
+    progress: bool = True,
+) -> Tuned:
     """Policy, reference and scorer of a recipe, on the CPU or partitioned (see ``engine.loading``).
 
+    ``strategy`` says where the reference comes from (:mod:`svco.reference`), ``device`` where it will all run.
     ``progress`` False keeps transformers' own bars off the terminal (ranks above 0).
     """
     import torch
@@ -53,24 +67,33 @@ def load_tuned(config: Config, family: Family, dtype: torch.dtype, progress: boo
 
     if not progress:
         logging.disable_progress_bar()
-    policy = _load_base(config, dtype)
+    backend, why = choose_backend(config.model.attention, device, dtype)
+    attention = register(backend)
+    policy = _load_base(config, dtype, attention)
+    parts = family.parts(policy)
     reference, wrapped = None, None
     if config.model.tune == "lora":
-        whole = (module_name(policy, family.projector(policy)),) if config.model.train_projector else ()
+        whole = (module_name(policy, parts.projector),) if config.model.train_projector else ()
         policy.requires_grad_(False)
         # LoRA's initial values: the same on every rank and in every engine. Not before loading, which draws random numbers
         # or not according to how the weights are partitioned.
         torch.manual_seed(config.run.seed)
-        wrapped = add_adapters(policy, config.lora, module_name(policy, family.language_model(policy)), whole)
+        wrapped = add_adapters(policy, config.lora, module_name(policy, parts.language_model), whole)
     else:
         # What the authors train: projector and language model, head included.
         policy.requires_grad_(True)
-        for module in family.vision_modules(policy):
-            module.requires_grad_(False)
-        reference = _load_base(config, dtype).requires_grad_(False)
-    if config.optim.gradient_checkpointing:
-        policy.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    return Tuned(policy, reference, wrapped, PaddedScorer(family, policy, reference, adapters_off))
+        parts.tower.requires_grad_(False)
+    if strategy == "frozen-copy":
+        reference = _without_tower(_load_base(config, dtype, attention), family).requires_grad_(False)
+    scorer = PackedScorer(family, policy, Reference(reference, strategy == "lockstep"), adapter_switch)
+    return Tuned(policy, reference, wrapped, scorer, backend, why)
+
+
+def _without_tower(model: nn.Module, family: Family) -> nn.Module:
+    """``model`` with its vision tower let go: the tower is never trained, and the policy's does for both."""
+    parent, _, name = module_name(model, family.parts(model).tower).rpartition(".")
+    setattr(model.get_submodule(parent), name, None)
+    return model
 
 
 def module_name(root: nn.Module, module: nn.Module) -> str:
@@ -78,7 +101,7 @@ def module_name(root: nn.Module, module: nn.Module) -> str:
     return next(name for name, candidate in root.named_modules() if candidate is module)
 
 
-def _load_base(config: Config, dtype: torch.dtype) -> nn.Module:
+def _load_base(config: Config, dtype: torch.dtype, attention: str) -> nn.Module:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     base = config.model.base
@@ -89,7 +112,11 @@ def _load_base(config: Config, dtype: torch.dtype) -> nn.Module:
             if getattr(part, "attention_dropout", 0.0):
                 part.attention_dropout = 0.0
         model, info = AutoModelForImageTextToText.from_pretrained(
-            base, config=architecture, dtype=dtype, attn_implementation=config.model.attention, output_loading_info=True
+            base,
+            config=architecture,
+            dtype=dtype,
+            attn_implementation={"text_config": attention, "vision_config": "sdpa"},
+            output_loading_info=True,
         )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"The base model {base!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
@@ -99,3 +126,11 @@ def _load_base(config: Config, dtype: torch.dtype) -> nn.Module:
             f"another shape, e.g. {odd[0]}. It was saved by another version or is damaged."
         )
     return model
+
+
+def model_files(base: str) -> list[Path]:
+    """The config and weight files of a base model: a folder here, or its copy in the hub's cache."""
+    from transformers.utils import cached_file
+
+    folder = Path(base) if Path(base).is_dir() else Path(cached_file(base, "config.json")).parent
+    return [file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin") or file.name == "config.json"]

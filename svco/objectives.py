@@ -30,6 +30,8 @@ class Objective:
     """The (side, view) cells it reads."""
     function: Callable[[Scores, Scores], tuple[torch.Tensor, Report]]
     """(policy, reference) -> (loss (P,), report)."""
+    needs_reference: bool = True
+    """Whether it reads the reference at all."""
 
     def __call__(self, policy: Scores, reference: Scores) -> tuple[torch.Tensor, Report]:
         return self.function(policy, reference)
@@ -87,7 +89,54 @@ def _make_svco(config: ObjectiveConfig) -> Objective:
     return Objective("svco", cells, lambda policy, reference: svco_loss(policy, reference, config))
 
 
-OBJECTIVES: dict[str, Callable[[ObjectiveConfig], Objective]] = {"svco": _make_svco}
+def dpo_loss(policy: Scores, reference: Scores, config: ObjectiveConfig) -> tuple[torch.Tensor, Report]:
+    """DPO on contrast pairs (arXiv 2305.18290, eq. 7; the baseline of arXiv 2502.13928): under image s, response s over the
+    other response,
+
+        −log σ(β (Δ[s, match] − Δ[1 − s, clash])),
+
+    for side 0, or with ``symmetric`` for both, summed. With policy == reference each is ln 2.
+    """
+    loss = policy.logps.new_zeros(policy.logps.shape[0])
+    report: Report = {}
+    for side in _sides(config):
+        better, worse = (side, MATCH), (1 - side, CLASH)
+        deltas = [policy.logps[:, s, v] - reference.logps[:, s, v] for s, v in (better, worse)]
+        margin = config.beta * (deltas[0] - deltas[1])
+        loss = loss - logsigmoid(margin)
+        report |= {f"delta/{cell_name(cell)}": delta.detach() for cell, delta in zip((better, worse), deltas)}
+        report |= {
+            f"margin/dpo_{side}": margin.detach(),
+            f"accuracy/dpo_{side}": (margin.detach() > 0).to(margin.dtype),
+        }
+    return loss, report
+
+
+def sft_loss(policy: Scores, reference: Scores, config: ObjectiveConfig) -> tuple[torch.Tensor, Report]:
+    """Supervised fine-tuning: −log π(response s | image s) per token, for side 0, or with ``symmetric`` the mean of both."""
+    terms = {s: -policy.logps[:, s, MATCH] / policy.tokens[:, s].clamp(min=1) for s in _sides(config)}
+    return sum(terms.values()) / len(terms), {f"loss/sft_{side}": term.detach() for side, term in terms.items()}
+
+
+def _sides(config: ObjectiveConfig) -> tuple[int, ...]:
+    return (0, 1) if config.symmetric else (0,)
+
+
+def _make_dpo(config: ObjectiveConfig) -> Objective:
+    cells = frozenset(cell for side in _sides(config) for cell in ((side, MATCH), (1 - side, CLASH)))
+    return Objective("dpo", cells, lambda policy, reference: dpo_loss(policy, reference, config))
+
+
+def _make_sft(config: ObjectiveConfig) -> Objective:
+    cells = frozenset((side, MATCH) for side in _sides(config))
+    return Objective("sft", cells, lambda policy, reference: sft_loss(policy, reference, config), needs_reference=False)
+
+
+OBJECTIVES: dict[str, Callable[[ObjectiveConfig], Objective]] = {
+    "svco": _make_svco,
+    "dpo": _make_dpo,
+    "sft": _make_sft,
+}
 
 
 def make_objective(config: ObjectiveConfig) -> Objective:

@@ -138,7 +138,8 @@ _PLAIN = {int: "whole number", float: "number", str: "text", bool: "true or fals
 
 _CHOICES = {
     "model.dtype": ("auto", "float32", "bfloat16", "float16"),
-    "model.attention": ("sdpa", "eager", "flash_attention_2"),
+    "model.attention": ("auto", "flash", "varlen", "sdpa"),
+    "model.reference": ("auto", "lockstep", "frozen-copy", "cached", "none"),
     "model.tune": ("lora", "full"),
 }
 _AT_LEAST = {
@@ -162,6 +163,7 @@ _AT_LEAST = {
     "evaluate.max_pairs": 0,
     "evaluate.pictures": 0,
     "lora.dropout": 0,
+    "optim.activation_gb": 0,
 }
 _AT_MOST = {"data.max_bad_fraction": 1, "optim.warmup_fraction": 1, "optim.lr_min_ratio": 1, "lora.dropout": 1}
 
@@ -186,6 +188,8 @@ def check(config: Config) -> None:
                 f"{key} is {list(get(config, key))}; every β must be above 0. To drop a term set its weight "
                 f"({key.replace('beta', 'weight')}) to 0."
             )
+    if config.objective.beta <= 0:
+        raise UserError(f"objective.beta is {config.objective.beta}; β must be above 0.")
     if not any(config.objective.weight_attend + config.objective.weight_reject):
         raise UserError(
             "All of objective.weight_attend and objective.weight_reject are 0: nothing is left to train on."

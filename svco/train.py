@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,17 @@ from .errors import UserError
 from .evaluate import score_pairs, summarise, table
 from .job import Job, Split, cache_dir, describe, evaluation_loader, make_job
 from .loader import StepBatches
+from .memory import RecomputeDial
 from .model import Tuned, load_tuned, resolve_dtype
 from .optimizer import learning_rate
 from .order import ORDER_VERSION
+from .precompute import Precompute
 from .run_folder import RunFolder
 from .tally import Tally
 from .watch import BadWatch, MatchWatch
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -71,16 +74,52 @@ def run(launch: Launch, world: World) -> None:
     checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.keep, world)
     resume = resume_point(config, checkpoints)
     with engines.loading(ds):
-        tuned = load_tuned(config, job.family, dtype, progress=world.is_main)
+        tuned = load_tuned(config, job.family, dtype, job.reference, world.device, progress=world.is_main)
     engine = engines.make_engine(tuned, config.optim, world, ds, resume)
     before = None if resume is None else read_position(resume)
     board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)
     board.note(f"run {folder.path}\n{describe(job, world)}")
+    board.note(f"attention: {tuned.attention} ({tuned.why_attention})")
+    session = Session(job, tuned, engine, world, board)
     try:
-        fit(job, engine, world, board, checkpoints, before)
-        finish(job, tuned, engine, world, board, folder)
+        session.precompute(resumed=resume is not None)
+        fit(session, checkpoints, before)
+        finish(session, folder)
     finally:
         board.close()
+
+
+@dataclass
+class Session:
+    """A run under way."""
+
+    job: Job
+    """What was decided before the model was loaded."""
+    tuned: Tuned
+    """The model."""
+    engine: Engine
+    """What steps it."""
+    world: World
+    """This rank among the others."""
+    board: Board
+    """Where metrics go."""
+    references: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
+    """Shard specs -> cached log-probs of the reference; empty when it runs beside the policy."""
+
+    def split(self, specs: tuple[str, ...]) -> Split:
+        """The pairs of ``specs``. A collective."""
+        job, progress = self.job, Progress.over(self.world.is_main)
+        if specs == job.config.data.train:
+            return job.train
+        return Split.open(specs, job.family, cache_dir(job.config), self.world, progress)
+
+    def precompute(self, resumed: bool) -> None:
+        """Before the first step, while the model is still the base: what no reference stream will say. A collective."""
+        data, strategy = self.job.config.data, self.job.reference
+        wanted = {"cached": (data.train, data.validation, data.heldout), "none": (data.validation, data.heldout)}
+        compute = Precompute(self.job, self.tuned, self.engine, self.world, Progress.over(self.world.is_main), resumed)
+        for specs in filter(None, wanted.get(strategy, ())):
+            self.references[specs] = compute(self.split(specs))
 
 
 def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: str) -> str:
@@ -107,26 +146,28 @@ def resume_point(config: Config, checkpoints: Checkpoints) -> Path | None:
     return folder
 
 
-def fit(
-    job: Job, engine: Engine, world: World, board: Board, checkpoints: Checkpoints, before: Position | None
-) -> None:
+def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> None:
     """The train loop: steps of global batches of micro-batches."""
+    job, engine, world, board = session.job, session.engine, session.world, session.board
     config = job.config
     start = position_of(job) if before is None else before
     start.check(position_of(job), checkpoints.folder)
     clock, tally, matches = Clock(world.device), Tally(), MatchWatch(world.is_main)
     bads = BadWatch(config.data.max_bad_fraction, start.bad)
     pairs = start.pairs
+    dial = RecomputeDial(session.tuned.scorer, config.optim, world)
 
     def due(step: int, every: int) -> bool:
         return step == job.steps or (every > 0 and step % every == 0)
 
     engine.train()
-    loader = board.progress(job.loader(world, start.step), start.step, job.steps)
+    loader = job.loader(world, start.step, session.references.get(config.data.train))
+    loader = board.progress(loader, start.step, job.steps)
     for batches in clock.over("data", loader):
         step = batches.step + 1
         lr = learning_rate(config.optim, batches.step, job.steps)
         norm = take_step(job, engine, world, batches, lr, clock, tally)
+        board.note(dial.settle())
         pairs += batches.slots
         bads.add(batches.bad)
         saving = due(step, config.checkpoint.every)
@@ -134,10 +175,11 @@ def fit(
         if saving or due(step, config.run.log_every):
             bads.check(world.sum(bads.take()), pairs, at_end=step == job.steps)
             metrics = tally.reduce(world) | {"grad_norm": float(norm), "lr": lr, "epoch": batches.epoch, "pairs": pairs}
+            metrics["imbalance"] = batches.imbalance
             board.write(step, metrics | bads.metrics() | clock.lap(world))
             matches.add(metrics, step)
         if config.data.validation and due(step, config.evaluate.every):
-            validate(job, engine, world, board, step)
+            validate(session, step)
         if saving:
             here = replace(start, step=step, epoch=batches.epoch, pairs=pairs, bad=dict(bads.counts))
             checkpoints.save(here, engine.save)
@@ -179,8 +221,8 @@ def naming_the_budget(tokens: int) -> Iterator[None]:
             raise
         raise UserError(
             f"Out of memory ({str(error).strip().splitlines()[0]}). optim.tokens_per_micro_batch is {tokens}: halve it until a "
-            "step fits (results do not depend on it); optim.gradient_checkpointing=true saves more, and ZeRO-3 on more "
-            "ranks shards the model further."
+            "step fits (results do not depend on it); optim.recompute=all saves more, and ZeRO-3 on more ranks "
+            "shards the model further."
         ) from None
 
 
@@ -200,31 +242,32 @@ def position_of(job: Job) -> Position:
     )
 
 
-def validate(job: Job, engine: Engine, world: World, board: Board, step: int) -> None:
+def validate(session: Session, step: int) -> None:
     """The metrics of the validation pairs into the log."""
-    summary = compare(job, engine, world, job.config.data.validation)[0]
-    board.write(step, {f"validation/{name}": value for name, value in summary["after"].items()})
+    summary = compare(session, session.job.config.data.validation)[0]
+    session.board.write(step, {f"validation/{name}": value for name, value in summary["after"].items()})
 
 
-def compare(job: Job, engine: Engine, world: World, specs: tuple[str, ...]) -> tuple[dict[str, Any], Any, Split]:
+def compare(session: Session, specs: tuple[str, ...]) -> tuple[dict[str, Any], Any, Split]:
     """(summary, scores, split) of the pairs of ``specs`` under the reference (before) and the policy (after)."""
-    progress = Progress.over(world.is_main)
-    split = Split.open(specs, job.family, cache_dir(job.config), world, progress)
-    loader = evaluation_loader(split, job, world, job.config.evaluate.max_pairs)
+    job, engine, world = session.job, session.engine, session.world
+    split, progress = session.split(specs), Progress.over(world.is_main)
+    loader = evaluation_loader(split, job, world, job.config.evaluate.max_pairs, session.references.get(specs))
     engine.train(False)
     scores = score_pairs(engine, progress(loader, "scoring pairs"), world)
     engine.train()
     return summarise(scores, {i: split.shards.read_text(i).contrast for i in scores.index.tolist()}), scores, split
 
 
-def finish(job: Job, tuned: Tuned, engine: Engine, world: World, board: Board, folder: RunFolder) -> None:
+def finish(session: Session, folder: RunFolder) -> None:
     """What was learned, on disk, and what it changed on the held-out pairs."""
     from .run_folder import draw_samples, save_tuned
 
-    weights = save_tuned(folder, tuned, engine, job.config, world)
+    job, tuned, world, board = session.job, session.tuned, session.world, session.board
+    weights = save_tuned(folder, tuned, session.engine, job.config, world)
     lines = [f"{'adapter' if tuned.wrapped else 'model'}:      {weights}"]
     if job.config.data.heldout:
-        summary, scores, split = compare(job, engine, world, job.config.data.heldout)
+        summary, scores, split = compare(session, job.config.data.heldout)
         if world.is_main:
             (folder.path / "heldout.json").write_text(json.dumps(summary, indent=1))
             lines.insert(0, table(summary, "held-out pairs, before and after training") + "\n")

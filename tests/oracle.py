@@ -17,7 +17,29 @@ TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|d
 
 
 def load(base, dtype=torch.float64):
-    return AutoProcessor.from_pretrained(base), LlavaForConditionalGeneration.from_pretrained(base, dtype=dtype)
+    model = LlavaForConditionalGeneration.from_pretrained(base, dtype=dtype)
+    return AutoProcessor.from_pretrained(base), exact_norms(model) if dtype == torch.float64 else model
+
+
+class ExactNorm(torch.nn.Module):
+    """RMS norm in the dtype of its input. transformers' own computes in float32 whatever the model's dtype is, and rounds
+    differently when gradients arrive in another order: with it nothing can be compared beyond 1e-7."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.weight, self.eps = norm.weight, norm.variance_epsilon
+
+    def forward(self, hidden):
+        return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.eps)
+
+
+def exact_norms(model):
+    """Puts an ExactNorm in the place of every RMS norm of ``model``."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child).__name__.endswith("RMSNorm"):
+                setattr(parent, name, ExactNorm(child))
+    return model
 
 
 def make_adapter(base, folder, rank=4, alpha=8, seed=3, whole=None):

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from ..errors import UserError
-from .protocol import EncodedText, Family
+from .protocol import EncodedText, Family, Parts
 
-__all__ = ["EncodedText", "Family", "load_family"]
+__all__ = ["EncodedText", "Family", "Parts", "load_family"]
 
 FAMILIES = {"llava": ("svco.families.llava", "LlavaFamily")}
 """transformers ``model_type`` -> the module and class of its adapter (imported when used)."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import BadSample, UserError
 from ..pairs import PairText
 from .chat import ChatEncoder
-from .protocol import EncodedText, ImageSizes
+from .protocol import EncodedText, ImageSizes, Parts
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,7 @@ class LlavaFamily:
         probe = self.processor(text=self.processor.image_token, images=Image.new("RGB", self._filler_size))
         self.features_an_image = sum(i == self.image_token_id for i in probe["input_ids"][0])
         self.fingerprint = self.chat.fingerprint(max_text_tokens, self.features_an_image)
+        self.pixel_fingerprint = self.processor.image_processor.to_json_string()
 
     def encode_text(self, text: PairText, image_sizes: ImageSizes) -> EncodedText:
         """Three prefixes and two responses. Text is cut at ``max_text_tokens``, image placeholders not counted.
@@ -94,20 +95,36 @@ class LlavaFamily:
 
         return Image.new("RGB", self._filler_size)
 
-    def image_features(self, model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    def image_token_mask(self, ids: Any) -> Any:
+        return ids == self.image_token_id
+
+    def parts(self, model: nn.Module) -> Parts:
+        inner = model.model
+        language = inner.language_model
+        return Parts(
+            tower=inner.vision_tower,
+            projector=inner.multi_modal_projector,
+            embedding=language.embed_tokens,
+            rotary=language.rotary_emb,
+            layers=language.layers,
+            norm=language.norm,
+            head=model.lm_head,
+            language_model=language,
+        )
+
+    def encode_images(self, model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+        """(images, features of an image, tower's hidden × chosen layers), as ``LlavaModel.get_image_features`` chooses them."""
         import torch
 
-        features = model.get_image_features(pixel_values=pixels.to(model.dtype), return_dict=True).pooler_output
-        return torch.cat(list(features)).view(len(pixels), self.features_an_image, -1)
+        config = model.config
+        states = model.model.vision_tower(
+            pixels.to(model.dtype), output_hidden_states=True, return_dict=True
+        ).hidden_states
+        layers = config.vision_feature_layer
+        chosen = [states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
+        # "default" leaves the class token out.
+        first = 1 if config.vision_feature_select_strategy == "default" else 0
+        return torch.cat([state[:, first:] for state in chosen], dim=-1)
 
-    def image_token_mask(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return input_ids == self.image_token_id
-
-    def language_model(self, model: nn.Module) -> nn.Module:
-        return model.model.language_model
-
-    def vision_modules(self, model: nn.Module) -> tuple[nn.Module, ...]:
-        return (model.model.vision_tower,)
-
-    def projector(self, model: nn.Module) -> nn.Module:
-        return model.model.multi_modal_projector
+    def project(self, model: nn.Module, encoded: torch.Tensor) -> torch.Tensor:
+        return model.model.multi_modal_projector(encoded).flatten(0, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..pairs import PairText
 
@@ -15,6 +15,28 @@ if TYPE_CHECKING:
 
 ImageSizes = tuple[tuple[int, int], tuple[int, int]]
 """(width, height) of image 0 and image 1, in pixels."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model taken apart into what the scorer runs, in this order."""
+
+    tower: nn.Module
+    """Vision tower: never trained, shared by policy and reference."""
+    projector: nn.Module
+    """Between vision tower and language model."""
+    embedding: nn.Module
+    """(…,) token ids -> (…, hidden)."""
+    rotary: nn.Module
+    """(hidden states, position ids) -> (cos, sin), the ``position_embeddings`` of a layer."""
+    layers: nn.ModuleList
+    """Decoder layers: (1, T, hidden) -> (1, T, hidden), keyword arguments handed on to the attention function."""
+    norm: nn.Module
+    """Final norm."""
+    head: nn.Module
+    """``nn.Linear`` from hidden to vocabulary, without bias."""
+    language_model: nn.Module
+    """The module that holds embedding, layers and norm: where adapters go."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +63,9 @@ class Family(Protocol):
     fingerprint: str
     """Hex digest of everything ``encode_text`` depends on: tokenizer, template, budget, end rule."""
 
+    pixel_fingerprint: str
+    """Everything ``pixels`` depends on: size, crop, normalisation."""
+
     def encode_text(self, text: PairText, image_sizes: ImageSizes) -> EncodedText:
         """Token ids of a pair; BadSample (``long-query``, ``unsplittable``) if it cannot be scored as asked."""
         ...
@@ -57,22 +82,18 @@ class Family(Protocol):
         """An image that stands in the slot of a sample that has none."""
         ...
 
-    def image_features(self, model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-        """(images, features of an image, hidden): vision tower and projector. Called inside the root's forward."""
+    def image_token_mask(self, ids: Any) -> Any:
+        """True at the placeholders among ``ids`` (array or tensor), which image features take in order."""
         ...
 
-    def image_token_mask(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """True at the placeholder positions, which image features take in order."""
+    def parts(self, model: nn.Module) -> Parts:
+        """The modules of ``model``, an instance of the family's Hugging Face class."""
         ...
 
-    def language_model(self, model: nn.Module) -> nn.Module:
-        """The decoder stack: takes ``inputs_embeds`` and gives ``last_hidden_state``."""
+    def encode_images(self, model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+        """What the vision tower, never trained, says of ``pixels``: the input of ``project``."""
         ...
 
-    def vision_modules(self, model: nn.Module) -> tuple[nn.Module, ...]:
-        """Modules that are never trained."""
-        ...
-
-    def projector(self, model: nn.Module) -> nn.Module:
-        """The module between vision tower and language model."""
+    def project(self, model: nn.Module, encoded: torch.Tensor) -> torch.Tensor:
+        """(features of all images in order, hidden): what takes the placeholders' places."""
         ...

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..adapters import adapter_switch
+from ..attention import register
 from ..evaluate import metrics, pair_right
 from ..families import load_family
-from ..padded import PaddedCollate, score
+from ..packing import PackedCollate
 from ..prepare import Prepare
+from ..scorer import PackedScorer, Reference
 from .base_model import make_model, make_processor
 from .contrast import CONTRAST_OF, SPLITS, world_pairs
 from .pretrain import Schedule, encode_pool, learn_answers, learn_sight, make_pool
@@ -121,11 +124,13 @@ def train(model: Any, family: Any, schedule: Schedule, stages: Path | None) -> f
 @torch.no_grad()
 def measure(model: Any, family: Any, split: str, count: int) -> dict[str, float]:
     """Metrics of the first ``count`` pairs of a split, with pair accuracy by contrast type and by kind."""
-    prepare, logps, tokens, texts = Prepare(family, PaddedCollate()), [], [], []
+    prepare, logps, tokens, texts = Prepare(family, PackedCollate()), [], [], []
+    model.set_attn_implementation({"text_config": register("sdpa"), "vision_config": "sdpa"})
+    scorer = PackedScorer(family, model, Reference(), adapter_switch)
     for start in bar(range(0, count, 64), f"measuring {split}"):
         pairs = list(world_pairs(split, start, min(64, count - start)))
         batch, _ = prepare(pairs)
-        scores = score(family, model, batch)
+        scores, _ = scorer(batch)
         logps.append(scores.logps.double().numpy())
         tokens.append(scores.tokens.numpy())
         texts += [pair.text for pair in pairs]

@@ -8,8 +8,9 @@ from svco import engine
 from svco.dist import world_from_environment
 from svco.ds_config import fill, read_ds_config
 from svco.families import load_family
+from svco.lockstep import resolve_recompute, set_recompute
 from svco.model import load_tuned, resolve_dtype
-from svco.padded import PaddedCollate
+from svco.packing import PackedCollate
 from svco.prepare import Prepare
 from svco.recipe import load_recipe
 from svco.world.contrast import world_pairs
@@ -22,13 +23,15 @@ dtype = resolve_dtype(config.model.dtype, world.device)
 ds = fill(read_ds_config(ds_path), config, world.size, str(dtype).removeprefix("torch."))
 family = load_family(config.model.base, 128)
 with engine.loading(ds):
-    tuned = load_tuned(config, family, dtype)
+    strategy = {"lora": "lockstep", "full": "frozen-copy"}[config.model.tune]
+    tuned = load_tuned(config, family, dtype, strategy, world.device)
+set_recompute(tuned.scorer.layers, resolve_recompute(config.optim.recompute, len(tuned.scorer.layers)))
 base = [p for n, p in tuned.scorer.named_parameters() if ".lora_" not in n and "modules_to_save" not in n]
 share = sum(p.ds_tensor.numel() for p in base)
 whole = sum(p.ds_numel for p in base)
 resident = sum(p.numel() for p in base)
 runner = engine.make_engine(tuned, config.optim, world, ds, None)
-batch, _ = Prepare(family, PaddedCollate())(list(world_pairs("val", world.rank * 2, 2)))
+batch, _ = Prepare(family, PackedCollate())(list(world_pairs("val", world.rank * 2, 2)))
 policy, reference = runner(batch)
 with runner.accumulation():
     runner.backward(policy.logps.mean())

@@ -5,16 +5,16 @@ import pytest
 import torch
 from places import BASE
 
-from svco.adapters import adapters_off, read_adapter
+from svco.adapters import adapter_switch, read_adapter
 from svco.errors import UserError
 from svco.model import load_tuned
 from svco.recipe import load_recipe
 
 
 def tuned(family, *overrides):
-    return load_tuned(
-        load_recipe(None, [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8", *overrides]), family, torch.float32
-    )
+    config = load_recipe(None, [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8", *overrides])
+    strategy = {"lora": "lockstep", "full": "frozen-copy"}[config.model.tune]
+    return load_tuned(config, family, torch.float32, strategy, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("whole", [None, ["multi_modal_projector"]])
@@ -24,13 +24,16 @@ def test_off_is_pefts_own_off_and_leaves_requires_grad_alone(family, tmp_path, w
     ids = torch.tensor([[0, *[family.image_token_id] * 36, 5, 6, 7]])
     pixels = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
 
+    # Plain forward passes here: no packed row, so no packed attention.
+    model.policy.set_attn_implementation("sdpa")
+
     def logits():
         with torch.no_grad():
             return model.policy(input_ids=ids, pixel_values=pixels).logits
 
     before = {name: p.requires_grad for name, p in model.policy.named_parameters()}
     on = logits()
-    with adapters_off(model.policy):
+    with adapter_switch(model.policy)():
         off = logits()
         assert {name: p.requires_grad for name, p in model.policy.named_parameters()} == before
     with model.wrapped.disable_adapter():

@@ -6,14 +6,16 @@ import torch
 from peft import PeftModel
 from places import BASE
 
+from svco.lockstep import resolve_recompute, set_recompute
 from svco.model import load_tuned
 from svco.objectives import make_objective
-from svco.padded import PaddedCollate
+from svco.packing import PackedCollate
 from svco.prepare import Prepare
 from svco.recipe import load_recipe
+from svco.reference import choose_reference
 
 PAIRS = 5
-RECIPE = [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8", "optim.gradient_checkpointing=false"]
+RECIPE = [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8", "optim.recompute=none"]
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +51,13 @@ def expected(pairs, adapter):
 def product(pairs, family, dtype, *overrides):
     """The same by the product: (policy Scores, reference Scores, loss, gradients by name)."""
     config = load_recipe(None, [*RECIPE, *overrides])
-    tuned = load_tuned(config, family, dtype)
+    strategy = choose_reference("auto", config.model.tune, make_objective(config.objective))
+    tuned = load_tuned(config, family, dtype, strategy, torch.device("cpu"))
     tuned.scorer.to(dtype)
-    batch, bad = Prepare(family, PaddedCollate())(pairs)
+    if dtype == torch.float64:
+        oracle.exact_norms(tuned.scorer)
+    set_recompute(tuned.scorer.layers, resolve_recompute(config.optim.recompute, len(tuned.scorer.layers)))
+    batch, bad = Prepare(family, PackedCollate())(pairs)
     assert not bad
     policy, reference = tuned.scorer(batch)
     losses, _ = make_objective(config.objective)(policy, reference)
@@ -116,7 +122,7 @@ def test_full_and_projector_gradients(pairs, family, projector):
 
 def test_gradient_checkpointing_changes_nothing(pairs, family, adapter):
     plain = product(pairs, family, torch.float32, f"lora.init_from={adapter}")
-    recomputed = product(pairs, family, torch.float32, f"lora.init_from={adapter}", "optim.gradient_checkpointing=true")
+    recomputed = product(pairs, family, torch.float32, f"lora.init_from={adapter}", "optim.recompute=all")
     assert recomputed[2] == plain[2]
     for name, gradient in recomputed[3].items():
         assert torch.equal(gradient, plain[3][name]), name

@@ -15,13 +15,15 @@ LAYERS = (
     ("pairs", "recipe", "ds_config", "tally", "clock", "watch"),
     ("shard_index", "order", "balance", "families", "board"),
     ("shards", "prepare"),
-    ("objectives", "padded", "loader", "evaluate"),
-    ("adapters", "optimizer", "sheet", "world"),
-    ("model", "job"),
+    ("objectives", "packing", "logprobs", "loader", "evaluate"),
+    ("adapters", "optimizer", "sheet", "attention", "lockstep", "reference"),
+    ("scorer", "job"),
+    ("model", "memory", "world"),
     ("plain_engine", "checkpoint"),
     ("engine",),
-    ("run_folder", "data"),
+    ("run_folder", "data", "precompute"),
     ("train", "cli"),
+    ("bench",),
 )
 """A module imports from layers above it on this list, or from its own package; never from its own layer or below."""
 LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
@@ -32,11 +34,12 @@ DOORS = {
     "peft": {"adapters"},
     "tensorboard": {"board"},
     "torch.utils.tensorboard": {"board"},
-    "matplotlib": {"sheet"},
+    "matplotlib": {"sheet", "bench"},
     "tqdm": {"board"},
     "yaml": {"recipe"},
     "tokenizers": {"world"},
-    "safetensors": {"optimizer"},
+    "safetensors": {"optimizer", "reference"},
+    "flash_attn": {"attention"},
 }
 MODULES = sorted((ROOT / "svco").rglob("*.py"))
 SOURCES = MODULES + sorted((ROOT / "launchers").glob("*.py"))

@@ -7,7 +7,7 @@ from places import BASE
 
 from svco.errors import BadSample
 from svco.families import load_family
-from svco.padded import PaddedCollate
+from svco.packing import PackedCollate
 from svco.pairs import Pair, PairText
 from svco.prepare import Prepare, measure_lengths
 from svco.shards import ShardSet
@@ -90,7 +90,7 @@ def test_placeholder_in_the_text_is_refused(family):
 def test_bad_samples_keep_their_slot(family, make_pairs):
     good = make_pairs("train", 0, 2)
     broken = Pair(good[0].text, (good[0].images[0], b"no jpeg"))
-    prepare = Prepare(family, PaddedCollate())
+    prepare = Prepare(family, PackedCollate())
     batch, bad = prepare([good[0], broken, BadSample("bad-json", "x"), good[1]])
     assert batch.weight.tolist() == [1, 0, 0, 1]
     assert [error.reason for error in bad] == ["undecodable-image", "bad-json"]
@@ -103,7 +103,7 @@ def test_bad_samples_keep_their_slot(family, make_pairs):
 def test_collate_lays_out_only_the_cells_asked_for(family, make_pairs):
     pairs = make_pairs("train", 0, 3)
     cells = frozenset({(0, 0), (1, 2)})
-    batch, _ = Prepare(family, PaddedCollate(cells))(pairs)
+    batch, _ = Prepare(family, PackedCollate(cells))(pairs)
     assert set(batch.cell.tolist()) == {6 * p + 3 * s + v for p in range(3) for s, v in cells}
     for flat, target, cell in zip(batch.predicts, batch.targets, batch.cell):
         row, column = divmod(int(flat), batch.input_ids.shape[1])
@@ -128,4 +128,4 @@ def test_lengths_are_measured_once_and_told(family, shards, tmp_path):
     assert measure_lengths(opened, family, tmp_path).summary()["pairs"] == 20
     strict = measure_lengths(opened, load_family(str(BASE), 14), tmp_path)
     assert strict.summary()["bad"]["long-query"] > 0
-    assert PaddedCollate().costs(strict).max() > 0
+    assert PackedCollate().costs(strict).max() > 0

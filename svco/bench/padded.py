@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from .families import Family
-from .prepare import EncodedPair, Lengths
-from .views import ALL_CELLS, VIEWS, Cell, Scores, condition
+from ..families import Family
+from ..prepare import EncodedPair, Lengths
+from ..views import ALL_CELLS, VIEWS, Cell, Scores, condition
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,115 @@
+"""Policy and reference layer by layer on one gather of the weights, and how many layers are recomputed.
+
+Under ZeRO-3 every forward pass gathers every weight. A ``TwinLayer`` is declared a ZeRO-3 leaf, so its weights are
+gathered once for both streams in the forward pass, and once more for recomputation and backward together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from .errors import UserError
+
+Stream = torch.Tensor | None
+"""Hidden states (1, T, hidden) of the reference; None: it does not run."""
+
+
+class TwinLayer(nn.Module):
+    """A decoder layer for two streams: ``(policy, reference) -> (policy, reference)``.
+
+    The reference's layer is ``reference``, a frozen copy, or ``layer`` itself inside ``adapters_off()``. It never has gradients.
+    """
+
+    recompute: bool = False
+    """Keep the policy's input alone and compute the layer again in the backward pass."""
+    keep_rng: bool = False
+    """Recompute with the same random numbers: needed when the layer has dropout, and slow."""
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        reference: nn.Module | None = None,
+        adapters_off: Callable[[], AbstractContextManager[Any]] | None = None,
+    ):
+        super().__init__()
+        self.layer = layer
+        self.reference = reference
+        self.adapters_off = adapters_off
+
+    def forward(self, policy: torch.Tensor, reference: Stream, **arguments: Any) -> tuple[torch.Tensor, Stream]:
+        """``arguments`` go to both layers: position embeddings, layout."""
+        if reference is not None:
+            with torch.no_grad():
+                reference = self._reference(reference, **arguments)
+        return self._policy(policy, **arguments), reference
+
+    def _reference(self, hidden: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        if self.reference is not None:
+            return self.reference(hidden, **arguments)
+        with self.adapters_off():
+            return self.layer(hidden, **arguments)
+
+    def _policy(self, hidden: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self.layer, hidden, use_reentrant=False, preserve_rng_state=self.keep_rng, **arguments)
+        return self.layer(hidden, **arguments)
+
+
+def set_recompute(layers: nn.ModuleList, count: int) -> None:
+    """Recomputes the first ``count`` of ``layers``: the last ones' activations live the shortest."""
+    for number, layer in enumerate(layers):
+        layer.recompute = number < count
+
+
+def resolve_recompute(wanted: str, layers: int) -> int | None:
+    """Layers to recompute for ``optim.recompute``: ``all``, ``none`` or a number; None for ``auto``."""
+    named = {"auto": None, "all": layers, "none": 0}
+    if wanted in named:
+        return named[wanted]
+    if not wanted.isdecimal() or int(wanted) > layers:
+        raise UserError(
+            f"optim.recompute is {wanted!r}; it takes auto, all, none or a number of layers up to the model's {layers}."
+        )
+    return int(wanted)
+
+
+class SavedBytes:
+    """Measures, once, what one layer keeps for its backward pass when it is not recomputed."""
+
+    def __init__(self):
+        self.per_token: float | None = None
+        """Bytes a token of one layer that is not recomputed; None until measured."""
+        self.wanted = False
+        """Measure in the next forward pass with gradients."""
+
+    @contextmanager
+    def counting(self, layer: TwinLayer, number: int, layers: int, tokens: int) -> Iterator[None]:
+        """Around each layer of a forward pass over ``tokens`` tokens; the last layer is the one measured."""
+        if not (self.wanted and number == layers - 1 and torch.is_grad_enabled()):
+            yield
+            return
+        weights = {p.untyped_storage().data_ptr() for p in layer.parameters()}
+        storages: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        recompute, layer.recompute = layer.recompute, False
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            yield
+        layer.recompute = recompute
+        self.per_token, self.wanted = sum(storages.values()) / tokens, False
+
+
+def fill_memory(layers: int, kept_bytes: float, free_bytes: float) -> int:
+    """How many of ``layers`` to recompute when a layer's activations take ``kept_bytes`` and ``free_bytes`` are free."""
+    return max(0, layers - int(max(0.0, free_bytes) // max(1.0, kept_bytes)))

@@ -1,0 +1,55 @@
+"""``optim.recompute: auto``: as few layers recomputed as memory allows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .config import OptimConfig
+from .dist import World
+from .lockstep import fill_memory, resolve_recompute, set_recompute
+
+if TYPE_CHECKING:
+    from .scorer import PackedScorer
+
+_SPARED = 0.1
+"""Share of the GPU left alone: fragmentation, and packs a little larger than those of the first step."""
+
+
+class RecomputeDial:
+    """Sets how many layers are recomputed; with ``auto`` after the first step, from what it used.
+
+    Results do not depend on it. In ``auto`` the first step recomputes every layer but keeps one's activations to measure
+    them; without a limit (CPU, ``optim.activation_gb`` 0) nothing is recomputed at all.
+    """
+
+    def __init__(self, scorer: PackedScorer, config: OptimConfig, world: World):
+        self.scorer, self.config, self.world = scorer, config, world
+        layers = len(scorer.layers)
+        count = resolve_recompute(config.recompute, layers)
+        self.open = count is None and (world.device.type == "cuda" or config.activation_gb > 0)
+        scorer.saved.wanted = self.open
+        set_recompute(scorer.layers, layers if self.open else count or 0)
+
+    def settle(self) -> str:
+        """Called after each step: what was decided, or an empty string when nothing was open. A collective when it was."""
+        if not self.open:
+            return ""
+        self.open = False
+        layers, kept = len(self.scorer.layers), self.scorer.saved.per_token or 0.0
+        kept *= self.config.tokens_per_micro_batch
+        free = self._free_bytes()
+        count = max(self.world.gather(fill_memory(layers, kept, free)))
+        set_recompute(self.scorer.layers, count)
+        return (
+            f"recompute: {count} of {layers} layers (a layer keeps {kept / 1e9:.2f} GB at "
+            f"optim.tokens_per_micro_batch={self.config.tokens_per_micro_batch}; {free / 1e9:.1f} GB free)"
+        )
+
+    def _free_bytes(self) -> float:
+        if self.config.activation_gb > 0:
+            return self.config.activation_gb * 1e9
+        import torch
+
+        device = self.world.device
+        total = torch.cuda.get_device_properties(device).total_memory
+        return total * (1 - _SPARED) - torch.cuda.max_memory_allocated(device)

@@ -1,0 +1,263 @@
+"""Shared-prefix packing: many pairs in one unpadded row, each a small tree per condition.
+
+The two responses scored under one image share everything up to the response, so a condition is laid out once as a
+prefix with both responses behind it as branches. A branch attends to its prefix and causally to itself, never to its
+sibling; its positions go on from the prefix's end. The last token of a response predicts nothing and is left out: a
+response of one token makes no branch at all. Nothing is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from .families import Family
+from .prepare import EncodedPair, Lengths
+from .views import ALL_CELLS, BLIND_CONDITION, VIEWS, Cell, condition
+
+Range = tuple[int, int]
+"""[start, stop) in the row."""
+
+_MAX_WASTE = 1.2
+"""Trees share a padded block while its area is at most this times theirs."""
+_MAX_BLOCK = 1 << 24
+"""Largest area of a padded block, in (query, key) places."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """n trees of the row side by side, padded to L tokens: how dense kernels attend."""
+
+    index: torch.Tensor
+    """(n, L) int64: position in the row; padding repeats the tree's first token."""
+    mask: torch.Tensor
+    """(n, 1, L, L) bool: may query i see key j. A padded query sees key 0, so that no row is empty."""
+    kept: torch.Tensor
+    """(tokens,) int64: the places of the flattened (n · L) that are tokens."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Who attends to whom in a row of T tokens. Segment s's queries are its own tokens; its keys are its ancestors' and
+    its own, the last of them aligned (causal, bottom-right)."""
+
+    queries: tuple[Range, ...]
+    """Segments in row order; together they cover the row."""
+    keys: tuple[tuple[Range, ...], ...]
+    """For each segment its ancestors' ranges and, last, its own."""
+    cu_q: torch.Tensor
+    """(S + 1,) int32: cumulative query lengths."""
+    cu_k: torch.Tensor
+    """(S + 1,) int32: cumulative key lengths."""
+    key_index: torch.Tensor
+    """(keys,) int64: row positions of all segments' keys, one segment after another."""
+    max_q: int
+    """Longest segment."""
+    max_k: int
+    """Most keys of a segment."""
+
+    @classmethod
+    def of(cls, segments: Sequence[tuple[Range, tuple[Range, ...]]]) -> Layout:
+        """From (own range, ancestors' ranges) of each segment, in row order. No segment may be empty."""
+        queries = tuple(own for own, _ in segments)
+        keys = tuple((*ancestors, own) for own, ancestors in segments)
+        q = np.array([stop - start for start, stop in queries], dtype=np.int64)
+        k = np.array([sum(stop - start for start, stop in ranges) for ranges in keys], dtype=np.int64)
+        if not len(q) or q.min() < 1:
+            raise ValueError("a layout has at least one segment, and every segment has a token")
+        index = np.concatenate([np.arange(start, stop) for ranges in keys for start, stop in ranges])
+        cumulative = [torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32)) for lengths in (q, k)]
+        return cls(queries, keys, *cumulative, torch.from_numpy(index), int(q.max()), int(k.max()))
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Layout:
+        return replace(self, cu_q=function(self.cu_q), cu_k=function(self.cu_k), key_index=function(self.key_index))
+
+    @cached_property
+    def trees(self) -> tuple[tuple[Range, np.ndarray], ...]:
+        """(range, (L, L) bool visibility) of each tree: a root segment and all that attend to it."""
+        found: list[list[int]] = []
+        for s, ranges in enumerate(self.keys):
+            if len(ranges) == 1:
+                found.append([])
+            found[-1].append(s)
+        return tuple(self._tree(members) for members in found)
+
+    def _tree(self, members: list[int]) -> tuple[Range, np.ndarray]:
+        first, last = self.queries[members[0]][0], self.queries[members[-1]][1]
+        visible = np.zeros((last - first, last - first), dtype=bool)
+        for s in members:
+            start, stop = self.queries[s]
+            rows = slice(start - first, stop - first)
+            for low, high in self.keys[s][:-1]:
+                visible[rows, low - first : high - first] = True
+            visible[rows, rows] = np.tri(stop - start, dtype=bool)
+        return (first, last), visible
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[Block, ...], torch.Tensor]:
+        """The trees in padded blocks of similar length, and for each row position its place in the blocks' kept tokens."""
+        by_length = sorted(self.trees, key=lambda tree: tree[0][1] - tree[0][0], reverse=True)
+        groups: list[list[tuple[Range, np.ndarray]]] = []
+        area = longest = 0
+        for tree in by_length:
+            length = tree[0][1] - tree[0][0]
+            padded = (len(groups[-1]) + 1) * longest**2 if groups else 0
+            if not groups or padded > _MAX_WASTE * (area + length**2) or padded > _MAX_BLOCK:
+                groups.append([])
+                area, longest = 0, length
+            groups[-1].append(tree)
+            area += length**2
+        blocks = tuple(_block(group) for group in groups)
+        order = torch.cat([block.index.flatten()[block.kept] for block in blocks])
+        return blocks, torch.argsort(order)
+
+
+def _block(trees: list[tuple[Range, np.ndarray]]) -> Block:
+    longest = max(stop - start for (start, stop), _ in trees)
+    index = np.empty((len(trees), longest), dtype=np.int64)
+    mask = np.zeros((len(trees), 1, longest, longest), dtype=bool)
+    mask[..., 0] = True
+    kept = np.zeros((len(trees), longest), dtype=bool)
+    for n, ((start, stop), visible) in enumerate(trees):
+        length = stop - start
+        index[n] = start
+        index[n, :length] = np.arange(start, stop)
+        mask[n, 0, :length, :length] = visible
+        kept[n, :length] = True
+    return Block(torch.from_numpy(index), torch.from_numpy(mask), torch.from_numpy(np.flatnonzero(kept)))
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """P pairs as one row of T tokens, of which R are scored."""
+
+    input_ids: torch.Tensor
+    """(T,) int64, one placeholder an image feature."""
+    position_ids: torch.Tensor
+    """(axes, 1, T) int64; restart at 0 with each prefix and go on at its length in each branch."""
+    layout: Layout
+    """Who attends to whom."""
+    pixels: torch.Tensor
+    """(images, ...) float32: every image that some prefix shows, once, in the order of their placeholders."""
+    image_slots: torch.Tensor
+    """(features of all images,) int64: row positions of the placeholders."""
+    predicts: torch.Tensor
+    """(R,) int64: row position whose output predicts a scored token (a prefix's last position does for both branches)."""
+    targets: torch.Tensor
+    """(R,) int64: the scored token ids."""
+    cell: torch.Tensor
+    """(R,) int64: flat index into (P, 2, V) that the token's log-probability adds to."""
+    tokens: torch.Tensor
+    """(P, 2) int64: scored tokens of each response."""
+    weight: torch.Tensor
+    """(P,) float32: 1, or 0 for fillers."""
+    reference_logps: torch.Tensor | None = None
+    """(P, 2, V) float32: what a cached reference said of these pairs."""
+
+    @property
+    def llm_tokens(self) -> int:
+        """Tokens that go through the language model in one stream."""
+        return len(self.input_ids)
+
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> PackedBatch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(
+            self,
+            **{name: function(v) for name, v in values.items() if isinstance(v, torch.Tensor)},
+            layout=self.layout.map(function),
+        )
+
+    def to(self, device: torch.device) -> PackedBatch:
+        return self if device.type == "cpu" else self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> PackedBatch:
+        return self._map(lambda tensor: tensor.pin_memory())
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A prefix and the responses scored behind it."""
+
+    prefix: np.ndarray
+    """(p,) int64 token ids, p ≥ 1."""
+    branches: tuple[tuple[np.ndarray, int], ...]
+    """(response ids, flat cell) of each response."""
+
+
+def pack(trees: Iterable[Tree], pixels: torch.Tensor, tokens: list, weight: list, family: Family) -> PackedBatch:
+    """Lays ``trees`` one behind another. ``pixels`` are the images of their placeholders, in order."""
+    ids, positions, predicts, targets, cells = [], [], [], [], []
+    segments: list[tuple[Range, tuple[Range, ...]]] = []
+    here = 0
+
+    def lay(tokens_: np.ndarray, first_position: int, ancestors: tuple[Range, ...]) -> Range:
+        nonlocal here
+        own = (here, here + len(tokens_))
+        ids.append(tokens_)
+        positions.append(np.arange(first_position, first_position + len(tokens_)))
+        segments.append((own, ancestors))
+        here = own[1]
+        return own
+
+    for tree in trees:
+        prefix = lay(tree.prefix, 0, ())
+        for response, cell in tree.branches:
+            predicts.append([prefix[1] - 1])
+            if len(response) > 1:
+                predicts.append(np.arange(*lay(response[:-1], len(tree.prefix), (prefix,))))
+            targets.append(response)
+            cells.append(np.full(len(response), cell))
+    row = np.concatenate(ids)
+    return PackedBatch(
+        input_ids=torch.from_numpy(row),
+        position_ids=torch.from_numpy(np.concatenate(positions))[None, None],
+        layout=Layout.of(segments),
+        pixels=pixels,
+        image_slots=torch.from_numpy(np.flatnonzero(family.image_token_mask(row))),
+        predicts=torch.from_numpy(np.concatenate(predicts)),
+        targets=torch.from_numpy(np.concatenate(targets)),
+        cell=torch.from_numpy(np.concatenate(cells)),
+        tokens=torch.tensor(tokens),
+        weight=torch.tensor(weight, dtype=torch.float32),
+    )
+
+
+@dataclass(frozen=True)
+class PackedCollate:
+    """Encoded pairs -> :class:`PackedBatch`, for the cells an objective reads."""
+
+    cells: frozenset[Cell] = ALL_CELLS
+    """The (side, view) cells to lay out; the others stay 0. Conditions and images that none of them needs are left out."""
+
+    def __call__(self, pairs: Sequence[EncodedPair], family: Family) -> PackedBatch:
+        trees, images = [], []
+        for p, pair in enumerate(pairs):
+            for shown, cells in self._conditions.items():
+                branches = tuple(
+                    (pair.text.responses[side], (2 * p + side) * len(VIEWS) + view) for side, view in cells
+                )
+                trees.append(Tree(pair.text.prefixes[shown], branches))
+                images += [pair.images[shown]] if shown != BLIND_CONDITION else []
+        tokens = [[len(response) for response in pair.text.responses] for pair in pairs]
+        return pack(trees, family.pixels(images), tokens, [pair.weight for pair in pairs], family)
+
+    def costs(self, lengths: Lengths) -> np.ndarray:
+        """(N,) int64 tokens of each pair in the row; bad pairs, which become fillers, count as 0."""
+        total = np.zeros(len(lengths.cut), dtype=np.int64)
+        for shown, cells in self._conditions.items():
+            total += lengths.prefixes[:, shown]
+            for side, _ in cells:
+                total += np.maximum(lengths.responses[:, side] - 1, 0)
+        return total
+
+    @cached_property
+    def _conditions(self) -> dict[int, list[Cell]]:
+        """Condition -> the cells scored under it, both in order: image 0, image 1, no image; side 0, side 1."""
+        needed: dict[int, list[Cell]] = {}
+        for shown, side, view in sorted((condition(side, view), side, view) for side, view in self.cells):
+            needed.setdefault(shown, []).append((side, view))
+        return needed

@@ -1,0 +1,164 @@
+"""The root module: a packed batch in, policy's and reference's scores out, in one forward pass.
+
+vision tower (once an image) -> projector -> embeddings -> twin layers -> final norm -> log-prob head. Only rows that
+predict a scored token reach norm and head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .families import Family, Parts
+from .lockstep import SavedBytes, Stream, TwinLayer
+from .logprobs import LogProbHead, TrainedLogProbHead, attach
+from .packing import PackedBatch
+from .views import VIEWS, Scores
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where the reference stream comes from."""
+
+    model: nn.Module | None = None
+    """A frozen copy of the model, without its tower; or None."""
+    shared: bool = False
+    """Without a copy: run the policy itself with its adapters off. Neither: no stream, the batch brings its log-probs."""
+
+
+class PackedScorer(nn.Module):
+    """``scorer(batch) -> (policy Scores, reference Scores)``, what the engine wraps.
+
+    Every module of the model is a child of this one exactly once, in the order in which it runs, and a decoder layer
+    only inside its ``TwinLayer``: ZeRO-3 hangs its hooks on the tree it sees. The Hugging Face models themselves are no
+    children. ``switch(module)`` gives the context manager that turns off the adapters inside ``module``.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        policy: nn.Module,
+        reference: Reference,
+        switch: Callable[[nn.Module], Callable[[], AbstractContextManager[Any]]],
+    ):
+        super().__init__()
+        self.family = family
+        self._models = (policy, reference.model)  # in a tuple: not registered
+        parts = family.parts(policy)
+        copy = None if reference.model is None else family.parts(reference.model)
+        # Not registered either: engines cast registered buffers to the model's dtype, and rotary frequencies must stay float32.
+        self._rotary = (parts.rotary,)
+        self.shared = reference.shared
+        self.tower = parts.tower
+        self.projector = parts.projector
+        self.embedding = parts.embedding
+        self.layers = nn.ModuleList(
+            TwinLayer(layer, frozen, switch(layer))
+            for layer, frozen in zip(parts.layers, copy.layers if copy else [None] * len(parts.layers), strict=True)
+        )
+        self.norm = parts.norm
+        trained = parts.head.weight.requires_grad
+        self.head = TrainedLogProbHead(parts.head) if trained else LogProbHead(parts.head)
+        self.copy = _FrozenEnds(copy) if copy else None
+        self._projector_off = switch(parts.projector)
+        self._projector_trained = any(p.requires_grad for p in parts.projector.parameters())
+        self._everything_off = switch(policy)
+        self.saved = SavedBytes()
+
+    @property
+    def leaves(self) -> list[type[nn.Module]]:
+        """Classes whose weights ZeRO-3 should gather together: twin layers, heads, the tower's layers."""
+        blocks = {type(m) for parent in self.tower.modules() if isinstance(parent, nn.ModuleList) for m in parent}
+        return [TwinLayer, LogProbHead, *sorted(blocks, key=lambda block: block.__name__)]
+
+    @contextmanager
+    def as_reference(self) -> Iterator[None]:
+        """Inside, the policy stream is the reference's: adapters off, no second stream."""
+        shared, self.shared = self.shared, False
+        try:
+            with self._everything_off():
+                yield
+        finally:
+            self.shared = shared
+
+    def forward(self, batch: PackedBatch) -> tuple[Scores, Scores]:
+        policy, reference = self._embed(batch)
+        # (axes, 1, T): most families rotate by one position a token, given as (1, T).
+        positions = batch.position_ids if len(batch.position_ids) > 1 else batch.position_ids[0]
+        angles = self._rotary[0](policy, positions)
+        for number, layer in enumerate(self.layers):
+            with self.saved.counting(layer, number, len(self.layers), batch.llm_tokens):
+                policy, reference = layer(policy, reference, position_embeddings=angles, layout=batch.layout)
+        policy_logps, reference_logps = self._logps(policy, reference, batch)
+        return self._scores(policy_logps, batch), self._reference_scores(reference_logps, batch)
+
+    def _embed(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
+        """(1, T, hidden) of both streams. Each image is encoded once, whoever looks at it."""
+        model, frozen = self._models
+        with torch.no_grad():
+            encoded = self.family.encode_images(model, batch.pixels)
+        text = self.embedding(batch.input_ids)
+        policy = _place(text, self.family.project(model, encoded), batch.image_slots)
+        reference = None
+        with torch.no_grad():
+            if frozen is not None:
+                features = self.family.project(frozen, encoded)
+                reference = _place(self.copy.embedding(batch.input_ids), features, batch.image_slots)
+            elif self.shared and self._projector_trained:
+                with self._projector_off():
+                    reference = _place(text.detach(), self.family.project(model, encoded), batch.image_slots)
+            elif self.shared:
+                reference = policy.detach()
+        if torch.is_grad_enabled() and not policy.requires_grad:
+            # A ZeRO-3 leaf whose input needs no gradient runs its backward hook too early.
+            policy.requires_grad_()
+        return policy, reference
+
+    def _logps(self, policy: torch.Tensor, reference: Stream, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
+        """(R,) log-probabilities of the scored tokens by both."""
+        ours = self.norm(policy[0].index_select(0, batch.predicts))
+        with torch.no_grad():
+            theirs = None
+            if reference is not None:
+                norm = self.copy.norm if self.copy else self.norm
+                theirs = norm(reference[0].index_select(0, batch.predicts))
+        if isinstance(self.head, TrainedLogProbHead):
+            logps = self.head(batch.targets, ours)
+            if theirs is not None:
+                _, (theirs,) = self.copy.head(batch.targets, theirs, derivative=False)
+            return logps, theirs
+        streams = (ours.detach(),) if theirs is None else (ours.detach(), theirs)
+        direction, (logps, *rest) = self.head(batch.targets, *streams, derivative=torch.is_grad_enabled())
+        return attach(ours, logps, direction) if torch.is_grad_enabled() else logps, rest[0] if rest else None
+
+    def _scores(self, logps: torch.Tensor, batch: PackedBatch) -> Scores:
+        pairs = len(batch.weight)
+        sums = logps.new_zeros(pairs * 2 * len(VIEWS)).index_add(0, batch.cell, logps)
+        return Scores(sums.view(pairs, 2, len(VIEWS)), batch.tokens)
+
+    def _reference_scores(self, logps: Stream, batch: PackedBatch) -> Scores:
+        if logps is not None:
+            return self._scores(logps, batch)
+        stored = batch.reference_logps
+        return Scores(torch.zeros(len(batch.weight), 2, len(VIEWS)) if stored is None else stored, batch.tokens)
+
+
+class _FrozenEnds(nn.Module):
+    """What the frozen copy has beside its layers."""
+
+    def __init__(self, parts: Parts):
+        super().__init__()
+        self.projector = parts.projector
+        self.embedding = parts.embedding
+        self.norm = parts.norm
+        self.head = LogProbHead(parts.head)
+
+
+def _place(text: torch.Tensor, features: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    """(1, T, hidden): ``text`` (T, hidden) with ``features`` at ``slots``."""
+    return text.index_copy(0, slots, features.to(text.dtype)).unsqueeze(0)

@@ -1,0 +1,182 @@
+"""Tree attention against dense masked attention in float64, forward and gradients; kernels we cannot run here against an
+emulation of their documented contract."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from svco import attention
+from svco.attention import blocked, choose_backend, torch_call, tree_attention, varlen
+from svco.errors import UserError
+from svco.packing import Layout
+
+# Two trees with two branches, one without, one whose branch has a single token; T = 27.
+SEGMENTS = [
+    ((0, 5), ()),
+    ((5, 8), ((0, 5),)),
+    ((8, 12), ((0, 5),)),
+    ((12, 14), ()),
+    ((14, 20), ()),
+    ((20, 21), ((14, 20),)),
+    ((21, 27), ((14, 20),)),
+]
+LAYOUT = Layout.of(SEGMENTS)
+
+
+def dense(query, key, value, layout, scale, siblings=False):
+    """softmax(QKᵀ·scale + mask)V over the whole row, the mask written out from the ranges."""
+    total = query.shape[2]
+    mask = torch.zeros(total, total, dtype=torch.bool)
+    for (start, stop), ranges in zip(layout.queries, layout.keys):
+        for low, high in ranges[:-1]:
+            mask[start:stop, low:high] = True
+            if siblings:  # the mistake: a branch sees everything after its prefix
+                mask[start:stop, high:start] = True
+        mask[start:stop, start:stop] = torch.ones(stop - start, stop - start).tril().bool()
+    repeat = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(repeat, 1) for x in (key, value))
+    weights = (query @ key.transpose(-1, -2) * scale).masked_fill(~mask, float("-inf")).softmax(-1)
+    return (weights @ value).transpose(1, 2)
+
+
+def emulated_flash(
+    q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False
+):
+    """flash_attn_varlen_func as its documentation has it: sequences by cumulative lengths, causal aligned bottom-right."""
+    assert isinstance(max_seqlen_q, int) and isinstance(max_seqlen_k, int)
+    assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
+    assert q.shape[1] % k.shape[1] == 0 and k.shape == v.shape
+    assert cu_seqlens_q[-1] == len(q) and cu_seqlens_k[-1] == len(k)
+    rows = []
+    for s in range(len(cu_seqlens_q) - 1):
+        mine, theirs = slice(*cu_seqlens_q[s : s + 2].tolist()), slice(*cu_seqlens_k[s : s + 2].tolist())
+        a, b, c = q[mine], k[theirs], v[theirs]
+        assert 0 < len(a) <= max_seqlen_q and 0 < len(b) <= max_seqlen_k
+        b, c = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (b, c))
+        scores = torch.einsum("qhd,khd->hqk", a, b) * (softmax_scale or q.shape[-1] ** -0.5)
+        if causal:
+            hidden = torch.ones(len(a), len(b)).tril(len(b) - len(a)) == 0
+            scores = scores.masked_fill(hidden, float("-inf"))
+        rows.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), c))
+    return torch.cat(rows)
+
+
+def emulated_old(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
+    """torch 2.10's varlen_attn: ``is_causal``, no scale, no grouped queries."""
+    assert query.shape[1] == key.shape[1], "this version knows no grouped queries"
+    return emulated_flash(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, causal=is_causal)
+
+
+def emulated_new(
+    query,
+    key,
+    value,
+    cu_seq_q,
+    cu_seq_k,
+    max_q,
+    max_k,
+    *,
+    return_aux=None,
+    scale=None,
+    window_size=(-1, -1),
+    enable_gqa=False,
+):
+    """torch 2.13's: causal is ``window_size=(-1, 0)``, grouped queries must be asked for."""
+    assert enable_gqa or query.shape[1] == key.shape[1]
+    assert window_size in ((-1, -1), (-1, 0))
+    causal = window_size == (-1, 0)
+    return emulated_flash(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, 0.0, scale, causal)
+
+
+KERNELS = {
+    "sdpa": lambda *a: blocked(*a),
+    "flash": lambda *a: varlen(*a, call=lambda *b: attention._flash(*b, function=emulated_flash)),
+    "varlen-old": lambda *a: varlen(*a, call=torch_call(emulated_old)),
+    "varlen-new": lambda *a: varlen(*a, call=torch_call(emulated_new)),
+}
+
+
+def tensors(heads, groups, total=27, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(1, h, total, 8, generator=generator, dtype=torch.float64) for h in (heads, groups, groups)]
+
+
+def run(function, inputs, *more):
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    output = function(*inputs, LAYOUT, *more)
+    output.mul(torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)).sum().backward()
+    return [output.detach(), *(x.grad for x in inputs)]
+
+
+@pytest.mark.parametrize("groups", [4, 2, 1])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("scale", [8**-0.5, 0.2])
+def test_against_dense(kernel, groups, scale):
+    inputs = tensors(4, groups)
+    for ours, theirs in zip(run(KERNELS[kernel], inputs, scale), run(dense, inputs, scale)):
+        assert (ours - theirs).abs().max() <= 1e-12
+
+
+def test_negative_control_seeing_a_sibling_is_seen():
+    inputs = tensors(4, 2)
+    right, wrong = (run(dense, inputs, 0.3, siblings)[0] for siblings in (False, True))
+    assert (run(blocked, inputs, 0.3)[0] - wrong).abs().max() > 1e-2
+    assert torch.equal(right[:, :8], wrong[:, :8]), "the first branch has no sibling before it"
+
+
+def test_top_left_alignment_would_be_seen():
+    """The mistake most easily made with branches: their causal mask aligned at the first key instead of the last."""
+    inputs = tensors(4, 4)
+
+    def top_left(q, k, v, *rest, **more):
+        more["causal"] = False
+        return emulated_flash(q, k, v, *rest, **more)
+
+    wrong = run(lambda *a: varlen(*a, call=lambda *b: attention._flash(*b, function=top_left)), inputs, 0.3)
+    assert (wrong[0] - run(dense, inputs, 0.3)[0]).abs().max() > 1e-2
+
+
+def test_as_transformers_calls_it():
+    q, k, v = tensors(4, 2)
+    output, weights = tree_attention(
+        None, q, k, v, None, layout=LAYOUT, kernel=blocked, scaling=0.3, dropout=0.0, position_ids=None
+    )
+    assert weights is None
+    assert torch.allclose(output, dense(q, k, v, LAYOUT, 0.3))
+    with pytest.raises(ValueError, match="no attention mask"):
+        tree_attention(None, q, k, v, torch.ones(27), layout=LAYOUT, kernel=blocked)
+
+
+def test_torchs_own_signature_is_one_of_the_emulated_ones():
+    varlen_module = pytest.importorskip("torch.nn.attention.varlen")
+    known = inspect.signature(varlen_module.varlen_attn).parameters
+    assert {"window_size", "enable_gqa", "scale"} <= known.keys() or "is_causal" in known
+    names = list(known)[:7]
+    assert names == ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
+
+
+def test_choice_of_backend():
+    cpu = torch.device("cpu")
+    assert choose_backend("auto", cpu, torch.float32)[0] == "sdpa"
+    assert "needs a CUDA GPU" in choose_backend("auto", cpu, torch.bfloat16)[1]
+    assert choose_backend("sdpa", cpu, torch.float64) == ("sdpa", "as model.attention asks")
+    with pytest.raises(UserError, match="cannot run here"):
+        choose_backend("flash", cpu, torch.bfloat16)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["flash", "varlen", "sdpa"])
+def test_kernels_on_a_gpu(backend):
+    device = torch.device("cuda")
+    try:
+        choose_backend(backend, device, torch.bfloat16)
+    except UserError as error:
+        pytest.skip(str(error))
+    q, k, v = (x.to(device, torch.bfloat16).repeat(1, 1, 1, 8) for x in tensors(4, 2))
+    calls = {"flash": attention.flash_call, "varlen": torch_call}
+    kernel = (lambda *a: varlen(*a, call=calls[backend]())) if backend in calls else blocked
+    ours = kernel(q, k, v, LAYOUT.map(lambda t: t.to(device)), 0.3).float().cpu()
+    theirs = dense(*(x.double().cpu() for x in (q, k, v)), LAYOUT, 0.3)
+    assert np.abs(ours.numpy() - theirs.numpy()).max() <= 3e-2

@@ -1,0 +1,180 @@
+"""The packed row, as properties over random pairs: nothing lost, nothing twice, nobody sees a sibling."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from svco.balance import divide, imbalance
+from svco.families import EncodedText
+from svco.packing import Layout, PackedCollate
+from svco.prepare import EncodedPair, Lengths
+from svco.views import ALL_CELLS, VIEWS, condition
+
+PLACEHOLDER = 9
+
+
+class Family:
+    """Just what packing asks of a family: which ids are placeholders, and pixels. An image is its own name here."""
+
+    def image_token_mask(self, ids):
+        return ids == PLACEHOLDER
+
+    def pixels(self, images):
+        return torch.tensor(images, dtype=torch.float32).reshape(-1)
+
+
+@st.composite
+def pairs(draw):
+    made = []
+    for p in range(draw(st.integers(1, 4))):
+        length = st.integers(1, 6)
+
+        def ids(count, tag, p=p):
+            return np.arange(count) + 1000 * (p + 1) + 100 * tag
+
+        features = draw(st.integers(1, 4))
+        shown = [np.concatenate([np.full(features, PLACEHOLDER), ids(draw(length), tag)]) for tag in (0, 1)]
+        text = EncodedText(
+            prefixes=(*shown, ids(draw(length), 2)), responses=(ids(draw(length), 3), ids(draw(length), 4)), cut=0
+        )
+        made.append(EncodedPair(text, (2 * p, 2 * p + 1), float(draw(st.integers(0, 1)))))
+    return made
+
+
+cells = st.sets(st.sampled_from(sorted(ALL_CELLS)), min_size=1).map(frozenset)
+
+
+def expected_sequences(batch_pairs, wanted):
+    """flat cell -> (whole sequence of ids, number of scored tokens), one by one as a plain trainer would lay them out."""
+    return {
+        (2 * p + side) * len(VIEWS) + view: (
+            np.concatenate([pair.text.prefixes[condition(side, view)], pair.text.responses[side]]),
+            len(pair.text.responses[side]),
+        )
+        for p, pair in enumerate(batch_pairs)
+        for side, view in wanted
+    }
+
+
+def visibility(layout):
+    """(T, T) bool from the ranges alone."""
+    total = layout.queries[-1][1]
+    seen = np.zeros((total, total), bool)
+    for (start, stop), ranges in zip(layout.queries, layout.keys):
+        for low, high in ranges[:-1]:
+            seen[start:stop, low:high] = True
+        for query in range(start, stop):
+            seen[query, start : query + 1] = True
+    return seen
+
+
+@settings(deadline=None)
+@given(pairs(), cells)
+def test_every_scored_token_sees_exactly_its_sequence(batch_pairs, wanted):
+    """Following a cell's predicting positions and what they see gives back each whole sequence, in order, with positions
+    0, 1, 2, …: prefixes shared, siblings unseen, every scored token once."""
+    batch = PackedCollate(wanted)(batch_pairs, Family())
+    seen, ids, positions = visibility(batch.layout), batch.input_ids.numpy(), batch.position_ids[0, 0].numpy()
+    sequences = expected_sequences(batch_pairs, wanted)
+    assert set(batch.cell.tolist()) == sequences.keys()
+    for cell, (whole, scored) in sequences.items():
+        mine = batch.cell.numpy() == cell
+        assert batch.targets.numpy()[mine].tolist() == whole[-scored:].tolist()
+        for offset, place in enumerate(batch.predicts.numpy()[mine]):
+            context = np.flatnonzero(seen[place])
+            assert ids[context].tolist() == whole[: len(whole) - scored + offset].tolist()
+            assert positions[context].tolist() == list(range(len(context)))
+    assert batch.position_ids.shape == (1, 1, len(ids))
+    assert batch.weight.tolist() == [pair.weight for pair in batch_pairs]
+    assert batch.tokens.tolist() == [[len(r) for r in pair.text.responses] for pair in batch_pairs]
+
+
+@settings(deadline=None)
+@given(pairs(), cells)
+def test_nothing_is_laid_out_twice_or_in_vain(batch_pairs, wanted):
+    batch = PackedCollate(wanted)(batch_pairs, Family())
+    conditions = {}
+    for side, view in wanted:
+        conditions.setdefault(condition(side, view), set()).add(side)
+    total, images = 0, []
+    for pair in batch_pairs:
+        for shown in sorted(conditions):
+            total += len(pair.text.prefixes[shown])
+            total += sum(len(pair.text.responses[side]) - 1 for side in conditions[shown])
+            images += [pair.images[shown]] if shown < 2 else []
+    assert batch.llm_tokens == total
+    assert batch.pixels.tolist() == images
+    # Every position can be reached from a scored one, and placeholders come in the order of their images.
+    assert visibility(batch.layout)[batch.predicts.numpy()].any(0).all()
+    assert (batch.input_ids[batch.image_slots] == PLACEHOLDER).all()
+    assert len(batch.image_slots) == (batch.input_ids == PLACEHOLDER).sum()
+
+
+@settings(deadline=None)
+@given(pairs(), cells)
+def test_kernel_arguments_say_what_the_ranges_say(batch_pairs, wanted):
+    layout = PackedCollate(wanted)(batch_pairs, Family()).layout
+    lengths = np.diff(layout.cu_q.numpy())
+    assert lengths.min() >= 1, "an empty segment hangs some kernels"
+    assert [(a, b) for a, b in zip(layout.cu_q.tolist(), layout.cu_q.tolist()[1:])] == list(layout.queries)
+    assert layout.max_q == lengths.max()
+    assert layout.max_k == np.diff(layout.cu_k.numpy()).max()
+    assert layout.cu_q.dtype == layout.cu_k.dtype == torch.int32
+    seen = np.zeros_like(visibility(layout))
+    for s, (start, stop) in enumerate(layout.queries):
+        keys = layout.key_index[layout.cu_k[s] : layout.cu_k[s + 1]].numpy()
+        for query in range(start, stop):  # bottom-right: the last query sees every key
+            seen[query, keys[: len(keys) - (stop - 1 - query)]] = True
+    assert (seen == visibility(layout)).all()
+
+
+@settings(deadline=None)
+@given(pairs(), cells)
+def test_blocks_say_what_the_ranges_say(batch_pairs, wanted):
+    layout = PackedCollate(wanted)(batch_pairs, Family()).layout
+    blocks, order = layout.blocks
+    seen, places = np.zeros_like(visibility(layout)), []
+    for block in blocks:
+        kept = np.zeros(block.index.numel(), bool)
+        kept[block.kept] = True
+        kept = kept.reshape(block.index.shape)
+        assert block.mask.any(-1).all(), "a query that sees nothing gives NaN"
+        for n, (index, real) in enumerate(zip(block.index.numpy(), kept)):
+            for i in np.flatnonzero(real):
+                seen[index[i], index[block.mask[n, 0, i].numpy()]] = True
+            assert not block.mask[n, 0][real][:, ~real].any(), "no token sees padding"
+        places.append(block.index.flatten()[block.kept])
+    assert (seen == visibility(layout)).all()
+    assert torch.cat(places)[order].tolist() == list(range(len(seen)))
+
+
+def test_layouts_without_tokens_are_refused():
+    for segments in ([], [((0, 0), ())], [((0, 2), ()), ((2, 2), ((0, 2),))]):
+        with pytest.raises(ValueError, match="at least one segment"):
+            Layout.of(segments)
+
+
+def test_costs_are_the_tokens_of_the_row(family, make_pairs):
+    from svco.prepare import Prepare
+
+    made = make_pairs("train", 0, 6)
+    encoded = [family.encode_text(pair.text, None) for pair in made]
+    lengths = Lengths(
+        np.array([[len(p) for p in e.prefixes] for e in encoded]),
+        np.array([[len(r) for r in e.responses] for e in encoded]),
+        np.zeros(6, int),
+        np.full(6, ""),
+    )
+    for wanted in (ALL_CELLS, frozenset({(0, 0), (1, 2)}), frozenset({(0, 1)})):
+        collate = PackedCollate(wanted)
+        batch, _ = Prepare(family, collate)(made)
+        assert collate.costs(lengths).sum() == batch.llm_tokens
+
+
+def test_imbalance_is_told(family):
+    assert imbalance((((0,), (1,)), ((2,), (3,))), [4, 4, 4, 4]) == 0
+    assert imbalance((((0,),), ((1,),)), [6, 2]) == 0.5
+    costs = np.random.default_rng(0).integers(1500, 2500, 64).tolist()
+    assert imbalance(divide(costs, 4, 16384), costs) < 0.02
