@@ -94,6 +94,26 @@ def loading(ds: dict[str, Any] | None) -> Iterator[None]:
     del alive
 
 
+@contextmanager
+def counting_collectives(world: World) -> Iterator[dict[str, tuple[int, int]]]:
+    """Fills the yielded dict on leaving: collective -> (calls, bytes of the whole tensors they move). They block meanwhile.
+
+    DeepSpeed logs the bytes a rank puts in; a gathered tensor has ``world.size`` times as many.
+    """
+    import deepspeed.comm
+
+    found: dict[str, tuple[int, int]] = {}
+    deepspeed.comm.comms_logger.reset_data()
+    deepspeed.comm.configure(enabled=True, prof_all=True, verbose=False)
+    try:
+        yield found
+    finally:
+        deepspeed.comm.configure(enabled=False)
+    for name, sizes in deepspeed.comm.comms_logger.comms_dict.items():
+        times = world.size if "gather" in name else 1
+        found[name] = sum(s[0] for s in sizes.values()), sum(times * size * s[0] for size, s in sizes.items())
+
+
 def make_engine(
     tuned: Tuned, config: OptimConfig, world: World, ds: dict[str, Any] | None, resume: Path | None
 ) -> Engine:
@@ -120,7 +140,7 @@ class DeepSpeedEngine:
         self.stage = ds["zero_optimization"]["stage"]
         self.optimizer = make_adamw(self.trainable, config)
         self.decays = [group["weight_decay"] for group in self.optimizer.param_groups]
-        if self.stage == 3:
+        if self.stage == 3 and tuned.scorer.leaves:
             deepspeed.utils.set_z3_leaf_modules(tuned.scorer, tuned.scorer.leaves)
         self.engine, self.zero, _, _ = deepspeed.initialize(
             model=tuned.scorer, optimizer=self.optimizer, config=ds, dist_init_required=False

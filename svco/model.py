@@ -84,12 +84,12 @@ def load_tuned(
         policy.requires_grad_(True)
         parts.tower.requires_grad_(False)
     if strategy == "frozen-copy":
-        reference = _without_tower(_load_base(config, dtype, attention), family).requires_grad_(False)
+        reference = without_tower(_load_base(config, dtype, attention), family).requires_grad_(False)
     scorer = PackedScorer(family, policy, Reference(reference, strategy == "lockstep"), adapter_switch)
     return Tuned(policy, reference, wrapped, scorer, backend, why)
 
 
-def _without_tower(model: nn.Module, family: Family) -> nn.Module:
+def without_tower(model: nn.Module, family: Family) -> nn.Module:
     """``model`` with its vision tower let go: the tower is never trained, and the policy's does for both."""
     parent, _, name = module_name(model, family.parts(model).tower).rpartition(".")
     setattr(model.get_submodule(parent), name, None)

@@ -1,0 +1,64 @@
+"""Benchmarks: ``deepspeed --num_accelerators 2 launchers/bench.py --ds ds_configs/zero3.json --shape llava15-7b ...``, or alone."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from svco.errors import UserError, people
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="launchers/bench.py",
+        description="What each idea of the fast path is worth: counted at the true shape, timed at a cut one, rows in turn.",
+    )
+    parser.add_argument(
+        "--ds", metavar="FILE", default="none", help="DeepSpeed JSON, or 'none' (default): one process without"
+    )
+    parser.add_argument(
+        "--shape", default="tiny", help="tiny, llava15-7b, llava15-13b or llava16-34b (default: %(default)s)"
+    )
+    parser.add_argument("--layers", type=int, default=0, help="decoder layers of the timed models (0: all)")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on widths and heads of the timed models")
+    parser.add_argument("--vocab", type=int, default=0, help="token ids of the timed models (0: all)")
+    parser.add_argument("--objective", default="svco", help="svco (against the authors' step) or dpo (against TRL's)")
+    parser.add_argument("--tune", default="lora", choices=("lora", "full", "both"), help="what is trained")
+    parser.add_argument("--pairs", type=int, default=1, help="pairs a step and rank")
+    parser.add_argument("--repetitions", type=int, default=5, help="timed steps a row")
+    parser.add_argument("--rows", default="", help="comma-separated rows of the ladder (default: all)")
+    parser.add_argument(
+        "--data", metavar="SHARDS", help="instead: pairs/s of the loader against what the step consumes"
+    )
+    parser.add_argument(
+        "--head", action="store_true", help="instead: the log-prob head against plain logits and torch's own"
+    )
+    parser.add_argument("--peer", choices=("trl", "swift"), help="instead: another trainer against ours, step by step")
+    parser.add_argument("--out", metavar="STEM", help="write STEM.json, STEM.md and STEM.png")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    from svco import engine
+    from svco.bench import commands
+    from svco.dist import world_from_environment
+    from svco.ds_config import read_ds_config
+
+    ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
+    if arguments.repetitions < 1 or arguments.pairs < 1:
+        raise UserError("--repetitions and --pairs must be at least 1.")
+    try:
+        if ds is not None:
+            engine.start(world_from_environment())
+        commands.run(arguments, ds, world_from_environment())
+    finally:
+        engine.stop()
+
+
+if __name__ == "__main__":
+    with people():
+        main()

@@ -1,0 +1,72 @@
+"""What ``launchers/bench.py`` does with its arguments."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from ..board import Progress
+from ..dist import World
+from ..errors import UserError
+from .ladder import LADDER
+from .report import ideas, markdown, plot
+from .run import Plan, run_plan, save
+from .shapes import SHAPES
+
+
+def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
+    """One benchmark, on every rank; rank 0 prints and writes."""
+    if arguments.peer:
+        from .peer import run_peer
+
+        text, results, picture = run_peer(arguments, ds, world), [], False
+    elif arguments.data:
+        from .data import bench_data
+
+        text, results, picture = bench_data(arguments.data, world), [], False
+    elif arguments.head:
+        from .head import bench_head
+
+        text, results, picture = bench_head(SHAPES[arguments.shape], world), [], False
+    else:
+        progress = Progress.over(world.is_main)
+        results = [run_plan(plan, ds, world, progress) for plan in plans(arguments)]
+        text = "\n\n".join(["Rows, each with what it adds:", ideas(), *map(markdown, results)])
+        picture = True
+    if not world.is_main:
+        return
+    print(text)
+    if arguments.out:
+        stem = Path(arguments.out)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        stem.with_name(stem.name + ".md").write_text(text + "\n", encoding="utf-8")
+        if results:
+            save(results, stem.with_name(stem.name + ".json"))
+        if picture:
+            plot(results, stem.with_name(stem.name + ".png"))
+        print(f"\nwritten: {stem}.*", file=sys.stderr)
+
+
+def plans(arguments: Namespace) -> list[Plan]:
+    """One plan for each thing to tune."""
+    if arguments.shape not in SHAPES:
+        raise UserError(f"--shape is {arguments.shape!r}; known: {', '.join(SHAPES)}.")
+    rows = tuple(filter(None, arguments.rows.split(",")))
+    if unknown := set(rows) - {row.name for row in LADDER}:
+        raise UserError(f"--rows: unknown {sorted(unknown)}; known: {', '.join(row.name for row in LADDER)}.")
+    return [
+        Plan(
+            shape=arguments.shape,
+            layers=arguments.layers,
+            scale=arguments.scale,
+            vocabulary=arguments.vocab,
+            objective=arguments.objective,
+            full=full,
+            pairs=arguments.pairs,
+            repetitions=arguments.repetitions,
+            rows=rows,
+        )
+        for full in {"lora": (False,), "full": (True,), "both": (False, True)}[arguments.tune]
+    ]

@@ -1,0 +1,120 @@
+"""A ladder's results as markdown and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .ladder import BASELINE, LADDER
+from .run import agree
+
+IDEAS = {row.name: row.idea for row in LADDER}
+KINDS = ("hidden states", "logits", "attention", "other")
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Two tables: what is counted at the true shape, what is timed at the cut one."""
+    plan = result["plan"]
+    tuned = "full fine-tuning, frozen copy" if plan["full"] else "LoRA"
+    title = f"### {plan['shape']}, {plan['objective']}, {tuned}"
+    return "\n".join([title, "", *_counted(result), "", *_timed(result)])
+
+
+def _counted(result: dict[str, Any]) -> list[str]:
+    rows = [row for row in result["rows"] if row["counts"]]
+    if not rows:
+        return []
+    base = next((row for row in rows if row["row"] == BASELINE), rows[0])["counts"]
+    lines = [
+        f"Counted, a pair, at the true shape (all layers, bfloat16, {'; '.join(_lengths(result))}):",
+        "",
+        "| | LLM tokens a stream | images encoded | TFLOP | × baseline | held for backward, MB: "
+        + " | ".join(KINDS)
+        + " | peak of a step, MB |",
+        "|---|" + "---:|" * (5 + len(KINDS)),
+    ]
+    for row in rows:
+        counts = row["counts"]
+        held = " | ".join(f"{counts['held'].get(kind, 0) / 1e6:,.0f}" for kind in KINDS)
+        lines.append(
+            f"| {row['row']} | {counts['llm_tokens']:,.0f} | {counts['images']:.0f} | {counts['flops'] / 1e12:,.4g} | "
+            f"{counts['flops'] / base['flops']:.3f} | {held} | {counts['peak'] / 1e6:,.0f} |"
+        )
+    return lines
+
+
+def _timed(result: dict[str, Any]) -> list[str]:
+    rows, ranks, plan = result["rows"], result["ranks"], result["plan"]
+    base = median(next((row for row in rows if row["row"] == BASELINE), rows[0])["seconds"])
+    cut = result["cut"] or "nothing cut"
+    engine = "without DeepSpeed" if result["ds"] is None else f"ZeRO-{result['ds']['stage']}"
+    lines = [
+        f"Timed on {ranks} rank(s), {engine}, {result['noise']['dtype'].removeprefix('torch.')}, {plan['pairs']} pair(s) a step "
+        f"and rank, {plan['repetitions']} steps a row in turn ({cut}); the rows' losses agree to {agree(rows, 2e-2):.0e}:",
+        "",
+        "| | median step, s | × baseline | share of the matmul ceiling | step ÷ floor | gathers | gathered ÷ model bytes | "
+        "reduced, MB |",
+        "|---|" + "---:|" * 7,
+    ]
+    for row in rows:
+        seconds = median(row["seconds"])
+        flops = row["cut_counts"].get("flops", 0) * plan["pairs"]
+        floor = row["floor_flops"] * plan["pairs"] / result["ceiling"]
+        calls, gathered = _sum(row, "gather")
+        _, reduced = _sum(row, "reduce")
+        lines.append(
+            f"| {row['row']} | {seconds:.3g} | {seconds / base:.3f} | {flops / seconds / result['ceiling']:.0%} | "
+            f"{seconds / floor:.2f} | {calls} | {gathered / row['model_bytes']:.2f} | {reduced / 1e6:.1f} |"
+        )
+    lines += ["", f"Matmul ceiling: {result['ceiling'] / 1e9:,.0f} GFLOP/s a rank, measured in the same run."]
+    return lines
+
+
+def _sum(row: dict[str, Any], kind: str) -> tuple[int, int]:
+    """(calls, bytes) of the collectives with ``kind`` in their name."""
+    found = [tuple(value) for name, value in row["collectives"].items() if kind in name]
+    return sum(calls for calls, _ in found), sum(size for _, size in found)
+
+
+def _lengths(result: dict[str, Any]) -> list[str]:
+    from .shapes import SHAPES
+
+    shape = SHAPES[result["plan"]["shape"]]
+    return [f"{shape.features} image, {shape.prompt} prompt, {shape.response} response tokens"]
+
+
+def ideas() -> str:
+    """What each row adds."""
+    return "\n".join(f"- **{name}**: {idea}" for name, idea in IDEAS.items())
+
+
+def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Bars a ladder: FLOPs at the true shape and seconds at the cut one, each as a share of the baseline's."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(results), figsize=(6.5 * len(results), 4.2), squeeze=False, layout="constrained")
+    for axis, result in zip(axes[0], results):
+        rows = result["rows"]
+        base = next((row for row in rows if row["row"] == BASELINE), rows[0])
+        names = [row["row"] for row in rows]
+        places = range(len(rows))
+        flops = [row["counts"]["flops"] / base["counts"]["flops"] for row in rows]
+        seconds = [median(row["seconds"]) / median(base["seconds"]) for row in rows]
+        axis.barh([p + 0.2 for p in places], flops, 0.36, label="FLOPs, true shape", color="#9db4c0")
+        axis.barh([p - 0.2 for p in places], seconds, 0.36, label="step time, cut shape", color="#253237")
+        for place, value in zip(places, seconds):
+            axis.text(value + 0.01, place - 0.2, f"{value:.2f}", va="center", fontsize=8)
+        axis.set_yticks(list(places), names)
+        axis.invert_yaxis()
+        axis.set_xlabel(f"× {base['row']}")
+        plan = result["plan"]
+        axis.set_title(f"{plan['shape']}, {plan['objective']}, {'full' if plan['full'] else 'LoRA'}", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

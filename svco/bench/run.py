@@ -1,0 +1,270 @@
+"""Runs a ladder: counts at the true shape without weights, then every row's step in turn with real engines."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from .. import engine as engines
+from ..config import Config, ObjectiveConfig
+from ..dist import World
+from ..ds_config import fill
+from ..objectives import Objective, make_objective
+from ..views import VIEWS
+from .count import count_step, floor_flops
+from .ladder import BASELINE, LADDER, Row, Tune, bench_config, build, make_batch
+from .shapes import SHAPES, Shape, SyntheticFamily, random_pairs
+
+Progress = Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure."""
+
+    shape: str = "tiny"
+    """Name of the shape."""
+    layers: int = 0
+    """Decoder layers of the timed models; 0: all."""
+    scale: float = 1.0
+    """Factor on widths and heads of the timed models."""
+    vocabulary: int = 0
+    """Token ids of the timed models; 0: all."""
+    objective: str = "svco"
+    """Objective."""
+    full: bool = False
+    """Full fine-tuning instead of LoRA."""
+    pairs: int = 1
+    """Pairs a step and rank, in one micro-batch."""
+    repetitions: int = 5
+    """Timed steps a row; rows take turns."""
+    rows: tuple[str, ...] = ()
+    """Rows to run; empty: all."""
+
+    @property
+    def true_shape(self) -> Shape:
+        return SHAPES[self.shape]
+
+    @property
+    def cut_shape(self) -> Shape:
+        return self.true_shape.reduced(self.layers, self.scale, self.vocabulary)
+
+    @property
+    def ladder(self) -> tuple[Row, ...]:
+        return tuple(row for row in LADDER if not self.rows or row.name in self.rows)
+
+
+@dataclass
+class Measured:
+    """One row's results."""
+
+    row: str
+    """Its name."""
+    counts: dict[str, Any] = field(default_factory=dict)
+    """At the true shape, a pair: see :class:`~svco.bench.count.Counts`."""
+    cut_counts: dict[str, Any] = field(default_factory=dict)
+    """At the timed shape, a pair."""
+    floor_flops: float = 0.0
+    """At the timed shape, a pair: what no implementation avoids."""
+    loss: float = 0.0
+    """Loss of the timed batch, over all ranks."""
+    model_bytes: int = 0
+    """Weights of all models in the row, at the timed shape."""
+    collectives: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Collective -> (calls, bytes) of one step."""
+    seconds: list[float] = field(default_factory=list)
+    """Every timed step."""
+    device_peak: int = 0
+    """Bytes: peak of the GPU's allocator over a step, weights included; 0 on a CPU."""
+
+
+def tight(ds: dict[str, Any], live: int) -> dict[str, Any]:
+    """``ds`` with every weight partitioned and no more than about two layers (``live`` weights) gathered at once.
+
+    With DeepSpeed's defaults a small model is gathered once and never let go, which hides what a large one costs.
+    """
+    zero = ds["zero_optimization"] | {
+        "stage3_param_persistence_threshold": 0,
+        "stage3_max_live_parameters": 2 * live,
+        "stage3_max_reuse_distance": live // 2,
+        "stage3_prefetch_bucket_size": live,
+    }
+    return ds | {"zero_optimization": zero}
+
+
+def run_plan(plan: Plan, ds: dict[str, Any] | None, world: World, progress: Progress) -> dict[str, Any]:
+    """Every row of ``plan``, counted and timed; the same on every rank. A collective."""
+    objective = make_objective(ObjectiveConfig(name=plan.objective))
+    tune, measured = Tune(plan.full), [Measured(row.name) for row in plan.ladder]
+    if world.is_main:
+        for row, result in zip(progress(plan.ladder, "counting at the true shape"), measured):
+            result.counts = true_counts(plan.true_shape, row, objective, tune)
+    world.barrier()
+    ceiling = matmul_ceiling(world)
+    bench = Bench(plan, objective, ds, world)
+    reference = None
+    contestants = []
+    for row, result in zip(progress(plan.ladder, "building"), measured):
+        contestant = bench.enter(row, result, reference)
+        reference = contestant.reference if reference is None else reference
+        contestants.append(contestant)
+    for _ in progress(range(plan.repetitions + 1), "timing, rows in turn"):
+        for contestant in contestants:
+            contestant.timed_step()
+    for contestant in contestants:
+        contestant.result.seconds = contestant.result.seconds[1:]
+    return {
+        "plan": asdict(plan),
+        "cut": plan.cut_shape.cut,
+        "ranks": world.size,
+        "ds": None if ds is None else ds["zero_optimization"],
+        "ceiling": ceiling,
+        "rows": [asdict(result) for result in measured],
+        "noise": bench.facts(),
+    }
+
+
+def true_counts(shape: Shape, row: Row, objective: Objective, tune: Tune) -> dict[str, Any]:
+    """Counts of one pair at the true shape in bfloat16, on the meta device: shapes without values."""
+    family, meta = SyntheticFamily(shape), torch.device("meta")
+    tuned = build(row, shape, family, tune, "sdpa", torch.bfloat16, meta)
+    pairs = random_pairs(shape, 1, 0)
+    batch = make_batch(row, objective, pairs, family, torch.zeros(1, 2, len(VIEWS))).to(meta)
+    return asdict(count_step(tuned, shape, batch, 1, lambda scores: objective(*scores)[0].mean()))
+
+
+def matmul_ceiling(world: World, seconds: float = 1.0) -> float:
+    """FLOP/s of large matrix products on this rank's device, all ranks at once: what a step could reach."""
+    size = 4096 if world.device.type == "cuda" else 1024
+    dtype = torch.bfloat16 if world.device.type == "cuda" else torch.float32
+    a = torch.randn(size, size, device=world.device, dtype=dtype)
+    best, began = float("inf"), time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        wait(world)
+        before = time.perf_counter()
+        a @ a
+        wait(world)
+        best = min(best, time.perf_counter() - before)
+    return min(world.gather(2 * size**3 / best))
+
+
+def wait(world: World) -> None:
+    if world.device.type == "cuda":
+        torch.cuda.synchronize(world.device)
+
+
+class Bench:
+    """Builds the rows of a plan, each with an engine of its own."""
+
+    def __init__(self, plan: Plan, objective: Objective, ds: dict[str, Any] | None, world: World):
+        self.plan, self.objective, self.ds, self.world = plan, objective, ds, world
+        self.shape, self.tune = plan.cut_shape, Tune(plan.full)
+        self.family = SyntheticFamily(self.shape)
+        self.dtype = torch.bfloat16 if world.device.type == "cuda" else torch.float32
+        self.pairs = random_pairs(self.shape, plan.pairs, seed=world.rank)
+        self.config: Config = bench_config(self.tune)
+
+    def facts(self) -> dict[str, Any]:
+        return {"dtype": str(self.dtype), "device": str(self.world.device.type), "torch": torch.__version__}
+
+    def enter(self, row: Row, result: Measured, reference: torch.Tensor | None) -> Contestant:
+        """A row ready to run; counted at the timed shape, its collectives too."""
+        from ..attention import choose_backend
+
+        backend, _ = choose_backend("auto", self.world.device, self.dtype)
+        device = self.world.device if self.ds is None else torch.device("cpu")
+        tuned = build(row, self.shape, self.family, self.tune, backend, self.dtype, device)
+        layer = next(iter(self.family.parts(tuned.policy).layers))
+        live = sum(p.numel() for p in layer.parameters()) * (2 if self.tune.full else 1)
+        models = [tuned.policy, *([tuned.reference] if tuned.reference is not None else [])]
+        result.model_bytes = sum(p.numel() * p.element_size() for model in models for p in model.parameters())
+        batch = make_batch(row, self.objective, self.pairs, self.family, reference).to(self.world.device)
+        if device.type == "cpu":
+            counted = count_step(tuned, self.shape, batch, self.plan.pairs, self._loss)
+            result.cut_counts = asdict(counted)
+        result.floor_flops = floor_flops(tuned, self._unique_tokens(), self.tune.full)
+        ds = None
+        if self.ds is not None:
+            dtype = str(self.dtype).removeprefix("torch.")
+            ds = fill(tight(self.ds, live) if self.ds["zero_optimization"]["stage"] == 3 else self.ds, self.config,
+                      self.world.size, dtype)  # fmt: skip
+        engine = engines.make_engine(tuned, self.config.optim, self.world, ds, None)
+        engine.train()
+        contestant = Contestant(engine, batch, self._loss, self.world, result)
+        contestant.count_collectives(counting=ds is not None)
+        return contestant
+
+    def _loss(self, scores: Any) -> torch.Tensor:
+        return self.objective(*scores)[0].mean()
+
+    def _unique_tokens(self) -> float:
+        from ..packing import PackedCollate
+
+        return PackedCollate(self.objective.cells)(self.pairs, self.family).llm_tokens / len(self.pairs)
+
+
+class Contestant:
+    """One row with its engine and batch."""
+
+    def __init__(self, engine: Any, batch: Any, loss_of: Callable[[Any], torch.Tensor], world: World, result: Measured):
+        self.engine, self.batch, self.loss_of, self.world, self.result = engine, batch, loss_of, world, result
+        self.reference: torch.Tensor | None = None
+
+    def step(self) -> torch.Tensor:
+        """A whole optimiser step at learning rate 0: every row stays at the same weights."""
+        with self.engine.accumulation():
+            scores = self.engine(self.batch)
+            loss = self.loss_of(scores)
+            self.engine.backward(loss)
+        self.engine.step(0.0)
+        self.reference = scores[1].logps.detach()
+        return loss.detach()
+
+    def count_collectives(self, counting: bool) -> None:
+        """Two steps to settle ZeRO-3's trace, then one whose collectives are counted."""
+        for _ in range(2):
+            self.step()
+        with engines.counting_collectives(self.world) if counting else nullcontext({}) as found:
+            loss = self.step()
+        self.result.collectives = dict(found)
+        self.result.loss = sum(self.world.gather(float(loss))) / self.world.size
+
+    def timed_step(self) -> None:
+        if self.world.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.world.device)
+        self.world.barrier()
+        wait(self.world)
+        before = time.perf_counter()
+        self.step()
+        wait(self.world)
+        self.result.seconds.append(max(self.world.gather(time.perf_counter() - before)))
+        if self.world.device.type == "cuda":
+            self.result.device_peak = torch.cuda.max_memory_allocated(self.world.device)
+
+
+def agree(rows: Sequence[dict[str, Any]], tolerance: float) -> float:
+    """Largest relative difference of the rows' losses from the baseline's; ValueError beyond ``tolerance``."""
+    base = next((row for row in rows if row["row"] == BASELINE), rows[0])["loss"]
+    worst = max(abs(row["loss"] - base) / abs(base) for row in rows)
+    if worst > tolerance:
+        raise ValueError(f"the rows compute different losses: {[(row['row'], row['loss']) for row in rows]}")
+    return worst
+
+
+def seconds_of(row: dict[str, Any]) -> float:
+    return median(row["seconds"])
+
+
+def save(results: list[dict[str, Any]], path: Path) -> None:
+    path.write_text(json.dumps(results, indent=1))
+
+
+__all__ = ["Measured", "Plan", "agree", "replace", "run_plan", "save", "seconds_of", "tight", "true_counts"]
