@@ -1,4 +1,4 @@
-"""Benchmarks: ``deepspeed --num_accelerators 2 launchers/bench.py --ds ds_configs/zero3.json --shape llava15-7b ...``, or alone."""
+"""Benchmarks: ``deepspeed --num_accelerators 2 launchers/bench.py --ds ds_configs/zero3.json --shape …``, or alone."""
 
 from __future__ import annotations
 

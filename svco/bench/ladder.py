@@ -17,7 +17,7 @@ from ..config import Config, LoraConfig
 from ..families import Family
 from ..lockstep import set_recompute
 from ..logprobs import LogProbHead, TrainedLogProbHead, attach
-from ..model import Tuned, without_tower, module_name
+from ..model import Tuned, module_name, without_tower
 from ..objectives import Objective
 from ..packing import PackedBatch, PackedCollate, Tree, pack
 from ..prepare import EncodedPair
@@ -130,7 +130,8 @@ def _authors(cells: frozenset[Cell]) -> PaddedCollate:
 
 LADDER = (
     Row("separate", "one padded forward a cell and model", _six, PaddedScorer),
-    Row("authors-shaped", "a model's cells with an image in one padded forward, those without in another", _authors, PaddedScorer),
+    Row("authors-shaped", "a model's cells with an image in one padded forward, the others in a second", _authors,
+        PaddedScorer),
     Row("+ unpadded", "all cells in one row without padding", FlatCollate, SequentialScorer,
         (("vision_once", False), ("chunked_head", False))),
     Row("+ shared prefixes", "a condition's prefix once, its responses as branches", PackedCollate, SequentialScorer,
@@ -156,35 +157,62 @@ class Tune:
     """LoRA's rank."""
 
 
-def build(
-    row: Row, shape: Shape, family: Family, tune: Tune, attention: str, dtype: torch.dtype, device: torch.device
-) -> Tuned:
-    """Model and root module of a row; every row of a ladder has the same weights."""
-    plain = row.scorer is PaddedScorer
-    implementation = "sdpa" if plain else register(attention)
-    policy = random_model(shape, implementation, dtype, device)
-    parts, wrapped, reference = family.parts(policy), None, None
+@dataclass(frozen=True)
+class Models:
+    """What a row scores with."""
+
+    policy: nn.Module
+    """The model that is trained, adapters inside."""
+    reference: nn.Module | None
+    """The frozen copy of full fine-tuning, whole."""
+    wrapped: Any
+    """peft's wrapper, under LoRA."""
+
+
+def make_models(shape: Shape, family: Family, tune: Tune, dtype: torch.dtype, device: torch.device) -> Models:
+    """Random models, the same weights on every call. LoRA's B is small but not 0: there the policy would be the reference."""
+    policy = random_model(shape, "sdpa", dtype, device)
+    parts = family.parts(policy)
     if tune.full:
         parts.tower.requires_grad_(False)
-        if row.reference == "live":
-            reference = random_model(shape, implementation, dtype, device).requires_grad_(False)
+        return Models(policy, random_model(shape, "sdpa", dtype, device).requires_grad_(False), None)
+    policy.requires_grad_(False)
+    torch.manual_seed(1)
+    config = LoraConfig(rank=min(tune.rank, shape.hidden // 8), alpha=2.0 * tune.rank)
+    wrapped = add_adapters(policy, config, module_name(policy, parts.language_model), ())
+    _wake(policy)
+    return Models(policy, None, wrapped)
+
+
+def build(row: Row, models: Models, family: Family, attention: str, shared: bool = False) -> Tuned:
+    """The root module of a row around ``models``. ``shared``: other rows use them too, so nothing may be taken out."""
+    live = row.reference == "live"
+    reference = models.reference if live else None
+    if row.scorer is PaddedScorer:
+        scorer = PaddedScorer(family, models.policy, reference, adapter_switch(models.policy))
     else:
-        policy.requires_grad_(False)
-        torch.manual_seed(1)
-        config = LoraConfig(rank=min(tune.rank, shape.hidden // 8), alpha=2.0 * tune.rank)
-        wrapped = add_adapters(policy, config, module_name(policy, parts.language_model), ())
-        _wake(policy)
-    if plain:
-        scorer = PaddedScorer(family, policy, reference, adapter_switch(policy))
-    else:
-        if reference is not None:
+        if reference is not None and not shared:
             without_tower(reference, family)
-        shared = row.reference == "live" and not tune.full
-        scorer = row.scorer(family, policy, Reference(reference, shared), adapter_switch)
+        stream = Reference(reference, live and models.wrapped is not None)
+        scorer = row.scorer(family, models.policy, stream, adapter_switch)
         for name, value in row.features:
             setattr(scorer, name, value)
         set_recompute(scorer.layers, len(scorer.layers) if row.recompute else 0)
-    return Tuned(policy, reference, wrapped, scorer, attention, "")
+    tuned = Tuned(models.policy, reference, models.wrapped, scorer, attention, "")
+    activate(row, tuned)
+    return tuned
+
+
+def activate(row: Row, tuned: Tuned) -> None:
+    """Puts shared models in the row's state: whose attention, and Hugging Face's checkpointing or ours."""
+    plain = row.scorer is PaddedScorer
+    for model in filter(None, (tuned.policy, tuned.reference)):
+        text = "sdpa" if plain else register(tuned.attention)
+        model.set_attn_implementation({"text_config": text, "vision_config": "sdpa"})
+        if plain:
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        else:
+            model.activation_checkpointing_disable()
 
 
 def _wake(policy: nn.Module) -> None:

@@ -112,7 +112,6 @@ class PaddedScorer(nn.Module):
     def __init__(self, family: Family, policy: nn.Module, reference: nn.Module | None, adapters_off: Callable[[], Any]):
         super().__init__()
         self.family, self.policy, self.reference, self.adapters_off = family, policy, reference, adapters_off
-        policy.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
     def forward(self, batches: PaddedBatches) -> tuple[Scores, Scores]:
         with torch.no_grad():

@@ -20,7 +20,7 @@ from ..ds_config import fill
 from ..objectives import Objective, make_objective
 from ..views import VIEWS
 from .count import count_step, floor_flops
-from .ladder import BASELINE, LADDER, Row, Tune, bench_config, build, make_batch
+from .ladder import BASELINE, LADDER, Row, Tune, bench_config, build, make_batch, make_models
 from .shapes import SHAPES, Shape, SyntheticFamily, random_pairs
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
@@ -135,7 +135,7 @@ def run_plan(plan: Plan, ds: dict[str, Any] | None, world: World, progress: Prog
 def true_counts(shape: Shape, row: Row, objective: Objective, tune: Tune) -> dict[str, Any]:
     """Counts of one pair at the true shape in bfloat16, on the meta device: shapes without values."""
     family, meta = SyntheticFamily(shape), torch.device("meta")
-    tuned = build(row, shape, family, tune, "sdpa", torch.bfloat16, meta)
+    tuned = build(row, make_models(shape, family, tune, torch.bfloat16, meta), family, "sdpa")
     pairs = random_pairs(shape, 1, 0)
     batch = make_batch(row, objective, pairs, family, torch.zeros(1, 2, len(VIEWS))).to(meta)
     return asdict(count_step(tuned, shape, batch, 1, lambda scores: objective(*scores)[0].mean()))
@@ -148,17 +148,18 @@ def matmul_ceiling(world: World, seconds: float = 1.0) -> float:
     a = torch.randn(size, size, device=world.device, dtype=dtype)
     best, began = float("inf"), time.perf_counter()
     while time.perf_counter() - began < seconds:
-        wait(world)
+        wait(world.device)
         before = time.perf_counter()
         a @ a
-        wait(world)
+        wait(world.device)
         best = min(best, time.perf_counter() - before)
     return min(world.gather(2 * size**3 / best))
 
 
-def wait(world: World) -> None:
-    if world.device.type == "cuda":
-        torch.cuda.synchronize(world.device)
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 class Bench:
@@ -181,11 +182,12 @@ class Bench:
 
         backend, _ = choose_backend("auto", self.world.device, self.dtype)
         device = self.world.device if self.ds is None else torch.device("cpu")
-        tuned = build(row, self.shape, self.family, self.tune, backend, self.dtype, device)
+        models = make_models(self.shape, self.family, self.tune, self.dtype, device)
+        tuned = build(row, models, self.family, backend)
         layer = next(iter(self.family.parts(tuned.policy).layers))
         live = sum(p.numel() for p in layer.parameters()) * (2 if self.tune.full else 1)
-        models = [tuned.policy, *([tuned.reference] if tuned.reference is not None else [])]
-        result.model_bytes = sum(p.numel() * p.element_size() for model in models for p in model.parameters())
+        weights = [p for model in filter(None, (tuned.policy, tuned.reference)) for p in model.parameters()]
+        result.model_bytes = sum(p.numel() * p.element_size() for p in weights)
         batch = make_batch(row, self.objective, self.pairs, self.family, reference).to(self.world.device)
         if device.type == "cpu":
             counted = count_step(tuned, self.shape, batch, self.plan.pairs, self._loss)
@@ -241,10 +243,10 @@ class Contestant:
         if self.world.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.world.device)
         self.world.barrier()
-        wait(self.world)
+        wait(self.world.device)
         before = time.perf_counter()
         self.step()
-        wait(self.world)
+        wait(self.world.device)
         self.result.seconds.append(max(self.world.gather(time.perf_counter() - before)))
         if self.world.device.type == "cuda":
             self.result.device_peak = torch.cuda.max_memory_allocated(self.world.device)

@@ -1,0 +1,257 @@
+"""What ``launchers/gpu_check.py`` runs: every kernel against float32, one step against the baseline, the noise of Δ, the ladder.
+
+Every function takes a device and a shape, so that a CPU runs the same code at a tiny shape.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import torch
+
+from ..attention import BACKENDS, blocked, choose_backend, flash_call, torch_call, varlen
+from ..config import ObjectiveConfig
+from ..errors import UserError
+from ..logprobs import LogProbHead, attach
+from ..objectives import make_objective
+from ..packing import PackedCollate
+from ..views import VIEWS
+from .ladder import LADDER, PRODUCT, Row, Tune, activate, build, make_batch, make_models
+from .run import wait
+from .shapes import Shape, SyntheticFamily, random_pairs
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check's outcome."""
+
+    name: str
+    """What was compared."""
+    error: float
+    """Largest difference relative to the largest value of the truth."""
+    tolerance: float
+    """What it may be; 0: not judged."""
+    note: str = ""
+    """Why it was not run."""
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.note) or not self.tolerance or self.error <= self.tolerance
+
+    def __str__(self) -> str:
+        if self.note:
+            return f"| {self.name} | – | – | not run: {self.note} |"
+        judged = "passed" if self.passed else "**FAILED**"
+        return f"| {self.name} | {self.error:.1e} | {self.tolerance:.0e} | {judged} |"
+
+
+def relative(ours: torch.Tensor, truth: torch.Tensor) -> float:
+    """Largest difference relative to the largest value of ``truth``."""
+    return ((ours.double() - truth.double()).abs().max() / truth.double().abs().max()).item()
+
+
+def check_attention(shape: Shape, device: torch.device, dtype: torch.dtype) -> list[Check]:
+    """Each backend, forward and gradients, against masked attention in float32 on the same half-precision inputs."""
+    layout = PackedCollate()(random_pairs(shape, 1, 0), SyntheticFamily(shape)).layout
+    layout = layout.map(lambda tensor: tensor.to(device))
+    total, head = layout.queries[-1][1], shape.hidden // shape.heads
+    generator = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randn(1, heads, total, head, generator=generator).to(device, dtype)
+        for heads in (shape.heads, shape.groups, shape.groups)
+    ]
+    kernels: dict[str, Callable[[], Any]] = {
+        "flash": lambda: lambda *a: varlen(*a, call=flash_call()),
+        "varlen": lambda: lambda *a: varlen(*a, call=torch_call()),
+        "sdpa": lambda: blocked,
+    }
+
+    def run(kernel: Callable[..., torch.Tensor], exact: bool) -> list[torch.Tensor]:
+        leaves = [(x.float() if exact else x).detach().clone().requires_grad_() for x in inputs]
+        output = kernel(*leaves, layout, head**-0.5)
+        slopes = torch.linspace(-1, 1, output.numel(), device=device).view_as(output).to(output.dtype)
+        output.backward(slopes)
+        return [output.detach(), *(x.grad for x in leaves)]
+
+    truth = run(blocked, exact=True)
+    tolerance = 2e-2 if dtype != torch.float32 else 1e-5
+    checks = []
+    for backend in BACKENDS:
+        try:
+            choose_backend(backend, device, dtype)
+        except UserError as error:
+            checks.append(Check(f"attention, {backend}", 0.0, tolerance, str(error)))
+            continue
+        for part, ours, exact in zip(("output", "dQ", "dK", "dV"), run(kernels[backend](), False), truth):
+            checks.append(Check(f"attention, {backend}, {part}", relative(ours, exact), tolerance))
+    return checks
+
+
+def check_head(shape: Shape, device: torch.device, dtype: torch.dtype) -> list[Check]:
+    """The log-prob head against float32 logits of the same half-precision weights."""
+    generator = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(shape.hidden, shape.vocabulary, bias=False, device=device, dtype=dtype).requires_grad_(False)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * shape.hidden**-0.5)
+    hidden = torch.randn(300, shape.hidden, generator=generator).to(device, dtype).requires_grad_()
+    targets = torch.randint(0, shape.vocabulary, (300,), generator=generator).to(device)
+    direction, (logps,) = LogProbHead(head)(targets, hidden.detach(), derivative=True)
+    (ours,) = torch.autograd.grad(attach(hidden, logps, direction).sum(), hidden)
+    exact = hidden.detach().float().requires_grad_()
+    truth = -torch.nn.functional.cross_entropy(exact @ head.weight.float().t(), targets, reduction="none")
+    (theirs,) = torch.autograd.grad(truth.sum(), exact)
+    half = dtype != torch.float32
+    return [
+        Check("log-prob head, values", relative(logps, truth.detach()), 1e-3 if half else 1e-5),
+        Check("log-prob head, gradient", relative(ours, theirs), 1e-2 if half else 1e-5),
+    ]
+
+
+def check_step(shape: Shape, device: torch.device, dtype: torch.dtype, backend: str) -> list[Check]:
+    """One lockstep step in ``dtype`` against six separate forward passes of the same weights in float32."""
+    objective, family, pairs = make_objective(ObjectiveConfig()), SyntheticFamily(shape), random_pairs(shape, 2, 0)
+    scores, gradients = {}, {}
+    rows = {row.name: row for row in LADDER}
+    for name, kind in ((LADDER[0].name, torch.float32), (PRODUCT, dtype)):
+        # The same values on both sides: what dtype can hold, then widened.
+        models = make_models(shape, family, Tune(False, 16), dtype, device)
+        models.policy.to(kind)
+        tuned = build(rows[name], models, family, backend if kind == dtype else "sdpa")
+        tuned.scorer.train()
+        batch = make_batch(rows[name], objective, pairs, family, None).to(device)
+        policy, reference = tuned.scorer(batch)
+        objective(policy, reference)[0].mean().backward()
+        scores[name] = (policy.logps - reference.logps).detach()
+        gradients[name] = torch.cat([p.grad.flatten().double().cpu() for p in tuned.trainable.values()])
+        del tuned, models
+    truth, ours = gradients[LADDER[0].name], gradients[PRODUCT]
+    half = dtype != torch.float32
+    delta = (scores[PRODUCT].double() - scores[LADDER[0].name].double()).abs().max().item()
+    error = ((ours - truth).norm() / truth.norm()).item()
+    return [
+        Check("lockstep step, Δ in nats against float32 (absolute)", delta, 1.0 if half else 1e-3),
+        Check("lockstep step, all gradients norm-wise against float32", error, 5e-2 if half else 1e-4),
+    ]
+
+
+def noise_floor(shape: Shape, device: torch.device, dtype: torch.dtype, backend: str) -> list[Check]:
+    """How far Δ is from 0 when policy and reference are the same model: live, and with the reference from another pack."""
+    family, pairs = SyntheticFamily(shape), random_pairs(shape, 4, 0)
+    row = next(row for row in LADDER if row.name == PRODUCT)
+    models = make_models(shape, family, Tune(False, 16), dtype, device)
+    with torch.no_grad():
+        for name, parameter in models.policy.named_parameters():
+            if "lora_B" in name:
+                parameter.zero_()
+        tuned = build(row, models, family, backend)
+        together = PackedCollate()(pairs, family).to(device)
+        policy, reference = tuned.scorer(together)
+        alone = torch.cat([tuned.scorer(PackedCollate()([pair], family).to(device))[1].logps for pair in pairs])
+    live = (policy.logps - reference.logps).abs().max().item()
+    cached = (policy.logps - alone).abs()
+    return [
+        Check("noise of Δ at the start, live reference, nats (absolute)", live, 0.0),
+        Check("noise of Δ at the start, reference from other packs, nats: largest", cached.max().item(), 0.0),
+        Check("noise of Δ at the start, reference from other packs, nats: mean", cached.mean().item(), 0.0),
+    ]
+
+
+@dataclass
+class Timed:
+    """A row of the ladder on one device."""
+
+    row: str
+    """Its name."""
+    seconds: list[float]
+    """Forward and backward of every repetition."""
+    peak: int = 0
+    """Bytes: peak of the allocator, weights included; 0 on a CPU."""
+    loss: float = 0.0
+    """Of the last repetition."""
+    failed: str = ""
+    """Why it has no figures, e.g. out of memory."""
+
+
+def time_ladder(
+    shape: Shape, device: torch.device, dtype: torch.dtype, backend: str, full: bool, pairs: int, repetitions: int
+) -> tuple[list[Timed], Callable[[], None]]:
+    """Forward and backward of every row, in turn, all rows on the same weights; and the product's step, for a profiler."""
+    objective, family, drawn = make_objective(ObjectiveConfig()), SyntheticFamily(shape), random_pairs(shape, pairs, 0)
+    models = make_models(shape, family, Tune(full), dtype, device)
+    stored = torch.zeros(pairs, 2, len(VIEWS))
+    steps, timed = {}, {}
+    for row in LADDER:
+        tuned = build(row, models, family, backend, shared=True)
+        batch = make_batch(row, objective, drawn, family, stored).to(device)
+        steps[row.name] = _step(row, tuned, batch, objective)
+        timed[row.name] = Timed(row.name, [])
+    for repetition in range(repetitions + 1):
+        for name, step in steps.items():
+            _time(step, timed[name], device, keep=repetition > 0)
+    return list(timed.values()), steps[PRODUCT]
+
+
+def _step(row: Row, tuned: Any, batch: Any, objective: Any) -> Callable[[], float]:
+    def step() -> float:
+        activate(row, tuned)
+        tuned.scorer.train()
+        loss = objective(*tuned.scorer(batch))[0].mean()
+        loss.backward()
+        for parameter in tuned.trainable.values():
+            parameter.grad = None
+        return loss.detach()
+
+    return step
+
+
+def _time(step: Callable[[], Any], timed: Timed, device: torch.device, keep: bool) -> None:
+    if timed.failed:
+        return
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    wait(device)
+    began = time.perf_counter()
+    try:
+        loss = step()
+        wait(device)
+    except torch.OutOfMemoryError:
+        timed.failed = "out of memory"
+        torch.cuda.empty_cache()
+        return
+    if keep:
+        timed.seconds.append(time.perf_counter() - began)
+    timed.loss = float(loss)
+    if device.type == "cuda":
+        timed.peak = torch.cuda.max_memory_allocated(device)
+
+
+def top_kernels(step: Callable[[], Any], device: torch.device, count: int = 12) -> list[tuple[str, float]]:
+    """(kernel, share of the time) of one step of the product, the costliest first."""
+    from torch.profiler import ProfilerActivity, profile
+
+    kinds = [ProfilerActivity.CUDA] if device.type == "cuda" else [ProfilerActivity.CPU]
+    with profile(activities=kinds) as profiler:
+        step()
+        wait(device)
+    name = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    events = sorted(profiler.key_averages(), key=lambda event: -getattr(event, name))
+    total = sum(getattr(event, name) for event in events) or 1.0
+    return [(event.key[:90], getattr(event, name) / total) for event in events[:count]]
+
+
+def unique_tokens(shape: Shape) -> int:
+    """Tokens of a packed pair."""
+    return PackedCollate()(random_pairs(shape, 1, 0), SyntheticFamily(shape)).llm_tokens
+
+
+def seconds(timed: Timed) -> float:
+    return median(timed.seconds) if timed.seconds else float("nan")
+
+
+def cut(shape: Shape, layers: int) -> Shape:
+    """``shape`` at ``layers`` decoder layers, everything else true."""
+    return replace(shape, layers=layers, cut=f"{layers} of {shape.layers} layers")
