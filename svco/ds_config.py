@@ -18,6 +18,9 @@ _OURS = {
     "wandb": "svco logs to TensorBoard and metrics.jsonl",
 }
 
+_LIVE = 10**9
+"""Weights that may be gathered at once when layers are small: 2 GB in half precision."""
+
 
 def read_ds_config(path: str | Path) -> dict[str, Any]:
     """The JSON object in ``path``."""
@@ -77,3 +80,23 @@ def fill(
         section[keys[-1]] = value
     ds.setdefault("steps_per_print", 2**31 - 1)  # the run's own log says it all
     return ds
+
+
+def size(ds: dict[str, Any], layer: int | None) -> dict[str, Any]:
+    """``ds`` with ZeRO-3's "auto" sizes filled from ``layer``, the weights that one leaf module gathers at once; None leaves
+    them out, for loading, where they play no part.
+
+    DeepSpeed gathers ahead at most ``stage3_prefetch_bucket_size`` weights at each module: fewer than a layer's leave the rest
+    of it to be waited for. It stops gathering ahead when ``stage3_max_live_parameters`` are there: those of the layer that
+    computes, of the next, and of what is kept between forward and backward.
+    """
+    sizes = {
+        "stage3_prefetch_bucket_size": layer,
+        "stage3_max_live_parameters": layer and max(_LIVE, 3 * layer),
+    }
+    zero = dict(ds["zero_optimization"])
+    for key, value in sizes.items():
+        if zero.get(key) == "auto":
+            del zero[key]
+            zero |= {} if value is None else {key: value}
+    return ds | {"zero_optimization": zero}

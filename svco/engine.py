@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .adapters import load_values
 from .config import OptimConfig
 from .dist import World
+from .ds_config import size
 from .errors import UserError
 from .model import Tuned
 from .optimizer import MOMENTS, STATE_FILE, TrainableState, make_adamw
@@ -23,6 +24,7 @@ from .plain_engine import PlainEngine
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 class Engine(Protocol):
@@ -89,7 +91,7 @@ def loading(ds: dict[str, Any] | None) -> Iterator[None]:
         return
     from transformers.integrations import HfDeepSpeedConfig
 
-    alive = HfDeepSpeedConfig(ds)
+    alive = HfDeepSpeedConfig(size(ds, None))
     yield
     del alive
 
@@ -127,6 +129,11 @@ def make_engine(
     return engine
 
 
+def _weights(module: nn.Module) -> int:
+    """Weights of ``module``, which may be partitioned."""
+    return sum(getattr(p, "ds_numel", p.numel()) for p in module.parameters())
+
+
 class DeepSpeedEngine:
     """ZeRO-1, -2 or -3 around the scorer, with svco's own AdamW, accumulation and learning rate."""
 
@@ -140,8 +147,11 @@ class DeepSpeedEngine:
         self.stage = ds["zero_optimization"]["stage"]
         self.optimizer = make_adamw(self.trainable, config)
         self.decays = [group["weight_decay"] for group in self.optimizer.param_groups]
-        if self.stage == 3 and tuned.scorer.leaves:
-            deepspeed.utils.set_z3_leaf_modules(tuned.scorer, tuned.scorer.leaves)
+        if self.stage == 3:
+            leaves = tuple(tuned.scorer.leaves)
+            if leaves:
+                deepspeed.utils.set_z3_leaf_modules(tuned.scorer, list(leaves))
+            ds = size(ds, max((_weights(m) for m in tuned.scorer.modules() if isinstance(m, leaves)), default=0))
         self.engine, self.zero, _, _ = deepspeed.initialize(
             model=tuned.scorer, optimizer=self.optimizer, config=ds, dist_init_required=False
         )

@@ -129,6 +129,8 @@ def _coerce(value: Any, kind: Any, key: str, where: str) -> Any:
         return float(value)
     if kind is str and value is None:
         return ""
+    if kind is str and type(value) is int:
+        return str(value)  # optim.recompute=8, run.name=7
     if type(value) is not kind:
         raise UserError(f"{where}: {key} must be a {_PLAIN[kind]}, not {value!r} ({type(value).__name__}).")
     return value

@@ -18,23 +18,24 @@ from .shapes import SHAPES
 
 def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
     """One benchmark, on every rank; rank 0 prints and writes."""
+    results: list[dict[str, Any]] = []
     if arguments.peer:
         from .peer import run_peer
 
-        text, results, picture = run_peer(arguments, ds, world), [], False
+        arguments.objective, arguments.tune = "dpo", "lora"
+        text = run_peer(arguments.peer, plans(arguments)[0], arguments.out, ds, world)
     elif arguments.data:
         from .data import bench_data
 
-        text, results, picture = bench_data(arguments.data, world), [], False
+        text = bench_data(arguments.data, world)
     elif arguments.head:
         from .head import bench_head
 
-        text, results, picture = bench_head(SHAPES[arguments.shape], world), [], False
+        text = bench_head(plans(arguments)[0].true_shape, world)
     else:
         progress = Progress.over(world.is_main)
         results = [run_plan(plan, ds, world, progress) for plan in plans(arguments)]
         text = "\n\n".join(["Rows, each with what it adds:", ideas(), *map(markdown, results)])
-        picture = True
     if not world.is_main:
         return
     print(text)
@@ -44,7 +45,6 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
         stem.with_name(stem.name + ".md").write_text(text + "\n", encoding="utf-8")
         if results:
             save(results, stem.with_name(stem.name + ".json"))
-        if picture:
             plot(results, stem.with_name(stem.name + ".png"))
         print(f"\nwritten: {stem}.*", file=sys.stderr)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from argparse import Namespace
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -20,25 +19,23 @@ from ..dist import World
 from ..errors import UserError
 from .ladder import LADDER, PRODUCT, Tune
 from .run import Bench, Contestant, Measured, Plan, tight
+from .shapes import random_model
 
 TINY = Path(__file__).resolve().parents[2] / "data_shards" / "tiny_llava"
 """Its processor is lent to TRL, which wants one; the batches are ready-made."""
 
 
-def run_peer(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> str:
-    """Runs ``--peer``; the report."""
-    if arguments.peer == "swift":
-        return prepare_swift(arguments, world)
+def run_peer(peer: str, plan: Plan, out: str | None, ds: dict[str, Any] | None, world: World) -> str:
+    """Runs ``--peer`` at ``plan``; the report."""
+    if peer == "swift":
+        return prepare_swift(Path(out or "runs/peer_swift"), world)
     if ds is None:
         raise UserError("--peer trl needs --ds and the deepspeed launcher, e.g. --ds ds_configs/zero3.json.")
     try:
         import trl  # noqa: F401
     except ImportError:
         raise UserError("--peer trl needs TRL: pip install 'svco[peer]'.") from None
-    from .commands import plans
-
-    arguments.objective, arguments.tune = "dpo", "lora"
-    return trl_duel(plans(arguments)[0], ds, world)
+    return trl_duel(plan, ds, world)
 
 
 def trl_duel(plan: Plan, ds: dict[str, Any], world: World) -> str:
@@ -57,7 +54,7 @@ def trl_duel(plan: Plan, ds: dict[str, Any], world: World) -> str:
     theirs.train()
     duel = theirs.duel
     # TRL's is the mean over its own micro-batch, ours too; both over the same pairs.
-    ours_loss, trl_loss = ours.result.loss, sum(world.gather(duel.losses[0])) / world.size
+    ours_loss, trl_loss = ours.result.loss, sum(world.gather(float(duel.losses[0]))) / world.size
     if abs(ours_loss - trl_loss) > 1e-4 * abs(trl_loss):
         raise UserError(
             f"The losses of step 0 differ: {ours_loss} here and {trl_loss} in TRL; nothing can be compared."
@@ -92,7 +89,7 @@ class Duel:
     def __init__(self, ours: Contestant, world: World):
         self.ours, self.world = ours, world
         self.seconds: list[float] = []
-        self.losses: list[float] = []
+        self.losses: list[torch.Tensor] = []
         self.collectives: dict[str, tuple[int, int]] = {}
         self._counting = ExitStack()
         self._began = 0.0
@@ -118,28 +115,67 @@ def make_trl(bench: Bench, ours: Contestant) -> Any:
     from datasets import Dataset
     from peft import LoraConfig as PeftLoraConfig
     from transformers import AutoProcessor, TrainerCallback
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOTrainer
 
-    from .shapes import random_model
+    plan, shape, tune = bench.plan, bench.shape, Tune(full=False)
+    duel, batch, steps = Duel(ours, bench.world), trl_batch(bench), plan.repetitions + 4
 
-    plan, world, shape = bench.plan, bench.world, bench.shape
+    class Told(TrainerCallback):
+        def on_step_begin(self, args, state, control, **more):
+            duel.begin(state.global_step)
+
+        def on_step_end(self, args, state, control, **more):
+            duel.end(state.global_step - 1)
+
+    class Trainer(DPOTrainer):
+        def training_step(self, *args, **more):
+            loss = super().training_step(*args, **more)
+            duel.losses.append(loss.detach())
+            return loss
+
     model = random_model(shape, "sdpa", bench.dtype, torch.device("cpu"))
-    rank = min(Tune(False).rank, shape.hidden // 8)
-    targets = rf".*\blanguage_model\..*\b({'|'.join(LoraConfig().targets)})"
     layer = sum(p.numel() for p in model.model.language_model.layers[0].parameters())
-    zero = tight(bench.ds, layer)["zero_optimization"]
-    steps = plan.repetitions + 4
-    arguments = DPOConfig(
+    trainer = Trainer(
+        model=model,
+        args=trl_arguments(bench, steps, tight(bench.ds, layer)["zero_optimization"]),
+        train_dataset=Dataset.from_list(
+            [{"images": [], "index": i} for i in range(steps * plan.pairs * bench.world.size)]
+        ),
+        processing_class=AutoProcessor.from_pretrained(TINY),
+        peft_config=PeftLoraConfig(
+            r=min(tune.rank, shape.hidden // 8),
+            lora_alpha=2.0 * tune.rank,
+            target_modules=rf".*\blanguage_model\..*\b({'|'.join(LoraConfig().targets)})",
+        ),
+        data_collator=lambda examples: dict(batch),
+        callbacks=[Told()],
+    )
+    own = ours.engine.values()
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(own[name.removeprefix("base_model.model.")])
+    trainer.duel = duel
+    return trainer
+
+
+def trl_arguments(bench: Bench, steps: int, zero: dict[str, Any]) -> Any:
+    """TRL's settings that make its step the same as ours."""
+    from trl import DPOConfig
+
+    cuda = bench.world.device.type == "cuda"
+    return DPOConfig(
         output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=plan.pairs,
+        per_device_train_batch_size=bench.plan.pairs,
         gradient_accumulation_steps=1,
         max_steps=steps,
         learning_rate=0.0,
         beta=0.1,
         max_length=None,
         gradient_checkpointing=True,
-        bf16=False,
-        use_cpu=world.device.type == "cpu",
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        bf16=cuda,
+        use_cpu=not cuda,
         report_to="none",
         save_strategy="no",
         logging_strategy="no",
@@ -152,40 +188,9 @@ def make_trl(bench: Bench, ours: Contestant) -> Any:
             "gradient_accumulation_steps": "auto",
             "train_batch_size": "auto",
             "gradient_clipping": "auto",
+            "bf16": {"enabled": cuda},
         },
     )
-    duel, batch = Duel(ours, world), trl_batch(bench)
-
-    class Told(TrainerCallback):
-        def on_step_begin(self, args, state, control, **more):
-            duel.begin(state.global_step)
-
-        def on_step_end(self, args, state, control, **more):
-            duel.end(state.global_step - 1)
-
-    class Trainer(DPOTrainer):
-        def training_step(self, *args, **more):
-            loss = super().training_step(*args, **more)
-            self.duel.losses.append(float(loss.detach()))
-            return loss
-
-    processor = AutoProcessor.from_pretrained(TINY)
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_list([{"images": [], "index": i} for i in range(steps * plan.pairs * world.size)]),
-        processing_class=processor,
-        peft_config=PeftLoraConfig(r=rank, lora_alpha=2.0 * Tune(False).rank, target_modules=targets),
-        data_collator=lambda examples: dict(batch),
-        callbacks=[Told()],
-    )
-    own = ours.engine.values()
-    with torch.no_grad():
-        for name, parameter in trainer.model.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(own[name.removeprefix("base_model.model.")])
-    trainer.duel = duel
-    return trainer
 
 
 def trl_batch(bench: Bench) -> dict[str, torch.Tensor]:
@@ -205,12 +210,11 @@ def trl_batch(bench: Bench) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "completion_mask": completion, "pixel_values": pixels}
 
 
-def prepare_swift(arguments: Namespace, world: World) -> str:
+def prepare_swift(target: Path, world: World) -> str:
     """Writes the shipped training pairs as ms-swift's DPO data and the command to run it on a GPU; runs nothing."""
     from ..shards import ShardSet
 
     root = TINY.parent
-    target = Path(arguments.out or "runs/peer_swift")
     shards = ShardSet.open(str(root / "train-000000.tar"))
     if world.is_main:
         target.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,8 @@ def test_dry_run_shows_everything_and_touches_no_weights(tmp_path):
         "tokens a step",
         "responses cut:",
         "bad pairs:",
-        "longest sequence",
+        "tokens a pair:",
+        "reference:",
         '"train_batch_size": 1',
         '"stage": 3',
     ):

@@ -6,6 +6,7 @@ import torch
 from peft import PeftModel
 from places import BASE
 
+from svco.families import load_family
 from svco.lockstep import resolve_recompute, set_recompute
 from svco.model import load_tuned
 from svco.objectives import make_objective
@@ -34,8 +35,12 @@ def adapter(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(pairs, adapter):
-    """Log-probabilities of policy and reference, loss and gradients, in float64, by the oracle."""
-    processor, model = oracle.load(BASE)
+    return by_the_oracle(BASE, pairs, adapter)
+
+
+def by_the_oracle(base, pairs, adapter):
+    """Log-probabilities of policy and reference, loss and gradients, in float64."""
+    processor, model = oracle.load(base)
     wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=True).double()
     with torch.no_grad(), wrapped.disable_adapter():
         reference = torch.stack([oracle.pair_logps(wrapped, processor, pair) for pair in pairs])
@@ -46,6 +51,27 @@ def expected(pairs, adapter):
         name.removeprefix("base_model.model."): p.grad for name, p in wrapped.named_parameters() if p.requires_grad
     }
     return policy.detach(), reference, loss.item(), gradients
+
+
+def text_first(base, folder):
+    """The base with the image behind the text of the user's turn, a head of its own and as many key heads as query heads,
+    its image features taken from two layers of the tower: everything random."""
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    processor, config = AutoProcessor.from_pretrained(base), AutoConfig.from_pretrained(base)
+    processor.chat_template = (
+        "{% for m in messages %}{{ m['role'].upper() + ': ' }}"
+        "{% for c in m['content'] if c['type'] == 'text' %}{{ c['text'] + ' ' }}{% endfor %}"
+        "{% for c in m['content'] if c['type'] == 'image' %}{{ '<image>\\n' }}{% endfor %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+    )
+    processor.save_pretrained(folder)
+    config.text_config.num_key_value_heads = config.text_config.num_attention_heads
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    config.vision_feature_layer = [-2, -1]
+    torch.manual_seed(0)
+    AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    return folder
 
 
 def product(pairs, family, dtype, *overrides):
@@ -84,6 +110,24 @@ def test_lora(pairs, family, adapter, expected, dtype, logp_tolerance, gradient_
         assert relative(gradient, expected[3][name]) <= gradient_tolerance, name
 
 
+def test_image_behind_the_text_no_grouped_queries_a_head_of_its_own(pairs, tmp_path):
+    base = text_first(BASE, tmp_path / "base")
+    oracle.make_adapter(base, tmp_path / "adapter")
+    family = load_family(str(base), 128)
+    prefix = family.encode_text(pairs[0].text, None).prefixes[0].tolist()
+    assert prefix.index(family.image_token_id) > 5, "some words come first"
+    wanted = by_the_oracle(base, pairs, tmp_path / "adapter")
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+        policy, reference, _, gradients = product(
+            pairs, family, dtype, f"model.base={base}", f"lora.init_from={tmp_path / 'adapter'}"
+        )
+        assert relative(policy.logps.detach(), wanted[0]) <= min(tolerance, 1e-5)
+        assert relative(reference.logps, wanted[1]) <= min(tolerance, 1e-5)
+        assert gradients.keys() == wanted[3].keys()
+        for name, gradient in gradients.items():
+            assert relative(gradient, wanted[3][name]) <= tolerance, name
+
+
 def test_negative_control_another_adapter_is_seen(pairs, family, expected, tmp_path):
     oracle.make_adapter(BASE, tmp_path, seed=4)
     policy, reference, _, _ = product(pairs, family, torch.float32, f"lora.init_from={tmp_path}")
@@ -120,9 +164,12 @@ def test_full_and_projector_gradients(pairs, family, projector):
     assert compared == (4 if projector else len(wanted))
 
 
-def test_gradient_checkpointing_changes_nothing(pairs, family, adapter):
-    plain = product(pairs, family, torch.float32, f"lora.init_from={adapter}")
-    recomputed = product(pairs, family, torch.float32, f"lora.init_from={adapter}", "optim.recompute=all")
-    assert recomputed[2] == plain[2]
-    for name, gradient in recomputed[3].items():
-        assert torch.equal(gradient, plain[3][name]), name
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_recomputation_changes_nothing_at_any_place_of_the_dial(pairs, family, adapter, tune):
+    start = [f"lora.init_from={adapter}"] if tune == "lora" else ["model.tune=full"]
+    plain = product(pairs, family, torch.float32, *start)
+    for count in (1, 2, 3, 4):
+        recomputed = product(pairs, family, torch.float32, *start, f"optim.recompute={count}")
+        assert recomputed[2] == plain[2]
+        for name, gradient in recomputed[3].items():
+            assert torch.equal(gradient, plain[3][name]), name

@@ -31,7 +31,9 @@ DOORS = {
     "deepspeed": {"engine"},
     "webdataset": {"shards"},
     "braceexpand": {"shards"},
-    "peft": {"adapters"},
+    "peft": {"adapters", "bench"},  # the peer is given peft's own configuration
+    "trl": {"bench"},
+    "datasets": {"bench"},
     "tensorboard": {"board"},
     "torch.utils.tensorboard": {"board"},
     "matplotlib": {"sheet", "bench"},

@@ -8,7 +8,7 @@ import yaml
 from places import ROOT
 
 from svco.config import Config
-from svco.ds_config import fill, read_ds_config
+from svco.ds_config import fill, read_ds_config, size
 from svco.errors import UserError
 from svco.recipe import dump, field_docs, known_keys, load_recipe, merge
 
@@ -21,6 +21,9 @@ def test_default_then_file_then_command_line(tmp_path):
     file.write_text("optim: {lr: 2e-5, steps: 7}\n")
     config = load_recipe(file, ["optim.lr=3e-4", "objective.beta_attend=0.5", "data.heldout=[a, b]"])
     assert (config.optim.lr, config.optim.steps, config.optim.global_batch) == (3e-4, 7, 32)
+    assert load_recipe(None, ["optim.recompute=8"]).optim.recompute == "8", (
+        "YAML says a number, the key takes words too"
+    )
     assert config.objective.beta_attend == (0.5, 0.5)
     assert config.data.heldout == ("a", "b")
 
@@ -85,10 +88,22 @@ def test_every_shipped_recipe_and_ds_config_fit():
         config = load_recipe(recipe)
         for ds in DS:
             filled = fill(read_ds_config(ds), config, 4, "bfloat16", str(ds))
-            assert "auto" not in json.dumps(filled), "every auto field is filled"
+            assert "auto" not in json.dumps(size(filled, 10**6)), "every auto field is filled"
             assert filled["train_batch_size"] == 4
             assert filled["bf16"]["enabled"]
             assert filled["managed_gradient_accumulation"] is (config.model.tune == "lora")
+
+
+def test_zero3_gathers_a_layer_ahead():
+    """A prefetch bucket below a layer's weights leaves the rest of the layer to be waited for."""
+    for layer, live in ((2 * 10**8, 10**9), (6 * 10**8, 18 * 10**8)):
+        zero = size(read_ds_config(ROOT / "ds_configs" / "zero3.json"), layer)["zero_optimization"]
+        assert zero["stage3_prefetch_bucket_size"] == layer
+        assert zero["stage3_max_live_parameters"] == live
+    mine = {"zero_optimization": {"stage": 3, "stage3_prefetch_bucket_size": 7}}
+    assert size(mine, 10**6) == mine, "a number stays"
+    loading = size(read_ds_config(ROOT / "ds_configs" / "zero3.json"), None)["zero_optimization"]
+    assert "auto" not in loading.values()
 
 
 @pytest.mark.parametrize(

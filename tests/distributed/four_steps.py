@@ -1,0 +1,79 @@
+"""Run by test_lockstep.py on every rank: four optimiser steps of the product under ZeRO-3, and what travelled in the last one.
+
+Arguments: DeepSpeed JSON, pairs a rank, report file, places of the recomputation dial (comma-separated), recipe overrides.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from svco import engine
+from svco.dist import world_from_environment
+from svco.ds_config import fill, read_ds_config
+from svco.families import load_family
+from svco.lockstep import set_recompute
+from svco.model import load_tuned, resolve_dtype
+from svco.objectives import make_objective
+from svco.packing import PackedCollate
+from svco.prepare import Prepare
+from svco.recipe import load_recipe
+from svco.reference import choose_reference
+from svco.world.contrast import world_pairs
+
+STEPS = 4
+
+
+def four_steps(config, world, ds, pairs, recomputed):
+    """Loss and gradient norm of each step, and the collectives of the last."""
+    family, objective = load_family(config.model.base, 128), make_objective(config.objective)
+    dtype = resolve_dtype(config.model.dtype, world.device)
+    filled = fill(read_ds_config(ds), config, world.size, str(dtype).removeprefix("torch."))
+    filled["zero_optimization"]["log_trace_cache_warnings"] = True
+    with engine.loading(filled):
+        strategy = choose_reference(config.model.reference, config.model.tune, objective)
+        tuned = load_tuned(config, family, dtype, strategy, world.device, progress=False)
+    set_recompute(tuned.scorer.layers, recomputed)
+    models = [m for m in (tuned.policy, tuned.reference) if m is not None]
+    weights = {id(p): p.ds_numel * p.element_size() for m in models for p in m.parameters()}
+    runner = engine.make_engine(tuned, config.optim, world, filled, None)
+    runner.train()
+    batch, _ = Prepare(family, PackedCollate())(list(world_pairs("val", world.rank * pairs, pairs)))
+    losses, norms = [], []
+
+    def step():
+        with runner.accumulation():
+            loss = objective(*runner(batch))[0].mean()
+            runner.backward(loss)
+        norms.append(float(runner.step(config.optim.lr)))
+        losses.append(sum(world.gather(float(loss.detach()))) / world.size)
+
+    step()
+    step()  # ZeRO-3 records the order of modules in its second step
+    print(f"steady: recompute {recomputed}", flush=True)
+    step()
+    runner.train(False)
+    with torch.no_grad():  # a validation must not make it forget
+        runner(batch)
+    runner.train()
+    with engine.counting_collectives(world) as collectives:
+        step()
+    print("counted", flush=True)
+    # The control: a module out of turn, which is what the warning is for.
+    tuned.scorer.projector(torch.zeros(1, tuned.policy.config.vision_config.hidden_size, dtype=dtype))
+    return {"losses": losses, "norms": norms, "collectives": collectives, "model_bytes": sum(weights.values())}
+
+
+def main():
+    ds, pairs, out, dial, *overrides = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]
+    world = world_from_environment()
+    engine.start(world)
+    config = load_recipe(None, overrides)
+    report = {n: four_steps(config, world, ds, int(pairs), int(n)) for n in dial.split(",")}
+    if world.is_main:
+        Path(out).write_text(json.dumps(report))
+    engine.stop()
+
+
+main()

@@ -1,0 +1,109 @@
+"""The product under ZeRO-3 on 2 ranks: the training of S-VCO from scratch, each weight gathered as seldom as can be."""
+
+import json
+import subprocess
+
+import launch
+import oracle
+import pytest
+import torch
+from peft import PeftModel
+from places import BASE, ROOT
+
+from svco.world.contrast import world_pairs
+
+PAIRS, STEPS, LR = 2, 4, 1e-3
+RECIPE = [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8", f"optim.lr={LR}"]
+LAYERS = 4
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    oracle.make_adapter(BASE, folder)
+    return folder
+
+
+def product(zero3, folder, dial, *overrides):
+    """(place of the dial -> report, output) of four steps on 2 ranks."""
+    line = launch.command(2, zero3)
+    line = [
+        *line[: line.index(str(ROOT / "launchers" / "train.py"))],
+        str(ROOT / "tests" / "distributed" / "four_steps.py"),
+        *(str(zero3), str(PAIRS), str(folder / "report.json"), ",".join(map(str, dial))),
+        *RECIPE,
+        *overrides,
+    ]
+    done = subprocess.run(line, cwd=ROOT, env=launch.ENVIRONMENT, capture_output=True, text=True, timeout=400)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-6000:]
+    return json.loads((folder / "report.json").read_text()), output
+
+
+def from_scratch(lora_adapter):
+    """Losses and gradient norms of four AdamW steps by the oracle, in float32, all pairs in one process."""
+    processor, model = oracle.load(BASE, torch.float32)
+    if lora_adapter:
+        model = PeftModel.from_pretrained(model, lora_adapter, is_trainable=True)
+    else:
+        model.model.vision_tower.requires_grad_(False)
+    _, base = oracle.load(BASE, torch.float32)
+    pairs = list(world_pairs("val", 0, 2 * PAIRS))
+    with torch.no_grad():
+        reference = [oracle.pair_logps(base, processor, pair) for pair in pairs]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decays = [{"params": [p for p in trained if (p.dim() > 1) is d], "weight_decay": 0.02 * d} for d in (True, False)]
+    optimizer = torch.optim.AdamW([g for g in decays if g["params"]], lr=LR, betas=(0.9, 0.95), eps=1e-8)
+    losses, norms = [], []
+    for _ in range(STEPS):
+        loss = sum(oracle.svco(oracle.pair_logps(model, processor, p), r) for p, r in zip(pairs, reference)) / len(
+            pairs
+        )
+        loss.backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(trained, 1.0)))
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses, norms
+
+
+def calls(report, kind):
+    return sum(n for name, (n, _) in report["collectives"].items() if kind in name)
+
+
+def gathered(report):
+    """Bytes gathered in the counted step over the bytes of all weights."""
+    return sum(size for name, (_, size) in report["collectives"].items() if "gather" in name) / report["model_bytes"]
+
+
+def test_lora_at_every_place_of_the_dial(zero3, tmp_path, adapter):
+    losses, norms = from_scratch(adapter)
+    reports, output = product(zero3, tmp_path, range(LAYERS + 1), f"lora.init_from={adapter}")
+    assert len(reports) == LAYERS + 1
+    for report in reports.values():
+        assert report["losses"] == pytest.approx(losses, rel=1e-5)
+        assert report["norms"] == pytest.approx(norms, rel=1e-4)
+        assert gathered(report) <= 2.0
+        # At least every weight once, and the layers a second time: a count below that would have missed some.
+        assert gathered(report) > 1.2
+        assert calls(report, "reduce") <= 2, "gradients travel once a step, with the norm"
+    assert abs(losses[-1] - losses[0]) > 0.01, "the run must move, or this test shows nothing"
+    steady(output)
+
+
+def test_full_fine_tuning_with_the_frozen_copy(zero3, tmp_path):
+    losses, norms = from_scratch(None)
+    reports, output = product(zero3, tmp_path, (0, LAYERS), "model.tune=full")
+    for report in reports.values():
+        assert report["losses"] == pytest.approx(losses, rel=1e-5)
+        assert report["norms"] == pytest.approx(norms, rel=1e-4)
+        assert gathered(report) <= 2.0, "of both models' weights"
+    steady(output)
+
+
+def steady(output):
+    """The order of modules never changes once ZeRO-3 has learned it: DeepSpeed says when it has to learn it again."""
+    for part in output.split("steady")[1:]:
+        counted, _, after = part.partition("counted")
+        assert "Invalidate trace cache" not in counted
+        assert "Invalidate trace cache" in after, "the control: a module out of turn is told of"

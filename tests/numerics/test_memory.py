@@ -1,0 +1,80 @@
+"""``optim.recompute: auto``: what a layer keeps is measured once, and the memory given is filled."""
+
+import pytest
+import torch
+from places import BASE
+
+from svco.config import OptimConfig
+from svco.dist import World
+from svco.errors import UserError
+from svco.lockstep import fill_memory, resolve_recompute, set_recompute
+from svco.memory import RecomputeDial
+from svco.model import load_tuned
+from svco.packing import PackedCollate
+from svco.prepare import Prepare
+from svco.recipe import load_recipe
+
+
+def test_words_and_numbers():
+    assert [resolve_recompute(word, 32) for word in ("all", "none", "auto", "0", "32", "7")] == [32, 0, None, 0, 32, 7]
+    for wrong in ("33", "-1", "most", "1.5"):
+        with pytest.raises(UserError, match="up to the model's 32"):
+            resolve_recompute(wrong, 32)
+
+
+def test_as_few_layers_as_fit():
+    assert [fill_memory(10, 2.0, free) for free in (-3.0, 0.0, 1.9, 2.0, 5.0, 19.9, 20.0, 1e9)] == [
+        10,
+        10,
+        10,
+        9,
+        8,
+        1,
+        0,
+        0,
+    ]
+
+
+@pytest.fixture
+def step(family, make_pairs):
+    """(scorer, batch, the bytes that a forward pass keeps for its backward)."""
+    tuned = load_tuned(
+        load_recipe(None, [f"model.base={BASE}"]), family, torch.float32, "lockstep", torch.device("cpu")
+    )
+    batch, _ = Prepare(family, PackedCollate())(make_pairs("val", 0, 3))
+
+    def kept():
+        weights = {p.untyped_storage().data_ptr() for p in tuned.scorer.parameters()}
+        storages = {}
+
+        def note(tensor):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes(), tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            tuned.scorer(batch)
+        return sum(size for pointer, (size, _) in storages.items() if pointer not in weights)
+
+    return tuned.scorer, batch, kept
+
+
+@pytest.mark.parametrize(("room", "recomputed"), [(0.5, 4), (1.5, 3), (2.5, 2), (4.5, 0)])
+def test_auto_measures_a_layer_and_fills_the_memory(step, room, recomputed):
+    scorer, batch, kept = step
+    set_recompute(scorer.layers, 0)
+    layer = kept() / 4  # embeddings and ends keep little beside the layers
+    config = OptimConfig(activation_gb=room * layer / 1e9, tokens_per_micro_batch=batch.llm_tokens)
+    dial = RecomputeDial(scorer, config, World())
+    assert [twin.recompute for twin in scorer.layers] == [True] * 4, "the first step is the safe one"
+    scorer(batch)[0].logps.sum().backward()
+    said = dial.settle()
+    assert said.startswith(f"recompute: {recomputed} of 4 layers")
+    assert [twin.recompute for twin in scorer.layers] == [True] * recomputed + [False] * (4 - recomputed)
+    assert scorer.saved.per_token * batch.llm_tokens == pytest.approx(layer, rel=0.1)
+    assert dial.settle() == "", "decided once"
+
+
+def test_a_cpu_without_a_limit_recomputes_nothing(step):
+    dial = RecomputeDial(step[0], OptimConfig(), World())
+    assert not dial.open
+    assert not any(twin.recompute for twin in step[0].layers)
