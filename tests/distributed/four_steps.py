@@ -36,7 +36,7 @@ def four_steps(config, world, ds, pairs, recomputed):
         tuned = load_tuned(config, family, dtype, strategy, world.device, progress=False)
     set_recompute(tuned.scorer.layers, recomputed)
     models = [m for m in (tuned.policy, tuned.reference) if m is not None]
-    weights = {id(p): p.ds_numel * p.element_size() for m in models for p in m.parameters()}
+    weights = {id(p): getattr(p, "ds_numel", p.numel()) * p.element_size() for m in models for p in m.parameters()}
     runner = engine.make_engine(tuned, config.optim, world, filled, None)
     runner.train()
     batch, _ = Prepare(family, PackedCollate())(list(world_pairs("val", world.rank * pairs, pairs)))
@@ -51,7 +51,8 @@ def four_steps(config, world, ds, pairs, recomputed):
 
     step()
     step()  # ZeRO-3 records the order of modules in its second step
-    print(f"steady: recompute {recomputed}", flush=True)
+    if world.is_main:
+        print("steady", flush=True)
     step()
     runner.train(False)
     with torch.no_grad():  # a validation must not make it forget
@@ -59,7 +60,8 @@ def four_steps(config, world, ds, pairs, recomputed):
     runner.train()
     with engine.counting_collectives(world) as collectives:
         step()
-    print("counted", flush=True)
+    if world.is_main:
+        print("counted", flush=True)
     # The control: a module out of turn, which is what the warning is for.
     tuned.scorer.projector(torch.zeros(1, tuned.policy.config.vision_config.hidden_size, dtype=dtype))
     return {"losses": losses, "norms": norms, "collectives": collectives, "model_bytes": sum(weights.values())}
