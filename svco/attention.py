@@ -8,10 +8,10 @@ trees side by side in padded blocks with a mask.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -42,15 +42,17 @@ def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype) -> tup
 def _no_flash(device: torch.device, dtype: torch.dtype) -> str:
     if reason := _no_kernel(device, dtype):
         return reason
-    return "" if importlib.util.find_spec("flash_attn") else "flash-attn is not installed"
+    try:
+        flash_call()
+    except ImportError as error:  # not installed, or built for another torch
+        return f"flash-attn cannot be imported ({str(error).strip().splitlines()[0]})"
+    return ""
 
 
 def _no_varlen(device: torch.device, dtype: torch.dtype) -> str:
     if reason := _no_kernel(device, dtype):
         return reason
-    return (
-        "" if importlib.util.find_spec("torch.nn.attention.varlen") else f"torch {torch.__version__} does not have it"
-    )
+    return "" if find_spec("torch.nn.attention.varlen") else f"torch {torch.__version__} does not have it"
 
 
 def _no_kernel(device: torch.device, dtype: torch.dtype) -> str:

@@ -135,10 +135,10 @@ class OptimConfig:
     """Token budget of one forward pass on one rank: lower it when memory runs out. Results do not depend on it."""
     recompute: str = "auto"
     """How many layers compute their activations again in the backward pass instead of keeping them: ``all``, ``none``, a
-    number, or ``auto``: as few as fit ``optim.activation_gb``, decided after the first step. Results do not depend on it."""
+    number, or ``auto``: as few as fit ``optim.activation_gb``, measured in the first steps. Results do not depend on it."""
     activation_gb: float = 0.0
-    """GB a rank may keep of the layers' activations (``recompute: auto``); 0: what the first step left free of the GPU, or
-    no limit on a CPU."""
+    """GB a rank may keep of the layers' activations (``recompute: auto``); 0: what the first two steps left free of the GPU,
+    or no limit on a CPU."""
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,13 @@ class Job:
     reference: str
     """Where the reference's log-probs come from."""
 
+    def largest_pack(self, world: World) -> int:
+        """Tokens that no micro-batch of the run exceeds."""
+        longest = int(PackedCollate(self.objective.cells).costs(self.train.lengths).max())
+        # A rank's share: its part of the longest pairs, and one more where they cannot be divided evenly.
+        share = longest * (-(-self.order.global_batch // world.size) + 1)
+        return max(longest, min(self.config.optim.tokens_per_micro_batch, share))
+
     def loader(self, world: World, start: int, references: np.ndarray | None) -> Loader:
         """The training micro-batches of this rank from step ``start`` on, with cached ``references`` if there are any."""
         cells = self.objective.cells

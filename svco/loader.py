@@ -135,6 +135,12 @@ class _Steps:
         import torch
 
         rows = self.references[indices] if len(indices) else np.zeros_like(self.references[:1])
+        absent = indices[(batch.weight.numpy()[: len(indices)] > 0) & ~rows[: len(indices)].any(axis=(1, 2))]
+        if len(absent):
+            raise UserError(
+                f"The cached reference holds nothing for sample {self.shards.key(int(absent[0]))!r}, which could not be read "
+                "when it was computed and can be now. Delete the folder references in run.root; it is made again."
+            )
         return replace(batch, reference_logps=torch.from_numpy(rows))
 
     def _read(self, index: int) -> Pair | BadSample:

@@ -28,8 +28,6 @@ class TwinLayer(nn.Module):
 
     recompute: bool = False
     """Keep the policy's input alone and compute the layer again in the backward pass."""
-    keep_rng: bool = False
-    """Recompute with the same random numbers: needed when the layer has dropout, and slow."""
 
     def __init__(
         self,
@@ -41,6 +39,8 @@ class TwinLayer(nn.Module):
         self.layer = layer
         self.reference = reference
         self.adapters_off = adapters_off
+        # Recomputing with the same random numbers is slow, and needed only where there is dropout.
+        self.keep_rng = any(isinstance(m, nn.Dropout) and m.p > 0 for m in layer.modules())
 
     def forward(self, policy: torch.Tensor, reference: Stream, **arguments: Any) -> tuple[torch.Tensor, Stream]:
         """``arguments`` go to both layers: position embeddings, layout."""
@@ -94,19 +94,21 @@ class SavedBytes:
         if not (self.wanted and number == layers - 1 and torch.is_grad_enabled()):
             yield
             return
-        weights = {p.untyped_storage().data_ptr() for p in layer.parameters()}
         storages: dict[int, int] = {}
 
         def note(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in weights:
+            # Asked anew each time: ZeRO-3 gathers the weights into new storages only when the layer runs.
+            if storage.data_ptr() not in {p.untyped_storage().data_ptr() for p in layer.parameters()}:
                 storages[storage.data_ptr()] = storage.nbytes()
             return tensor
 
         recompute, layer.recompute = layer.recompute, False
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            yield
-        layer.recompute = recompute
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+                yield
+        finally:
+            layer.recompute = recompute
         self.per_token, self.wanted = sum(storages.values()) / tokens, False
 
 

@@ -89,7 +89,7 @@ class _Recomputed(torch.autograd.Function):
         for rows in chunks(len(hidden), len(weight), ctx.chunk_bytes):
             slope = _slope(_logits(hidden[rows], weight), targets[rows])[1]
             slope = slope.mul_(gradient[rows].unsqueeze(1)).to(weight.dtype)
-            hidden_gradient[rows] = slope @ weight
+            hidden_gradient[rows] = _product(slope, weight)
             weight_gradient += _product(slope.t(), hidden[rows])
         return hidden_gradient, weight_gradient.to(weight.dtype), None, None
 
@@ -104,7 +104,7 @@ def _logps(hidden, weight, targets, chunk_bytes: int, derivative: bool) -> tuple
             logps[rows] = logits.gather(1, targets[rows].unsqueeze(1)).squeeze(1) - logits.logsumexp(-1)
             continue
         logps[rows], slope = _slope(logits, targets[rows])
-        direction[rows] = slope.to(weight.dtype) @ weight
+        direction[rows] = _product(slope.to(weight.dtype), weight)
     return logps, direction
 
 
@@ -126,13 +126,11 @@ def _logits(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a @ b in float32 at least; half-precision inputs are accumulated and returned in float32 where the device can."""
+    """a @ b, multiplied as they are, accumulated and returned in float32 at least."""
     exact = _exact(a.dtype)
-    if a.dtype == exact:
-        return a @ b
-    if a.device.type == "cuda":
+    if a.device.type == "cuda" and a.dtype != exact:
         return torch.mm(a, b, out_dtype=exact)
-    return (a @ b).to(exact)
+    return a.to(exact) @ b.to(exact)
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:

@@ -19,12 +19,14 @@ class RecomputeDial:
     """Sets how many layers are recomputed; with ``auto`` after the first step, from what it used.
 
     Results do not depend on it. In ``auto`` the first step recomputes every layer but keeps one's activations to measure
-    them; without a limit (CPU, ``optim.activation_gb`` 0) nothing is recomputed at all.
+    them, and the second shows what of the GPU stays free; without a limit (CPU, ``optim.activation_gb`` 0) nothing is
+    recomputed at all. ``largest_pack`` is the most tokens that a micro-batch of the run can have.
     """
 
-    def __init__(self, scorer: PackedScorer, config: OptimConfig, world: World):
-        self.scorer, self.config, self.world = scorer, config, world
+    def __init__(self, scorer: PackedScorer, config: OptimConfig, world: World, largest_pack: int):
+        self.scorer, self.config, self.world, self.largest_pack = scorer, config, world, largest_pack
         layers = len(scorer.layers)
+        self._peak_is_old = world.device.type == "cuda" and not config.activation_gb
         count = resolve_recompute(config.recompute, layers)
         self.open = count is None and (world.device.type == "cuda" or config.activation_gb > 0)
         scorer.saved.wanted = self.open
@@ -34,16 +36,25 @@ class RecomputeDial:
         """Called after each step: what was decided, or an empty string when nothing was open. A collective when it was."""
         if not self.open:
             return ""
+        if self._peak_is_old:  # of loading, and before there were moments
+            self._forget_peak()
+            return ""
         self.open = False
         layers, kept = len(self.scorer.layers), self.scorer.saved.per_token or 0.0
-        kept *= self.config.tokens_per_micro_batch
+        kept *= self.largest_pack
         free = self._free_bytes()
         count = max(self.world.gather(fill_memory(layers, kept, free)))
         set_recompute(self.scorer.layers, count)
         return (
-            f"recompute: {count} of {layers} layers (a layer keeps {kept / 1e9:.2f} GB at "
-            f"optim.tokens_per_micro_batch={self.config.tokens_per_micro_batch}; {free / 1e9:.1f} GB free)"
+            f"recompute: {count} of {layers} layers (a layer keeps {kept / 1e9:.2f} GB of a micro-batch of "
+            f"{self.largest_pack:,} tokens; {free / 1e9:.1f} GB free)"
         )
+
+    def _forget_peak(self) -> None:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(self.world.device)
+        self._peak_is_old = False
 
     def _free_bytes(self) -> float:
         if self.config.activation_gb > 0:

@@ -246,7 +246,7 @@ class PackedCollate:
         return pack(trees, family.pixels(images), tokens, [pair.weight for pair in pairs], family)
 
     def costs(self, lengths: Lengths) -> np.ndarray:
-        """(N,) int64 tokens of each pair in the row; bad pairs, which become fillers, count as 0."""
+        """(N,) int64 tokens of each pair in the row; of a bad pair those of its filler."""
         total = np.zeros(len(lengths.cut), dtype=np.int64)
         for shown, cells in self._conditions.items():
             total += lengths.prefixes[:, shown]

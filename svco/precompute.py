@@ -17,7 +17,7 @@ from .evaluate import score_pairs
 from .job import Job, Split, cache_dir, make_loader
 from .model import Tuned, model_files
 from .reference import ReferenceCache, weights_digest
-from .views import ALL_CELLS
+from .views import ALL_CELLS, VIEWS
 
 _STEPS_A_SAVE = 64
 """Loader steps between two saves: what a killed run loses at most."""
@@ -58,7 +58,7 @@ class Precompute:
     def __call__(self, split: Split) -> np.ndarray:
         """(N, 2, V) float32 log-probs of the reference for every pair of ``split``; computed here where missing. A collective."""
         config = self.job.config
-        facts = self.world.on_main(lambda: cache_facts(self.job, self.tuned, split))
+        facts = self.world.on_main(lambda: cache_facts(self.job, self.tuned, split, self.world))
         cache = self.world.on_main(
             lambda: ReferenceCache.open(Path(config.run.root) / "references", facts, len(split.shards))
         )
@@ -83,7 +83,7 @@ class Precompute:
         return cache.logps
 
 
-def cache_facts(job: Job, tuned: Tuned, split: Split) -> dict[str, Any]:
+def cache_facts(job: Job, tuned: Tuned, split: Split, world: World) -> dict[str, Any]:
     """Everything the reference's log-probs of ``split`` depend on."""
     config: Config = job.config
     return {
@@ -91,7 +91,9 @@ def cache_facts(job: Job, tuned: Tuned, split: Split) -> dict[str, Any]:
         "text": job.family.fingerprint,
         "pixels": job.family.pixel_fingerprint,
         "corruption": "none",
+        "views": VIEWS,
         "dtype": str(tuned.policy.dtype),
+        "device": world.device.type,
         "attention": tuned.attention,
         "pairs": split.shards.digest,
     }

@@ -18,6 +18,9 @@ from .errors import BadSample
 from .families import EncodedText, Family
 from .pairs import Pair, decode_image
 
+FILLER_TOKEN = np.zeros(1, dtype=np.int64)
+"""One token behind a one-token prefix: the least a rank can do while it keeps the order of collectives."""
+
 
 @dataclass(frozen=True)
 class EncodedPair:
@@ -60,14 +63,13 @@ class Prepare:
         return EncodedPair(self.family.encode_text(slot.text, (images[0].size, images[1].size)), images, 1.0)
 
     def _filler(self) -> EncodedPair:
-        # One token behind a one-token prefix: the least a rank can do while it keeps the order of collectives.
-        image, token = self.family.filler_image(), np.zeros(1, dtype=np.int64)
-        return EncodedPair(self.family.filler_text(token), (image, image), 0.0)
+        image = self.family.filler_image()
+        return EncodedPair(self.family.filler_text(FILLER_TOKEN), (image, image), 0.0)
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Token counts of all N pairs of a shard set, known before decoding. A bad pair has zeros and a reason."""
+    """Token counts of all N pairs of a shard set, known before decoding. A bad pair has those of its filler, and a reason."""
 
     prefixes: np.ndarray
     """(N, 3) int32: tokens of the prefix of each condition, image placeholders included."""
@@ -97,7 +99,7 @@ class Lengths:
 
 def measure_lengths(shards: Any, family: Family, cache_dir: Path, progress: Callable[[Any], Any] = iter) -> Lengths:
     """Lengths of every pair of ``shards``, from ``cache_dir`` if the same shards and template were measured before."""
-    name = hashlib.sha256(f"{shards.digest} {family.fingerprint}".encode()).hexdigest()[:24]
+    name = hashlib.sha256(f"2 {shards.digest} {family.fingerprint}".encode()).hexdigest()[:24]
     path = cache_dir / "lengths" / f"{name}.npz"
     if path.exists():
         try:
@@ -107,12 +109,13 @@ def measure_lengths(shards: Any, family: Family, cache_dir: Path, progress: Call
     count = len(shards)
     prefixes, responses = np.zeros((count, 3), np.int32), np.zeros((count, 2), np.int32)
     cut, reasons = np.zeros(count, np.int32), np.full(count, "", dtype="U24")
+    filler = family.filler_text(FILLER_TOKEN)
     for index in progress(range(count)):
         try:
             encoded = family.encode_text(shards.read_text(index), shards.image_sizes(index))
         except BadSample as error:
             reasons[index] = error.reason
-            continue
+            encoded = filler
         prefixes[index] = [len(ids) for ids in encoded.prefixes]
         responses[index] = [len(ids) for ids in encoded.responses]
         cut[index] = encoded.cut

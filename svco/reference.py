@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ class ReferenceCache:
         from safetensors.numpy import save_file
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
+        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")  # runs of a sweep share the folder
         save_file(
             {"logps": self.logps, "done": self.done.astype(np.uint8)},
             temporary,
@@ -119,7 +120,7 @@ def weights_digest(files: Iterable[Path], memory: Path) -> str:
                 known[key] = hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
         digests.append((file.name, known[key]))
     memory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = memory.with_suffix(".tmp")
+    temporary = memory.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(known))
     temporary.replace(memory)
     return fingerprint({"files": digests})

@@ -51,12 +51,11 @@ class PackedScorer(nn.Module):
         self._models = (policy, reference.model)  # in a tuple: not registered
         parts = family.parts(policy)
         copy = None if reference.model is None else family.parts(reference.model)
-        # Not registered either: engines cast registered buffers to the model's dtype, and rotary frequencies must stay float32.
-        self._rotary = (parts.rotary,)
         self.shared = reference.shared
         self.tower = parts.tower
         self.projector = parts.projector
         self.embedding = parts.embedding
+        self.rotary = parts.rotary
         self.layers = nn.ModuleList(
             TwinLayer(layer, frozen, switch(layer))
             for layer, frozen in zip(parts.layers, copy.layers if copy else [None] * len(parts.layers), strict=True)
@@ -90,12 +89,16 @@ class PackedScorer(nn.Module):
         policy, reference = self._embed(batch)
         # (axes, 1, T): most families rotate by one position a token, given as (1, T).
         positions = batch.position_ids if len(batch.position_ids) > 1 else batch.position_ids[0]
-        angles = self._rotary[0](policy, positions)
+        angles = self.rotary(policy, positions)
         for number, layer in enumerate(self.layers):
             with self.saved.counting(layer, number, len(self.layers), batch.llm_tokens):
                 policy, reference = layer(policy, reference, position_embeddings=angles, layout=batch.layout)
         policy_logps, reference_logps = self._logps(policy, reference, batch)
-        return self._scores(policy_logps, batch), self._reference_scores(reference_logps, batch)
+        scores = self._scores(policy_logps, batch)
+        if reference_logps is not None:
+            return scores, self._scores(reference_logps, batch)
+        stored = batch.reference_logps
+        return scores, Scores(torch.zeros_like(scores.logps) if stored is None else stored, batch.tokens)
 
     def _embed(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
         """(1, T, hidden) of both streams. Each image is encoded once, whoever looks at it."""
@@ -138,14 +141,10 @@ class PackedScorer(nn.Module):
 
     def _scores(self, logps: torch.Tensor, batch: PackedBatch) -> Scores:
         pairs = len(batch.weight)
-        sums = logps.new_zeros(pairs * 2 * len(VIEWS)).index_add(0, batch.cell, logps)
+        # A masked sum and no index_add: on a GPU that adds in any order, and Δ would not be 0 where both models are one.
+        cells = torch.arange(pairs * 2 * len(VIEWS), device=logps.device).unsqueeze(1)
+        sums = torch.where(batch.cell == cells, logps, 0.0).sum(1)
         return Scores(sums.view(pairs, 2, len(VIEWS)), batch.tokens)
-
-    def _reference_scores(self, logps: Stream, batch: PackedBatch) -> Scores:
-        if logps is not None:
-            return self._scores(logps, batch)
-        stored = batch.reference_logps
-        return Scores(torch.zeros(len(batch.weight), 2, len(VIEWS)) if stored is None else stored, batch.tokens)
 
 
 class _FrozenEnds(nn.Module):

@@ -155,7 +155,7 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
     clock, tally, matches = Clock(world.device), Tally(), MatchWatch(world.is_main)
     bads = BadWatch(config.data.max_bad_fraction, start.bad)
     pairs = start.pairs
-    dial = RecomputeDial(session.tuned.scorer, config.optim, world)
+    dial = RecomputeDial(session.tuned.scorer, config.optim, world, job.largest_pack(world))
 
     def due(step: int, every: int) -> bool:
         return step == job.steps or (every > 0 and step % every == 0)

@@ -79,7 +79,7 @@ class SequentialScorer(PackedScorer):
         if is_policy and torch.is_grad_enabled() and not hidden.requires_grad:
             hidden.requires_grad_()
         arguments = {
-            "position_embeddings": self._rotary[0](hidden, batch.position_ids[0]),
+            "position_embeddings": self.rotary(hidden, batch.position_ids[0]),
             "layout": batch.layout,
         }
         for twin in self.layers:

@@ -49,6 +49,7 @@ def four_steps(config, world, ds, pairs, recomputed):
         norms.append(float(runner.step(config.optim.lr)))
         losses.append(sum(world.gather(float(loss.detach()))) / world.size)
 
+    tuned.scorer.saved.wanted = True
     step()
     step()  # ZeRO-3 records the order of modules in its second step
     if world.is_main:
@@ -64,7 +65,13 @@ def four_steps(config, world, ds, pairs, recomputed):
         print("counted", flush=True)
     # The control: a module out of turn, which is what the warning is for.
     tuned.scorer.projector(torch.zeros(1, tuned.policy.config.vision_config.hidden_size, dtype=dtype))
-    return {"losses": losses, "norms": norms, "collectives": collectives, "model_bytes": sum(weights.values())}
+    return {
+        "losses": losses,
+        "norms": norms,
+        "collectives": collectives,
+        "model_bytes": sum(weights.values()),
+        "kept_per_token": tuned.scorer.saved.per_token,
+    }
 
 
 def main():

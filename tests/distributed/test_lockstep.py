@@ -10,6 +10,11 @@ import torch
 from peft import PeftModel
 from places import BASE, ROOT
 
+from svco.families import load_family
+from svco.model import load_tuned
+from svco.packing import PackedCollate
+from svco.prepare import Prepare
+from svco.recipe import load_recipe
 from svco.world.contrast import world_pairs
 
 PAIRS, STEPS = 2, 4
@@ -67,6 +72,16 @@ def from_scratch(lora_adapter, lr):
     return losses, norms
 
 
+def kept_per_token(adapter):
+    """What one layer keeps a token, without DeepSpeed: gathered weights must not be taken for activations."""
+    config = load_recipe(None, [*RECIPE, f"lora.init_from={adapter}"])
+    family = load_family(str(BASE), 128)
+    scorer = load_tuned(config, family, torch.float32, "lockstep", torch.device("cpu")).scorer
+    scorer.saved.wanted = True
+    scorer(Prepare(family, PackedCollate())(list(world_pairs("val", 0, PAIRS)))[0])
+    return scorer.saved.per_token
+
+
 def calls(report, kind):
     return sum(n for name, (n, _) in report["collectives"].items() if kind in name)
 
@@ -80,12 +95,15 @@ def test_lora_at_every_place_of_the_dial(zero3, tmp_path, adapter):
     losses, norms = from_scratch(adapter, 1e-3)
     reports, output = product(zero3, tmp_path, range(LAYERS + 1), "optim.lr=1e-3", f"lora.init_from={adapter}")
     assert len(reports) == LAYERS + 1
+    kept = kept_per_token(adapter)
     for report in reports.values():
         assert report["losses"] == pytest.approx(losses, rel=1e-5)
         assert report["norms"] == pytest.approx(norms, rel=1e-4)
         assert gathered(report) <= 2.0
         # At least every weight once, and the layers a second time: a count below that would have missed some.
         assert gathered(report) > 1.2
+        # Padded blocks differ a little between the ranks' pairs and ours; a layer's weights would be far more.
+        assert report["kept_per_token"] == pytest.approx(kept, rel=0.05)
         assert calls(report, "reduce") <= 2, "gradients travel once a step, with the norm"
     assert abs(losses[-1] - losses[0]) > 0.01, "the run must move, or this test shows nothing"
     steady(output)

@@ -72,6 +72,11 @@ def test_zero2(root, two, zero2):
     assert_close(train(root, "zero2", 2, zero2), two)
 
 
+def test_cached_reference(root, two, zero3):
+    """The reference from a pass of its own before the first step, which teaches ZeRO-3 another order of modules."""
+    assert_close(train(root, "cached", 2, zero3, "model.reference=cached"), two)
+
+
 def test_without_deepspeed_and_with_other_micro_batches(root, two):
     plain = train(root, "plain", None, "none", "optim.tokens_per_micro_batch=100000", "data.workers=0")
     assert_close(plain, two)

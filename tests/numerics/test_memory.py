@@ -63,8 +63,10 @@ def test_auto_measures_a_layer_and_fills_the_memory(step, room, recomputed):
     scorer, batch, kept = step
     set_recompute(scorer.layers, 0)
     layer = kept() / 4  # embeddings and ends keep little beside the layers
-    config = OptimConfig(activation_gb=room * layer / 1e9, tokens_per_micro_batch=batch.llm_tokens)
-    dial = RecomputeDial(scorer, config, World())
+    config = OptimConfig(
+        activation_gb=room * layer / 1e9,
+    )
+    dial = RecomputeDial(scorer, config, World(), largest_pack=batch.llm_tokens)
     assert [twin.recompute for twin in scorer.layers] == [True] * 4, "the first step is the safe one"
     scorer(batch)[0].logps.sum().backward()
     said = dial.settle()
@@ -75,6 +77,6 @@ def test_auto_measures_a_layer_and_fills_the_memory(step, room, recomputed):
 
 
 def test_a_cpu_without_a_limit_recomputes_nothing(step):
-    dial = RecomputeDial(step[0], OptimConfig(), World())
+    dial = RecomputeDial(step[0], OptimConfig(), World(), 1000)
     assert not dial.open
     assert not any(twin.recompute for twin in step[0].layers)

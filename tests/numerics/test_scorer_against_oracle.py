@@ -85,6 +85,7 @@ def product(pairs, family, dtype, *overrides):
     set_recompute(tuned.scorer.layers, resolve_recompute(config.optim.recompute, len(tuned.scorer.layers)))
     batch, bad = Prepare(family, PackedCollate())(pairs)
     assert not bad
+    torch.manual_seed(0)  # of dropout
     policy, reference = tuned.scorer(batch)
     losses, _ = make_objective(config.objective)(policy, reference)
     losses.mean().backward()
@@ -173,3 +174,11 @@ def test_recomputation_changes_nothing_at_any_place_of_the_dial(pairs, family, a
         assert recomputed[2] == plain[2]
         for name, gradient in recomputed[3].items():
             assert torch.equal(gradient, plain[3][name]), name
+
+
+def test_dropout_is_recomputed_as_it_was(pairs, family, adapter):
+    dropped = [f"lora.init_from={adapter}", "lora.dropout=0.5"]
+    kept, recomputed = (product(pairs, family, torch.float32, *dropped, f"optim.recompute={n}") for n in (0, 4))
+    assert kept[2] != product(pairs, family, torch.float32, dropped[0])[2], "dropout does something"
+    for name, gradient in recomputed[3].items():
+        assert torch.equal(gradient, kept[3][name]), name

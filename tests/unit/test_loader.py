@@ -51,6 +51,31 @@ def test_world_and_workers_only_divide(shards, workers):
                 assert [[opened.key(i) for i in micro] for micro in part.indices] == [list(b) for b in part.batches]
 
 
+def test_a_reference_that_was_never_computed_is_not_taken_for_zeros(shards):
+    from dataclasses import dataclass
+
+    import torch
+
+    @dataclass
+    class Batch:
+        weight: torch.Tensor
+        reference_logps: torch.Tensor | None = None
+
+    def prepare(slots):
+        return Batch(torch.tensor([float(not isinstance(slot, BadSample)) for slot in slots] or [0.0])), []
+
+    opened = ShardSet.open(str(shards))
+    rows = -np.arange(1, 1 + 20 * 6, dtype=np.float32).reshape(20, 2, 3)
+    loader = make(opened, prepare)
+    loader.steps.references = rows
+    for step in loader:
+        for batch, indices in zip(step.batches, step.indices):
+            assert (batch.reference_logps.numpy() == rows[list(indices)]).all()
+    rows[13] = 0
+    with pytest.raises(UserError, match=f"holds nothing for sample '{opened.key(13)}'"):
+        list(loader)
+
+
 def test_stopping_early_leaves_no_worker(shards):
     import multiprocessing
 

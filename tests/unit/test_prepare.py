@@ -114,4 +114,7 @@ def test_lengths_are_measured_once_and_told(family, shards, tmp_path):
     assert measure_lengths(opened, family, tmp_path).summary()["pairs"] == 20
     strict = measure_lengths(opened, load_family(str(BASE), 14), tmp_path)
     assert strict.summary()["bad"]["long-query"] > 0
-    assert PackedCollate().costs(strict).max() > 0
+    # A bad pair's slot is filled: it costs what its filler costs, and the token budget holds.
+    long = strict.reasons == "long-query"
+    filler, _ = Prepare(family, PackedCollate())([])
+    assert set(PackedCollate().costs(strict)[long]) == {filler.llm_tokens}
