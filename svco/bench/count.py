@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,6 +33,10 @@ class Counts:
     """Floating-point operations of forward, recomputation and backward, attention included; 2 a multiply-add."""
     held: dict[str, float] = field(default_factory=dict)
     """Bytes alive between forward and backward, by kind: hidden states, logits, attention, other."""
+    largest_logits: float = 0.0
+    """Bytes of the largest tensor with an axis of token ids, not divided by pairs."""
+    largest_gather: float = 0.0
+    """Bytes of the weights that ZeRO-3 gathers for one module or leaf: what is there beside activations, not divided by pairs."""
     peak: float = 0.0
     """Largest sum of bytes of tensors alive at once in the step, weights and what was there before not counted."""
 
@@ -46,21 +49,27 @@ class LiveBytes(TorchDispatchMode):
         self.shape = shape
         self.known = {tensor.untyped_storage()._cdata for tensor in known}
         self.alive: dict[int, tuple[StorageWeakRef, int, str]] = {}
-        self.peak = 0
+        self.peak = self.largest_logits = 0
+        self._at_most = 0  # bytes of ``alive`` before the dead are taken out
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         made = function(*arguments, **(keywords or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, torch.Tensor):
                 self._note(tensor)
-        self.peak = max(self.peak, sum(self.held().values()))
+        if self._at_most > self.peak:  # else no new peak is possible, and nothing has to be looked through
+            self.peak = max(self.peak, sum(self.held().values()))
         return made
 
     def _note(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key not in self.known and key not in self.alive:
-            self.alive[key] = (StorageWeakRef(storage), storage.nbytes(), self._kind(tensor))
+            kind = self._kind(tensor)
+            self._at_most += storage.nbytes()
+            self.alive[key] = (StorageWeakRef(storage), storage.nbytes(), kind)
+            if kind == "logits":
+                self.largest_logits = max(self.largest_logits, storage.nbytes())
 
     def _kind(self, tensor: torch.Tensor) -> str:
         shape, head = tensor.shape, self.shape.hidden // self.shape.heads
@@ -68,7 +77,7 @@ class LiveBytes(TorchDispatchMode):
             return "other"
         if shape[-1] == self.shape.vocabulary and len(shape) > 1 and shape[0] != self.shape.hidden:
             return "logits"
-        if shape[-1] == self.shape.hidden and len(shape) == 3:
+        if shape[-1] == self.shape.hidden and len(shape) in (2, 3):
             return "hidden states"
         if len(shape) == 4 or (len(shape) == 3 and shape[-1] == head):
             return "attention"
@@ -80,6 +89,7 @@ class LiveBytes(TorchDispatchMode):
         totals: Counter[str] = Counter()
         for _, size, kind in self.alive.values():
             totals[kind] += size
+        self._at_most = sum(totals.values())
         return totals
 
 
@@ -95,16 +105,30 @@ def count_step(tuned: Tuned, shape: Shape, batch: Any, pairs: int, loss_of: Call
         phase["forward"] = False
         counts.held = {kind: size / pairs for kind, size in live.held().items()}
         loss.backward()
-    counts.peak = live.peak / pairs
+    counts.peak, counts.largest_logits = live.peak / pairs, live.largest_logits
+    counts.largest_gather = largest_gather(scorer)
     _drop_gradients(tuned)
-    # FlopCounterMode counts nothing for CPU's fused attention: the math kernel's products are counted instead.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
+    with FlopCounterMode(display=False) as flops:
         loss_of(scorer(batch)).backward()
     _drop_gradients(tuned)
     counts.flops = flops.get_total_flops() / pairs
     for name in ("llm_tokens", "reference_tokens", "images"):
         setattr(counts, name, getattr(counts, name) / pairs)
     return counts
+
+
+def largest_gather(scorer: nn.Module) -> int:
+    """Bytes of the weights of the leaf, or of the module outside of leaves, that has most."""
+    leaves, sizes = tuple(scorer.leaves), [0]
+
+    def walk(module: nn.Module) -> None:
+        is_leaf = isinstance(module, leaves)
+        sizes.append(sum(p.numel() * p.element_size() for p in module.parameters(recurse=is_leaf)))
+        for child in () if is_leaf else module.children():
+            walk(child)
+
+    walk(scorer)
+    return max(sizes)
 
 
 def _tensors(batch: Any) -> Iterator[torch.Tensor]:
@@ -141,12 +165,13 @@ def _tokens(tuned: Tuned, counts: Counts) -> Iterator[dict[str, bool]]:
         yield phase
 
 
-def floor_flops(tuned: Tuned, unique_tokens: float, full: bool) -> float:
-    """FLOPs a pair that no implementation avoids: every distinct token once through policy (forward and backward) and reference.
+def floor_flops(tuned: Tuned, unique_tokens: float, full: bool, reference: bool) -> float:
+    """FLOPs a pair that no implementation avoids: every distinct token once through policy (forward and backward), and
+    through the ``reference`` where it is computed.
 
     2 a weight and token forward; backward 2 for the activations' gradient, and 2 more for the weights' where they are trained.
     Attention, head and vision are left out.
     """
     parts = tuned.scorer.family.parts(tuned.policy)
     weights = sum(p.numel() for n, p in parts.layers.named_parameters() if "lora_" not in n and p.dim() == 2)
-    return unique_tokens * weights * 2 * (1 + (2 if full else 1) + 1)
+    return unique_tokens * weights * 2 * (1 + (2 if full else 1) + reference)

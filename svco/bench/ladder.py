@@ -23,6 +23,7 @@ from ..packing import PackedBatch, PackedCollate, Tree, pack
 from ..prepare import EncodedPair
 from ..scorer import PackedScorer, Reference
 from ..views import BLIND_CONDITION, VIEWS, Cell, Scores, condition
+from . import fused
 from .padded import PaddedCollate, PaddedScorer, all_logits
 from .shapes import Shape, random_model
 
@@ -205,10 +206,14 @@ def build(row: Row, models: Models, family: Family, attention: str, shared: bool
 
 def activate(row: Row, tuned: Tuned) -> None:
     """Puts shared models in the row's state: whose attention, and Hugging Face's checkpointing or ours."""
-    plain = row.scorer is PaddedScorer
+    plain, counted = row.scorer is PaddedScorer, tuned.attention == fused.NAME
     for model in filter(None, (tuned.policy, tuned.reference)):
-        text = "sdpa" if plain else register(tuned.attention)
-        model.set_attn_implementation({"text_config": text, "vision_config": "sdpa"})
+        kernels = {"text_config": "sdpa" if plain else register(tuned.attention), "vision_config": "sdpa"}
+        if counted:
+            kernels = dict.fromkeys(kernels, fused.register())
+        if tuned.scorer.family.parts(model).tower is None:  # the frozen copy's is let go
+            del kernels["vision_config"]
+        model.set_attn_implementation(kernels)
         if plain:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         else:

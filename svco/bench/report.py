@@ -28,35 +28,49 @@ def _counted(result: dict[str, Any]) -> list[str]:
         return []
     base = next((row for row in rows if row["row"] == BASELINE), rows[0])["counts"]
     lines = [
-        f"Counted, a pair, at the true shape (all layers, bfloat16, {'; '.join(_lengths(result))}):",
+        f"Counted, a pair, at the true shape (all layers, bfloat16, a fused attention kernel; {_lengths(result)}):",
         "",
         "| | LLM tokens a stream | images encoded | TFLOP | × baseline | held for backward, MB: "
         + " | ".join(KINDS)
-        + " | peak of a step, MB |",
-        "|---|" + "---:|" * (5 + len(KINDS)),
+        + " | largest logits, MB | largest ZeRO-3 gather, MB | peak of a step, MB |",
+        "|---|" + "---:|" * (7 + len(KINDS)),
     ]
     for row in rows:
         counts = row["counts"]
-        held = " | ".join(f"{counts['held'].get(kind, 0) / 1e6:,.0f}" for kind in KINDS)
+        held = " | ".join(_mb(counts["held"].get(kind, 0)) for kind in KINDS)
         lines.append(
             f"| {row['row']} | {counts['llm_tokens']:,.0f} | {counts['images']:.0f} | {counts['flops'] / 1e12:,.4g} | "
-            f"{counts['flops'] / base['flops']:.3f} | {held} | {counts['peak'] / 1e6:,.0f} |"
+            f"{counts['flops'] / base['flops']:.3f} | {held} | {_mb(counts['largest_logits'])} | "
+            f"{_mb(counts['largest_gather'])} | {_mb(counts['peak'])} |"
         )
+    lines += ["", _COUNTED]
     return lines
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1e6:,.0f}" if size >= 1e8 else f"{size / 1e6:.3g}"
+
+
+_COUNTED = (
+    "FLOPs are of the whole step, both models, vision and head included; attention over the whole area that a kernel is given, "
+    "not halved where it is causal. The peak is of tensors made in the step, gradients included and weights not; the largest "
+    "gather, of weights, is there beside it under ZeRO-3."
+)
 
 
 def _timed(result: dict[str, Any]) -> list[str]:
     rows, ranks, plan = result["rows"], result["ranks"], result["plan"]
     base = median(next((row for row in rows if row["row"] == BASELINE), rows[0])["seconds"])
     cut = result["cut"] or "nothing cut"
+    dtype = result["noise"]["dtype"].removeprefix("torch.")
     engine = "without DeepSpeed" if result["ds"] is None else f"ZeRO-{result['ds']['stage']}"
     lines = [
-        f"Timed on {ranks} rank(s), {engine}, {result['noise']['dtype'].removeprefix('torch.')}, {plan['pairs']} pair(s) a step "
-        f"and rank, {plan['repetitions']} steps a row in turn ({cut}); the rows' losses agree to {agree(rows, 2e-2):.0e}:",
+        f"Timed on {ranks} rank(s), {engine}, {dtype}, {plan['pairs']} pair(s) a step and rank, {plan['repetitions']} steps "
+        f"a row in turn ({cut}); the rows' log-probs agree to {agree(rows, 1e-5 if dtype == 'float32' else 2e-2):.0e}:",
         "",
         "| | median step, s | × baseline | share of the matmul ceiling | step ÷ floor | gathers | gathered ÷ model bytes | "
-        "reduced, MB |",
-        "|---|" + "---:|" * 7,
+        "reduced, MB | GPU memory, GB |",
+        "|---|" + "---:|" * 8,
     ]
     for row in rows:
         seconds = median(row["seconds"])
@@ -66,7 +80,7 @@ def _timed(result: dict[str, Any]) -> list[str]:
         _, reduced = _sum(row, "reduce")
         lines.append(
             f"| {row['row']} | {seconds:.3g} | {seconds / base:.3f} | {flops / seconds / result['ceiling']:.0%} | "
-            f"{seconds / floor:.2f} | {calls} | {gathered / row['model_bytes']:.2f} | {reduced / 1e6:.1f} |"
+            f"{seconds / floor:.2f} | {calls} | {gathered / row['model_bytes']:.2f} | {_mb(reduced)} | {row['device_peak'] / 1e9:.1f} |"
         )
     lines += ["", f"Matmul ceiling: {result['ceiling'] / 1e9:,.0f} GFLOP/s a rank, measured in the same run."]
     return lines
@@ -78,11 +92,11 @@ def _sum(row: dict[str, Any], kind: str) -> tuple[int, int]:
     return sum(calls for calls, _ in found), sum(size for _, size in found)
 
 
-def _lengths(result: dict[str, Any]) -> list[str]:
+def _lengths(result: dict[str, Any]) -> str:
     from .shapes import SHAPES
 
     shape = SHAPES[result["plan"]["shape"]]
-    return [f"{shape.features} image, {shape.prompt} prompt, {shape.response} response tokens"]
+    return f"{shape.features} image, {shape.prompt} prompt and {shape.response} response tokens"
 
 
 def ideas() -> str:

@@ -19,6 +19,7 @@ from ..dist import World
 from ..ds_config import fill
 from ..objectives import Objective, make_objective
 from ..views import VIEWS
+from . import fused
 from .count import count_step, floor_flops
 from .ladder import BASELINE, LADDER, Row, Tune, bench_config, build, make_batch, make_models
 from .shapes import SHAPES, Shape, SyntheticFamily, random_pairs
@@ -71,11 +72,13 @@ class Measured:
     counts: dict[str, Any] = field(default_factory=dict)
     """At the true shape, a pair: see :class:`~svco.bench.count.Counts`."""
     cut_counts: dict[str, Any] = field(default_factory=dict)
-    """At the timed shape, a pair."""
+    """The same at the timed shape."""
     floor_flops: float = 0.0
     """At the timed shape, a pair: what no implementation avoids."""
     loss: float = 0.0
     """Loss of the timed batch, over all ranks."""
+    logps: list[float] = field(default_factory=list)
+    """Policy's and reference's log-probs of rank 0's timed batch."""
     model_bytes: int = 0
     """Weights of all models in the row, at the timed shape."""
     collectives: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -135,7 +138,7 @@ def run_plan(plan: Plan, ds: dict[str, Any] | None, world: World, progress: Prog
 def true_counts(shape: Shape, row: Row, objective: Objective, tune: Tune) -> dict[str, Any]:
     """Counts of one pair at the true shape in bfloat16, on the meta device: shapes without values."""
     family, meta = SyntheticFamily(shape), torch.device("meta")
-    tuned = build(row, make_models(shape, family, tune, torch.bfloat16, meta), family, "sdpa")
+    tuned = build(row, make_models(shape, family, tune, torch.bfloat16, meta), family, fused.NAME)
     pairs = random_pairs(shape, 1, 0)
     batch = make_batch(row, objective, pairs, family, torch.zeros(1, 2, len(VIEWS))).to(meta)
     return asdict(count_step(tuned, shape, batch, 1, lambda scores: objective(*scores)[0].mean()))
@@ -189,10 +192,9 @@ class Bench:
         weights = [p for model in filter(None, (tuned.policy, tuned.reference)) for p in model.parameters()]
         result.model_bytes = sum(p.numel() * p.element_size() for p in weights)
         batch = make_batch(row, self.objective, self.pairs, self.family, reference).to(self.world.device)
-        if device.type == "cpu":
-            counted = count_step(tuned, self.shape, batch, self.plan.pairs, self._loss)
-            result.cut_counts = asdict(counted)
-        result.floor_flops = floor_flops(tuned, self._unique_tokens(), self.tune.full)
+        if self.world.is_main:
+            result.cut_counts = true_counts(self.shape, row, self.objective, self.tune)
+        result.floor_flops = floor_flops(tuned, self._unique_tokens(), self.tune.full, row.reference == "live")
         ds = None
         if self.ds is not None:
             dtype = str(self.dtype).removeprefix("torch.")
@@ -228,6 +230,7 @@ class Contestant:
             self.engine.backward(loss)
         self.engine.step(0.0)
         self.reference = scores[1].logps.detach()
+        self.result.logps = torch.cat([s.logps.detach().flatten() for s in scores]).tolist()
         return loss.detach()
 
     def count_collectives(self, counting: bool) -> None:
@@ -253,12 +256,12 @@ class Contestant:
 
 
 def agree(rows: Sequence[dict[str, Any]], tolerance: float) -> float:
-    """Largest relative difference of the rows' losses from the baseline's; ValueError beyond ``tolerance``."""
-    base = next((row for row in rows if row["row"] == BASELINE), rows[0])["loss"]
-    worst = max(abs(row["loss"] - base) / abs(base) for row in rows)
-    if worst > tolerance:
-        raise ValueError(f"the rows compute different losses: {[(row['row'], row['loss']) for row in rows]}")
-    return worst
+    """Largest difference of the rows' log-probs from the baseline's, relative to their size; ValueError beyond ``tolerance``."""
+    base = torch.tensor(next((row for row in rows if row["row"] == BASELINE), rows[0])["logps"])
+    differences = {row["row"]: ((torch.tensor(row["logps"]) - base).norm() / base.norm()).item() for row in rows}
+    if max(differences.values()) > tolerance:
+        raise ValueError(f"the rows compute different log-probs: {differences}")
+    return max(differences.values())
 
 
 def seconds_of(row: dict[str, Any]) -> float:
