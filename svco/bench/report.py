@@ -76,11 +76,11 @@ def _timed(result: dict[str, Any]) -> list[str]:
         seconds = median(row["seconds"])
         flops = row["cut_counts"].get("flops", 0) * plan["pairs"]
         floor = row["floor_flops"] * plan["pairs"] / result["ceiling"]
-        calls, gathered = _sum(row, "gather")
+        (calls, gathered), model = _sum(row, "gather"), row["model_bytes"]
         _, reduced = _sum(row, "reduce")
         lines.append(
             f"| {row['row']} | {seconds:.3g} | {seconds / base:.3f} | {flops / seconds / result['ceiling']:.0%} | "
-            f"{seconds / floor:.2f} | {calls} | {gathered / row['model_bytes']:.2f} | {_mb(reduced)} | {row['device_peak'] / 1e9:.1f} |"
+            f"{seconds / floor:.2f} | {calls} | {gathered / model:.2f} | {_mb(reduced)} | {row['device_peak'] / 1e9:.1f} |"
         )
     lines += ["", f"Matmul ceiling: {result['ceiling'] / 1e9:,.0f} GFLOP/s a rank, measured in the same run."]
     return lines
