@@ -74,6 +74,7 @@ def register(backend: str) -> str:
     return name
 
 
+@torch.compiler.disable  # the layout's lengths change with every pack: traced, each would be compiled anew
 def tree_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -102,17 +103,16 @@ def blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout:
     blocks, order = layout.blocks
     rows = []
     for block in blocks:
-        index, mask, kept = (part.to(query.device) for part in (block.index, block.mask, block.kept))
-        n, length = index.shape
+        n, length = block.index.shape
         q, k, v = (
-            x[0].index_select(1, index.flatten()).view(x.shape[1], n, length, -1).transpose(0, 1)
+            x[0].index_select(1, block.index.flatten()).view(x.shape[1], n, length, -1).transpose(0, 1)
             for x in (query, key, value)
         )
         if groups != heads:
             k, v = (x.repeat_interleave(heads // groups, dim=1) for x in (k, v))
-        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-        rows.append(attended.transpose(1, 2).reshape(n * length, heads, -1).index_select(0, kept))
-    return torch.cat(rows).index_select(0, order.to(query.device)).unsqueeze(0)
+        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=block.mask, scale=scale)
+        rows.append(attended.transpose(1, 2).reshape(n * length, heads, -1).index_select(0, block.kept))
+    return torch.cat(rows).index_select(0, order).unsqueeze(0)
 
 
 def varlen(

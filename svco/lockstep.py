@@ -6,7 +6,7 @@ gathered once for both streams in the forward pass, and once more for recomputat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -59,6 +59,12 @@ class TwinLayer(nn.Module):
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(self.layer, hidden, use_reentrant=False, preserve_rng_state=self.keep_rng, **arguments)
         return self.layer(hidden, **arguments)
+
+
+def compile_layers(layers: Iterable[nn.Module]) -> None:
+    """Compiles what lies around each layer's attention, once for all lengths of rows."""
+    for layer in layers:
+        layer.compile(dynamic=True)
 
 
 def set_recompute(layers: nn.ModuleList, count: int) -> None:

@@ -11,6 +11,7 @@ from .attention import choose_backend, register
 from .config import Config
 from .errors import UserError
 from .families import Family
+from .lockstep import compile_layers
 from .scorer import PackedScorer, Reference
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ def load_tuned(
         parts.tower.requires_grad_(False)
     if strategy == "frozen-copy":
         reference = without_tower(_load_base(config, dtype, attention), family).requires_grad_(False)
+    if config.model.compile:
+        for model in filter(None, (policy, reference)):
+            compile_layers(family.parts(model).layers)
     scorer = PackedScorer(family, policy, Reference(reference, strategy == "lockstep"), adapter_switch)
     return Tuned(policy, reference, wrapped, scorer, backend, why)
 

@@ -99,7 +99,8 @@ class Layout:
 
     @cached_property
     def blocks(self) -> tuple[tuple[Block, ...], torch.Tensor]:
-        """The trees in padded blocks of similar length, and for each row position its place in the blocks' kept tokens."""
+        """The trees in padded blocks of similar length, and for each row position its place in the blocks' kept tokens; made
+        once for all layers, where the layout's tensors are."""
         by_length = sorted(self.trees, key=lambda tree: tree[0][1] - tree[0][0], reverse=True)
         groups: list[list[tuple[Range, np.ndarray]]] = []
         area = longest = 0
@@ -111,12 +112,12 @@ class Layout:
                 area, longest = 0, length
             groups[-1].append(tree)
             area += length**2
-        blocks = tuple(_block(group) for group in groups)
+        blocks = tuple(_block(group, self.cu_q.device) for group in groups)
         order = torch.cat([block.index.flatten()[block.kept] for block in blocks])
         return blocks, torch.argsort(order)
 
 
-def _block(trees: list[tuple[Range, np.ndarray]]) -> Block:
+def _block(trees: list[tuple[Range, np.ndarray]], device: torch.device) -> Block:
     longest = max(stop - start for (start, stop), _ in trees)
     index = np.empty((len(trees), longest), dtype=np.int64)
     mask = np.zeros((len(trees), 1, longest, longest), dtype=bool)
@@ -128,7 +129,7 @@ def _block(trees: list[tuple[Range, np.ndarray]]) -> Block:
         index[n, :length] = np.arange(start, stop)
         mask[n, 0, :length, :length] = visible
         kept[n, :length] = True
-    return Block(torch.from_numpy(index), torch.from_numpy(mask), torch.from_numpy(np.flatnonzero(kept)))
+    return Block(*(torch.from_numpy(part).to(device) for part in (index, mask, np.flatnonzero(kept))))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
     elif arguments.data:
         from .data import bench_data
 
-        text = bench_data(arguments.data, world)
+        text = bench_data(arguments.data, plans(arguments)[0], world)
     elif arguments.head:
         from .head import bench_head
 

@@ -1,40 +1,68 @@
-"""Whether the loader keeps up: pairs it makes a second against pairs a step consumes."""
+"""Whether the loader keeps up: pairs a process makes in a second against pairs that a step consumes."""
 
 from __future__ import annotations
 
+import io
+import shutil
+import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from ..config import Config, ObjectiveConfig
 from ..dist import World
 from ..evaluate import InOrder
-from ..families import load_family
-from ..job import make_loader
+from ..families import Family, load_family
+from ..job import Split, make_loader
 from ..objectives import make_objective
-from ..packing import PackedCollate
-from ..prepare import Lengths
-from ..shards import ShardSet
-from .ladder import LADDER, PRODUCT
-from .run import Bench, Measured, Plan, seconds_of
+from ..pairs import Pair, PairText
+from ..shards import write_shards
+from .ladder import LADDER, PRODUCT, Tune
+from .run import Bench, Measured, Plan, seconds_of, true_counts
+from .shapes import Shape
 
 TINY = Path(__file__).resolve().parents[2] / "data_shards" / "tiny_llava"
+ROW = next(row for row in LADDER if row.name == PRODUCT)
+H100_FLOPS = 989e12
+"""Dense bfloat16 FLOP/s of an H100 SXM by its data sheet: no step on one consumes more."""
 
 
-def bench_data(spec: str, world: World, seconds: float = 5.0) -> str:
-    """Reads, decodes, tokenises and packs the pairs of ``spec`` in this process, and times the product's step beside it."""
-    config = Config()
-    family = load_family(str(TINY), config.data.max_text_tokens)
-    shards = ShardSet.open(spec)
-    count = len(shards)
-    # Lengths only size the micro-batches here; measuring them belongs to the start of a run.
-    flat = Lengths(*(torch.full((count, n), 20).numpy() for n in (3, 2)), *torch.zeros(2, count).int().numpy())
-    from ..job import Split
+def bench_data(spec: str, plan: Plan, world: World) -> str:
+    """A table: the shards ``spec`` against the tiny model's step here, and photographs at the shape of ``plan`` against a GPU
+    that never waits. One process each."""
+    lines = [
+        "### The loader",
+        "",
+        "One process reads, decodes, tokenises, resizes and packs; run with `data.workers` it has that many.",
+        "",
+        "| images | pairs/s | a step consumes at most | ratio |",
+        "|---|---:|---:|---:|",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        family = load_family(str(TINY), 128)
+        lines.append(_line(f"{spec}", rate(spec, family, Path(folder)), appetite(world), "the tiny model on this CPU"))
+        if plan.shape != "tiny":
+            shape = plan.true_shape
+            write_shards(photographs(32), Path(folder) / "photographs", "train", 32)
+            made = rate(str(Path(folder) / "photographs"), large_family(shape, Path(folder) / "base"), Path(folder))
+            flops = true_counts(shape, ROW, make_objective(ObjectiveConfig()), Tune(full=False))["flops"]
+            whom = f"{plan.shape}, LoRA, on an H100 at all of its 989 TFLOP/s"
+            lines.append(_line("640 × 480 JPEGs, two a pair", made, H100_FLOPS / flops, whom))
+    return "\n".join(lines)
 
-    objective = make_objective(ObjectiveConfig())
-    order = InOrder(count, 16)
-    loader = make_loader(Split(shards, flat), order, objective.cells, family, config, world, 0, order.steps_per_epoch)
+
+def _line(images: str, made: float, consumed: float, whom: str) -> str:
+    return f"| {images} | {made:,.0f} | {consumed:,.1f} ({whom}) | {made / consumed:.1f} |"
+
+
+def rate(spec: str, family: Family, cache: Path, seconds: float = 5.0) -> float:
+    """Pairs a second that the product's loader makes of the shards ``spec`` in this process."""
+    objective, world = make_objective(ObjectiveConfig()), World()
+    split = Split.open((spec,), family, cache, world, lambda items, what: items)
+    order = InOrder(len(split.shards), 16)
+    loader = make_loader(split, order, objective.cells, family, Config(), world, 0, order.steps_per_epoch)
     loader.workers = 0
     made, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -42,17 +70,45 @@ def bench_data(spec: str, world: World, seconds: float = 5.0) -> str:
             made += step.slots
             if time.perf_counter() - began > seconds:
                 break
-    rate = made / (time.perf_counter() - began)
+    return made / (time.perf_counter() - began)
+
+
+def appetite(world: World) -> float:
+    """Pairs a second that the product's step consumes of the tiny shape, here."""
     plan = Plan("tiny", pairs=16, repetitions=5)
-    bench = Bench(plan, objective, None, world)
-    row = next(row for row in LADDER if row.name == PRODUCT)
-    contestant = bench.enter(row, Measured(row.name), None)
+    contestant = Bench(plan, make_objective(ObjectiveConfig()), None, world).enter(ROW, Measured(ROW.name), None)
     for _ in range(plan.repetitions):
         contestant.timed_step()
-    appetite = plan.pairs / seconds_of({"seconds": contestant.result.seconds})
-    tokens = PackedCollate(objective.cells)(bench.pairs, bench.family).llm_tokens / plan.pairs
-    return (
-        f"### The loader on {spec}\n\n{rate:,.0f} pairs/s in one process (read, decode, tokenise, pack), against "
-        f"{appetite:,.1f} pairs/s that the tiny model's step consumes on the same core ({tokens:.0f} tokens a pair): "
-        f"{rate / appetite:.1f} times its appetite."
-    )
+    return plan.pairs / seconds_of({"seconds": contestant.result.seconds})
+
+
+def photographs(count: int, seed: int = 0) -> Iterable[Pair]:
+    """Pairs of 640 × 480 JPEGs of smooth random colours with some grain, about as large as photographs are."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+
+    def picture() -> bytes:
+        small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((640, 480), Image.BICUBIC)
+        grain = rng.integers(-12, 13, (480, 640, 1))
+        stream = io.BytesIO()
+        Image.fromarray((np.asarray(small) + grain).clip(0, 255).astype(np.uint8)).save(stream, "JPEG", quality=90)
+        return stream.getvalue()
+
+    words = "There is a red circle on the left and a blue square on the right of the picture. " * 3
+    for number in range(count):
+        text = PairText(f"photograph-{number:06d}", "What is in the picture?", (words, words.replace("red", "green")))
+        yield Pair(text, (picture(), picture()))
+
+
+def large_family(shape: Shape, folder: Path) -> Family:
+    """The tiny base's tokenizer with LLaVA-1.5's own image processing at the size of ``shape``."""
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(TINY)
+    processor.image_processor.size = {"shortest_edge": shape.image}
+    processor.image_processor.crop_size = {"height": shape.image, "width": shape.image}
+    processor.patch_size = shape.patch
+    processor.save_pretrained(folder)
+    shutil.copy(TINY / "config.json", folder)
+    return load_family(str(folder), 128)

@@ -139,6 +139,15 @@ def _ladder(
     }
 
 
+def _row(row: Timed, base: float | None, ceiling: float) -> str:
+    took = seconds(row)
+    if took is None:
+        return f"| {row.row} | {row.failed} | | | | |"
+    ratio = f"{took / base:.3f}" if base else "–"
+    share = f"{row.floor_flops / took / ceiling:.0%}" if ceiling else "–"
+    return f"| {row.row} | {took:.3g} | {ratio} | {share} | {row.peak / 1e9:.1f} | {row.loss:.4f} |"
+
+
 def page(outcome: Outcome) -> str:
     """The result as markdown."""
     lines = [
@@ -156,20 +165,22 @@ def page(outcome: Outcome) -> str:
             "",
             f"## {title}",
             "",
-            "| | median, s | × baseline | peak memory, GB | loss |",
-            "|---|---:|---:|---:|---:|",
-        ]
-        lines += [
-            f"| {row.row} | {row.failed or f'{seconds(row):.3g}'} | {seconds(row) / base:.3f} | {row.peak / 1e9:.1f} | "
-            f"{row.loss:.4f} |"
-            for row in rows
+            "| | median, s | × baseline | MFU on unique tokens | peak memory, GB | loss |",
+            "|---|---:|---:|---:|---:|---:|",
+            *(_row(row, base, outcome.ceiling) for row in rows),
         ]
     for kind, steps in outcome.calibration.items():
         if isinstance(steps, dict):
             step = steps[PRODUCT]
-            lines += ["", f"{kind}: {step['unique_tokens'] / step['seconds']:,.0f} unique tokens/s ({PRODUCT})."]
+            if step["seconds"]:
+                lines += ["", f"{kind}: {step['unique_tokens'] / step['seconds']:,.0f} unique tokens/s ({PRODUCT})."]
     if outcome.ceiling:
-        lines += ["", f"Matmul ceiling: {outcome.ceiling / 1e12:,.3g} TFLOP/s."]
+        lines += [
+            "",
+            f"Matmul ceiling, measured here: {outcome.ceiling / 1e12:,.3g} TFLOP/s. MFU on unique tokens: the work of every "
+            "distinct token once through the layers, forward and backward for the policy and forward for the reference, over "
+            "the time and that ceiling; recomputation, attention, head and vision earn nothing.",
+        ]
     if outcome.kernels:
         lines += ["", "Where the product's LoRA step spends its time:", ""]
         lines += [f"- {share:.1%} `{name}`" for name, share in outcome.kernels]

@@ -146,7 +146,7 @@ def true_counts(shape: Shape, row: Row, objective: Objective, tune: Tune) -> dic
 
 def matmul_ceiling(world: World, seconds: float = 1.0) -> float:
     """FLOP/s of large matrix products on this rank's device, all ranks at once: what a step could reach."""
-    size = 4096 if world.device.type == "cuda" else 1024
+    size = 8192 if world.device.type == "cuda" else 1024
     dtype = torch.bfloat16 if world.device.type == "cuda" else torch.float32
     a = torch.randn(size, size, device=world.device, dtype=dtype)
     best, began = float("inf"), time.perf_counter()

@@ -182,3 +182,22 @@ def test_dropout_is_recomputed_as_it_was(pairs, family, adapter):
     assert kept[2] != product(pairs, family, torch.float32, dropped[0])[2], "dropout does something"
     for name, gradient in recomputed[3].items():
         assert torch.equal(gradient, kept[3][name]), name
+
+
+def test_compiled_layers_compute_the_same_and_are_compiled_once(pairs, family, adapter, expected):
+    torch._dynamo.reset()
+    start = [f"lora.init_from={adapter}", "model.compile=true"]
+    policy, reference, loss, gradients = product(pairs, family, torch.float32, *start, "optim.recompute=2")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert relative(policy.logps.detach(), expected[0]) <= 1e-5
+    assert relative(reference.logps, expected[1]) <= 1e-5
+    assert loss == pytest.approx(expected[2], rel=1e-5)
+    for name, gradient in gradients.items():
+        assert relative(gradient, expected[3][name]) <= 1e-4, name
+    config = load_recipe(None, [*RECIPE, *start])
+    scorer = load_tuned(config, family, torch.float32, "lockstep", torch.device("cpu")).scorer
+    compiled = []
+    for count in (2, 3, 1, 5, 4):
+        scorer(Prepare(family, PackedCollate())(pairs[:count])[0])[0].logps.sum().backward()
+        compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert compiled[1] == compiled[-1], "rows of any length run what was compiled for the first ones"

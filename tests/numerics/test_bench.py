@@ -1,0 +1,101 @@
+"""What the benchmark counts and compares: the claims that do not depend on a machine, and that a wrong row would be seen."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from svco.bench.count import LiveBytes
+from svco.bench.gpu import check_step
+from svco.bench.head import bench_head
+from svco.bench.ladder import BASELINE, LADDER, PRODUCT, Tune
+from svco.bench.run import Plan, agree, run_plan, true_counts
+from svco.bench.shapes import SHAPES
+from svco.config import ObjectiveConfig
+from svco.dist import World
+from svco.logprobs import CHUNK_BYTES
+from svco.objectives import make_objective
+
+SVCO = make_objective(ObjectiveConfig())
+ROWS = {row.name: row for row in LADDER}
+
+
+def silent(items, what):
+    return items
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+def test_claims_at_llava15_shapes(full):
+    """576 image, 40 prompt and 60 response tokens at the width of 7B; 4 layers, from which per-layer counts add up to 32."""
+    # The vision tower at its share of the depth, as every cut of a shape has it.
+    shape = SHAPES["llava15-7b"].reduced(layers=4, scale=1.0, vocabulary=0)
+    ours, theirs = (true_counts(shape, ROWS[name], SVCO, Tune(full)) for name in (PRODUCT, BASELINE))
+    assert (theirs["llm_tokens"], theirs["images"]) == (2904, 8)
+    assert ours["llm_tokens"] == ours["reference_tokens"] <= 1640
+    assert ours["images"] == 2
+    assert ours["flops"] <= 0.60 * theirs["flops"]
+    assert ours["held"]["hidden states"] <= 0.57 * theirs["held"]["hidden states"]
+    assert ours["largest_logits"] <= CHUNK_BYTES < theirs["largest_logits"]
+    assert ours["held"].get("logits", 0) == 0 < theirs["held"]["logits"]
+    cached = true_counts(shape, ROWS["+ cached reference"], SVCO, Tune(full))
+    assert cached["reference_tokens"] == 0
+    assert cached["flops"] < 0.82 * ours["flops"]
+
+
+def test_flops_are_those_of_the_arithmetic():
+    """LoRA aside, which adds a little: 2 a weight and token; six passes' worth with recomputation and a frozen base."""
+    shape = replace(SHAPES["llava15-7b"], layers=2, vision_layers=2)
+    counts = true_counts(shape, ROWS[PRODUCT], SVCO, Tune(full=False, rank=1))
+    h, tokens = shape.hidden, 1626
+    linear = 2 * tokens * shape.layers * (4 * h * h + 3 * h * shape.intermediate)
+    areas = sum(p * p + 2 * 59 * (p + 59) for p in (616, 616, 40))
+    attention = 2 * 2 * areas * h * shape.layers
+    head = 2 * 360 * h * shape.vocabulary
+    # Reference, forward, recomputation and, of the frozen base, one backward product; attention's backward is 2.5 forwards.
+    expected = 4 * linear + (3 + 2.5) * attention + 3 * head
+    vision = 2 * 2 * 577 * 2 * 12 * 1024**2 + 2 * 2 * 576 * (1024 * h + h * h)
+    assert counts["flops"] == pytest.approx(expected + vision, rel=0.02)
+
+
+def test_live_bytes_follow_what_lives():
+    live = LiveBytes(iter(()), SHAPES["tiny"])
+    with live:
+        kept = torch.zeros(1, 10, 128)
+        dropped = torch.zeros(1, 30, 128)
+        del dropped
+        more = torch.zeros(1, 20, 128)
+    assert live.held() == {"hidden states": 4 * 128 * 30}
+    assert live.peak == 4 * 128 * 40
+    del kept, more
+    assert not live.held()
+
+
+@pytest.mark.parametrize("objective", ["svco", "dpo"])
+@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+def test_every_row_computes_the_same(objective, full):
+    result = run_plan(Plan("tiny", objective=objective, full=full, repetitions=1), None, World(), silent)
+    rows = result["rows"]
+    assert [row["row"] for row in rows] == [row.name for row in LADDER]
+    assert agree(rows, 1e-5) <= 1e-5
+    assert all(row["seconds"] and row["floor_flops"] for row in rows)
+    wrong = [dict(row) for row in rows]
+    wrong[-1]["logps"] = [x * 1.001 for x in wrong[-1]["logps"]]
+    with pytest.raises(ValueError, match="different log-probs"):
+        agree(wrong, 1e-5)
+
+
+def test_the_gpu_checks_see_a_step_that_is_wrong():
+    shape, cpu = SHAPES["tiny"], torch.device("cpu")
+    assert all(check.passed for check in check_step(shape, cpu, torch.float32, "sdpa"))
+    half = check_step(shape, cpu, torch.bfloat16, "sdpa")
+    assert all(check.passed for check in half), half
+    assert all(check.error > 1e-4 for check in half), "bfloat16 rounds; a check that sees nothing shows nothing"
+
+
+def test_the_head_is_compared_with_plain_logits_and_torchs_own():
+    text = bench_head(SHAPES["tiny"], World())
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if "head |" in line]
+    assert len(rows) >= 4
+    for name, _, _, _, logp, gradient in rows:
+        assert float(logp) <= 1e-5, name
+        assert float(gradient) <= 1e-5, name
