@@ -71,9 +71,11 @@ class PackedScorer(nn.Module):
 
     @property
     def leaves(self) -> list[type[nn.Module]]:
-        """Classes whose weights ZeRO-3 should gather together: twin layers, heads, the tower's layers."""
+        """Classes whose weights ZeRO-3 should gather together: twin layers, heads, the tower's layers. A frozen copy's layers are
+        leaves of their own, like the policy's: a twin of both would gather the copy again in the backward pass, for nothing."""
         blocks = {type(m) for parent in self.tower.modules() if isinstance(parent, nn.ModuleList) for m in parent}
-        return [TwinLayer, LogProbHead, *sorted(blocks, key=lambda block: block.__name__)]
+        decoder = {type(twin.layer) for twin in self.layers} if self.copy else {TwinLayer}
+        return [*decoder, LogProbHead, *sorted(blocks, key=lambda block: block.__name__)]
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:

@@ -193,7 +193,8 @@ class Bench:
         result.model_bytes = sum(p.numel() * p.element_size() for p in weights)
         batch = make_batch(row, self.objective, self.pairs, self.family, reference).to(self.world.device)
         if self.world.is_main:
-            result.cut_counts = true_counts(self.shape, row, self.objective, self.tune)
+            whole = self.shape == self.plan.true_shape
+            result.cut_counts = result.counts if whole else true_counts(self.shape, row, self.objective, self.tune)
         result.floor_flops = floor_flops(tuned, self._unique_tokens(), self.tune.full, row.reference == "live")
         ds = None
         if self.ds is not None:
