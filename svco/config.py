@@ -38,8 +38,8 @@ class ModelConfig:
     """Kernel of the language model's attention: ``flash`` (flash-attn), ``varlen`` (torch's own), ``sdpa`` (any device and
     dtype); ``auto``: the first of these that can run here."""
     compile: bool = False
-    """Fuse the pointwise operations of the decoder layers with ``torch.compile``, for policy and reference alike: faster on a
-    GPU, after a minute of compiling in the first steps. The attention kernel stays as it is."""
+    """Fuse the pointwise operations of the decoder layers with ``torch.compile``, for policy and reference alike; the first
+    steps compile. Meant for GPUs, and not timed on one yet. The attention kernel stays as it is."""
     tune: str = "lora"
     """``lora``: low-rank adapters on the language model; the reference is the same model with the adapters off.
     ``full``: the whole language model and the projector; the reference is a frozen copy. The vision tower never changes."""

@@ -40,9 +40,10 @@ class RecomputeDial:
             self._forget_peak()
             return ""
         self.open = False
-        layers, kept = len(self.scorer.layers), self.scorer.saved.per_token or 0.0
-        kept *= self.largest_pack
-        free = self._free_bytes()
+        layers, per_token = len(self.scorer.layers), self.scorer.saved.per_token
+        if not per_token:
+            return f"recompute: all {layers} layers (what one keeps could not be measured)"
+        kept, free = per_token * self.largest_pack, self._free_bytes()
         count = max(self.world.gather(fill_memory(layers, kept, free)))
         set_recompute(self.scorer.layers, count)
         return (

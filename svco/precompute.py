@@ -95,5 +95,6 @@ def cache_facts(job: Job, tuned: Tuned, split: Split, world: World) -> dict[str,
         "dtype": str(tuned.policy.dtype),
         "device": world.device.type,
         "attention": tuned.attention,
+        "compile": config.model.compile,
         "pairs": split.shards.digest,
     }

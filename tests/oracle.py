@@ -88,14 +88,16 @@ def pair_logps(model, processor, pair):
     return torch.stack(rows)
 
 
-def svco(policy, reference, beta=0.1):
-    """The paper's loss of one pair from two (2, 3) tensors."""
+def svco(policy, reference, attend=0.1, reject=0.1):
+    """The paper's loss of one pair from two (2, 3) tensors, with its β for match over blind and for blind over clash."""
     delta = policy - reference
     total = 0.0
     for side in (0, 1):
         match, blind, clash = delta[side]
         total = (
-            total + torch.log1p(torch.exp(-beta * (match - blind))) + torch.log1p(torch.exp(-beta * (blind - clash)))
+            total
+            + torch.log1p(torch.exp(-attend * (match - blind)))
+            + torch.log1p(torch.exp(-reject * (blind - clash)))
         )
     return total
 

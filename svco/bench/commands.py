@@ -35,6 +35,8 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
     else:
         progress = Progress.over(world.is_main)
         results = [run_plan(plan, ds, world, progress) for plan in plans(arguments)]
+        if world.is_main and arguments.out:
+            save(results, Path(arguments.out + ".json"))
         text = "\n\n".join(["Rows, each with what it adds:", ideas(), *map(markdown, results)])
     if not world.is_main:
         return
@@ -44,7 +46,6 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
         stem.parent.mkdir(parents=True, exist_ok=True)
         stem.with_name(stem.name + ".md").write_text(text + "\n", encoding="utf-8")
         if results:
-            save(results, stem.with_name(stem.name + ".json"))
             plot(results, stem.with_name(stem.name + ".png"))
         print(f"\nwritten: {stem}.*", file=sys.stderr)
 

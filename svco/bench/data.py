@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -19,12 +20,12 @@ from ..job import Split, make_loader
 from ..objectives import make_objective
 from ..pairs import Pair, PairText
 from ..shards import write_shards
-from .ladder import LADDER, PRODUCT, Tune
-from .run import Bench, Measured, Plan, seconds_of, true_counts
+from .ladder import PRODUCT, ROWS, Tune
+from .run import Bench, Measured, Plan, true_counts
 from .shapes import Shape
 
 TINY = Path(__file__).resolve().parents[2] / "data_shards" / "tiny_llava"
-ROW = next(row for row in LADDER if row.name == PRODUCT)
+ROW = ROWS[PRODUCT]
 H100_FLOPS = 989e12
 """Dense bfloat16 FLOP/s of an H100 SXM by its data sheet: no step on one consumes more."""
 
@@ -79,7 +80,7 @@ def appetite(world: World) -> float:
     contestant = Bench(plan, make_objective(ObjectiveConfig()), None, world).enter(ROW, Measured(ROW.name), None)
     for _ in range(plan.repetitions):
         contestant.timed_step()
-    return plan.pairs / seconds_of({"seconds": contestant.result.seconds})
+    return plan.pairs / median(contestant.result.seconds)
 
 
 def photographs(count: int, seed: int = 0) -> Iterable[Pair]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import json
 import platform
 import re
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ import torch
 
 from ..attention import choose_backend
 from ..board import Progress
+from ..config import ObjectiveConfig
 from ..dist import World
+from ..objectives import make_objective
 from .gpu import (
     Check,
     Timed,
@@ -27,9 +31,8 @@ from .gpu import (
     seconds,
     time_ladder,
     top_kernels,
-    unique_tokens,
 )
-from .ladder import BASELINE, PRODUCT
+from .ladder import BASELINE, PRODUCT, unique_tokens
 from .run import matmul_ceiling
 from .shapes import SHAPES, Shape
 
@@ -84,44 +87,59 @@ def check(device: torch.device, minutes: float) -> Outcome:
     backend, why = choose_backend("auto", device, dtype)
     print(f"attention: {backend} ({why})", flush=True)
     pairs, repetitions = (4, 3) if cuda else (1, 1)
+    setting = Setting(device, dtype, backend, pairs, repetitions)
     parts = {
         "attention against float32": lambda: outcome.checks.extend(check_attention(small, device, dtype)),
         "log-prob head": lambda: outcome.checks.extend(check_head(small, device, dtype)),
         "a step against six forwards": lambda: outcome.checks.extend(check_step(small, device, dtype, backend)),
         "noise of Δ": lambda: outcome.checks.extend(noise_floor(small, device, dtype, backend)),
         "matmul ceiling": lambda: setattr(outcome, "ceiling", matmul_ceiling(World())),
-        "ladder, LoRA": lambda: _ladder(outcome, "LoRA, all layers", true, device, backend, False, pairs, repetitions),
-        "ladder, full": lambda: _ladder(
-            outcome, f"full fine-tuning, {small.cut or 'all layers'}", small, device, backend, True, pairs, repetitions
-        ),
+        "ladder, LoRA": lambda: _ladder(outcome, true, setting, full=False),
+        "ladder, full": lambda: _ladder(outcome, small, setting, full=True),
     }
     for name in Progress.over(True)(list(parts), "checking"):
         if time.monotonic() - began > 60 * minutes * 0.85:
             outcome.skipped.append(name)
             continue
-        parts[name]()
+        try:
+            parts[name]()
+        except Exception as error:  # one part's failure must not cost what the others found
+            traceback.print_exc()
+            outcome.checks.append(Check(f"{name}: {type(error).__name__}", float("inf"), 0.0))
         if cuda:
+            gc.collect()
             torch.cuda.empty_cache()
     return outcome
 
 
-def _ladder(
-    outcome: Outcome,
-    title: str,
-    shape: Shape,
-    device: torch.device,
-    backend: str,
-    full: bool,
-    pairs: int,
-    repetitions: int,
-) -> None:
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    rows, product = time_ladder(shape, device, dtype, backend, full, pairs, repetitions)
+@dataclass(frozen=True)
+class Setting:
+    """How ladders are timed."""
+
+    device: torch.device
+    """Where."""
+    dtype: torch.dtype
+    """Of all weights."""
+    backend: str
+    """Attention kernel."""
+    pairs: int
+    """Pairs a step."""
+    repetitions: int
+    """Timed steps a row."""
+
+
+def _ladder(outcome: Outcome, shape: Shape, setting: Setting, full: bool) -> None:
+    device, dtype, backend, pairs = setting.device, setting.dtype, setting.backend, setting.pairs
+    rows, product = time_ladder(shape, device, dtype, backend, full, pairs, setting.repetitions)
+    title = f"{'full fine-tuning' if full else 'LoRA'}, {shape.cut or 'all layers'}"
     outcome.ladders[f"{title}, {pairs} pair(s), forward and backward"] = rows
+    losses = [row.loss for row in rows if row.seconds]
+    spread = (max(losses) - min(losses)) / abs(min(losses)) if losses else float("inf")
+    outcome.checks.append(Check(f"ladder, {title}: all rows' losses", spread, 5e-2 if dtype != torch.float32 else 1e-5))
     if not full:
         outcome.kernels = top_kernels(product, device)
     by_name = {row.row: row for row in rows}
-    tokens = unique_tokens(shape) * pairs
+    tokens = unique_tokens(shape, make_objective(ObjectiveConfig())) * pairs
     outcome.calibration |= {
         "device": outcome.device,
         "attention": backend,

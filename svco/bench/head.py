@@ -67,7 +67,7 @@ def bench_head(shape: Shape, world: World, rows: int = 1440, repetitions: int = 
     lines = [
         f"### The head: {rows} tokens × {hidden} × {shape.vocabulary:,}, {str(dtype).removeprefix('torch.')}",
         "",
-        "| | forward + backward, s | × plain | widest logits, MB | largest difference: log-prob | gradient |",
+        "| | forward + backward, s | × plain | widest logits, MB | largest difference: log-prob | gradients |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for trained in (False, True):
@@ -89,8 +89,9 @@ def _duel(
     for name, way in ways.items():
         with Widest(vocabulary, inputs.shape[1]) as widest:
             logps = way(inputs)
-            (gradient,) = torch.autograd.grad(logps.sum(), inputs)
-        found[name] = logps.detach(), gradient, widest.bytes
+            wanted = [inputs, head.weight] if trained else [inputs]
+            gradients = torch.cat([g.flatten() for g in torch.autograd.grad(logps.sum(), wanted)])
+        found[name] = logps.detach(), gradients, widest.bytes
     for _ in range(repetitions):
         for name, way in ways.items():
             wait(inputs.device)
@@ -103,6 +104,6 @@ def _duel(
     kind = "trained" if trained else "frozen"
     return [
         f"| {name}, {kind} head | {median(seconds[name]):.3g} | {median(seconds[name]) / base:.2f} | {widest / 1e6:.0f} | "
-        f"{(logps - truth[0]).abs().max():.1e} | {(gradient - truth[1]).abs().max():.1e} |"
-        for name, (logps, gradient, widest) in found.items()
+        f"{(logps - truth[0]).abs().max():.1e} | {(gradients - truth[1]).abs().max():.1e} |"
+        for name, (logps, gradients, widest) in found.items()
     ]

@@ -25,7 +25,7 @@ from ..scorer import PackedScorer, Reference
 from ..views import BLIND_CONDITION, VIEWS, Cell, Scores, condition
 from . import fused
 from .padded import PaddedCollate, PaddedScorer, all_logits
-from .shapes import Shape, random_model
+from .shapes import Shape, SyntheticFamily, random_model, random_pairs
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class SequentialScorer(PackedScorer):
         for twin in self.layers:
             layer = twin.layer if is_policy or twin.reference is None else twin.reference
             if is_policy and torch.is_grad_enabled():
-                hidden = checkpoint(layer, hidden, use_reentrant=False, **arguments)
+                hidden = checkpoint(layer, hidden, use_reentrant=False, preserve_rng_state=False, **arguments)
             else:
                 hidden = layer(hidden, **arguments)
         if not self.chunked_head:
@@ -130,7 +130,7 @@ def _authors(cells: frozenset[Cell]) -> PaddedCollate:
 
 
 LADDER = (
-    Row("separate", "one padded forward a cell and model", _six, PaddedScorer),
+    Row("six+six", "one padded forward a cell and model", _six, PaddedScorer),
     Row("authors-shaped", "a model's cells with an image in one padded forward, the others in a second", _authors,
         PaddedScorer),
     Row("+ unpadded", "all cells in one row without padding", FlatCollate, SequentialScorer,
@@ -139,11 +139,13 @@ LADDER = (
         (("vision_once", False), ("chunked_head", False))),
     Row("+ vision once", "an image encoded once for both models", PackedCollate, SequentialScorer, (("chunked_head", False),)),
     Row("+ log-prob head", "no logits", PackedCollate, SequentialScorer),
-    Row("+ lockstep", "policy and reference on one gather: the product, everything recomputed", PackedCollate),
-    Row("+ nothing recomputed", "the dial at 0: where memory allows", PackedCollate, recompute=False),
-    Row("+ cached reference", "no reference stream, everything recomputed", PackedCollate, reference="cached"),
+    Row("+ lockstep", "policy and reference layer by layer, LoRA's on one gather: the product, all layers recomputed",
+        PackedCollate),
+    Row("+ nothing recomputed", "lockstep with the dial at 0: where memory allows", PackedCollate, recompute=False),
+    Row("+ cached reference", "lockstep's policy alone, all layers recomputed", PackedCollate, reference="cached"),
 )  # fmt: skip
 """For ``dpo`` the authors-shaped row is TRL's shape: chosen and rejected in one padded forward a model."""
+ROWS = {row.name: row for row in LADDER}
 BASELINE = "authors-shaped"
 PRODUCT = "+ lockstep"
 
@@ -235,7 +237,12 @@ def make_batch(row: Row, objective: Objective, pairs: Sequence[EncodedPair], fam
     return replace(batch, reference_logps=reference) if row.reference == "cached" else batch
 
 
+def unique_tokens(shape: Shape, objective: Objective) -> int:
+    """Tokens of a packed pair."""
+    return PackedCollate(objective.cells)(random_pairs(shape, 1, 0), SyntheticFamily(shape)).llm_tokens
+
+
 def bench_config(tune: Tune) -> Config:
-    """The recipe of a benchmark: no clipping surprises, a small learning rate."""
+    """The default recipe for what is tuned."""
     config = Config()
     return replace(config, model=replace(config.model, tune="full" if tune.full else "lora"))

@@ -17,7 +17,7 @@ from .. import engine as engines
 from ..config import LoraConfig
 from ..dist import World
 from ..errors import UserError
-from .ladder import LADDER, PRODUCT, Tune
+from .ladder import PRODUCT, ROWS, Tune
 from .run import Bench, Contestant, Measured, Plan, tight
 from .shapes import random_model
 
@@ -48,10 +48,10 @@ def trl_duel(plan: Plan, ds: dict[str, Any], world: World) -> str:
     from ..objectives import ObjectiveConfig, make_objective
 
     bench = Bench(plan, make_objective(ObjectiveConfig(name="dpo")), ds, world)
-    row = next(row for row in LADDER if row.name == PRODUCT)
-    ours = bench.enter(row, Measured(row.name), None)
-    theirs = make_trl(bench, ours)
-    theirs.train()
+    ours = bench.enter(ROWS[PRODUCT], Measured(PRODUCT), None)
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = make_trl(bench, ours, folder)
+        theirs.train()
     duel = theirs.duel
     # TRL's is the mean over its own micro-batch, ours too; both over the same pairs.
     ours_loss, trl_loss = ours.result.loss, sum(world.gather(float(duel.losses[0]))) / world.size
@@ -110,7 +110,7 @@ class Duel:
         self.ours.timed_step()
 
 
-def make_trl(bench: Bench, ours: Contestant) -> Any:
+def make_trl(bench: Bench, ours: Contestant, folder: str) -> Any:
     """A ``DPOTrainer`` on the same weights and pairs, with a ``duel`` that has been told of every step."""
     from datasets import Dataset
     from peft import LoraConfig as PeftLoraConfig
@@ -134,10 +134,9 @@ def make_trl(bench: Bench, ours: Contestant) -> Any:
             return loss
 
     model = random_model(shape, "sdpa", bench.dtype, torch.device("cpu"))
-    layer = sum(p.numel() for p in model.model.language_model.layers[0].parameters())
     trainer = Trainer(
         model=model,
-        args=trl_arguments(bench, steps, tight(bench.ds, layer)["zero_optimization"]),
+        args=trl_arguments(bench, steps, folder),
         train_dataset=Dataset.from_list(
             [{"images": [], "index": i} for i in range(steps * plan.pairs * bench.world.size)]
         ),
@@ -159,13 +158,13 @@ def make_trl(bench: Bench, ours: Contestant) -> Any:
     return trainer
 
 
-def trl_arguments(bench: Bench, steps: int, zero: dict[str, Any]) -> Any:
+def trl_arguments(bench: Bench, steps: int, folder: str) -> Any:
     """TRL's settings that make its step the same as ours."""
     from trl import DPOConfig
 
     cuda = bench.world.device.type == "cuda"
     return DPOConfig(
-        output_dir=tempfile.mkdtemp(),
+        output_dir=folder,
         per_device_train_batch_size=bench.plan.pairs,
         gradient_accumulation_steps=1,
         max_steps=steps,
@@ -183,7 +182,7 @@ def trl_arguments(bench: Bench, steps: int, zero: dict[str, Any]) -> Any:
         remove_unused_columns=False,
         dataloader_num_workers=0,
         deepspeed={
-            "zero_optimization": zero,
+            "zero_optimization": tight(bench.ds, bench.live)["zero_optimization"],
             "train_micro_batch_size_per_gpu": "auto",
             "gradient_accumulation_steps": "auto",
             "train_batch_size": "auto",
@@ -243,6 +242,6 @@ def prepare_swift(target: Path, world: World) -> str:
             "    swift rlhf --rlhf_type dpo --model llava-hf/llava-1.5-7b-hf --train_type lora --padding_free true \\",
             f"        --dataset {target}/train.jsonl --attn_impl flash_attn --torch_dtype bfloat16 --deepspeed zero3 \\",
             "        --beta 0.1 --per_device_train_batch_size 4 --gradient_checkpointing true --max_steps 20",
-            "    python launchers/bench.py --shape llava15-7b --objective dpo --pairs 4",
+            "    python launchers/bench.py --shape llava15-7b --objective dpo --pairs 4 --rows '+ lockstep'",
         ]
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from .ladder import BASELINE, LADDER
 from .run import agree
+from .shapes import SHAPES
 
 IDEAS = {row.name: row.idea for row in LADDER}
 KINDS = ("hidden states", "logits", "attention", "other")
@@ -62,15 +63,16 @@ def _timed(result: dict[str, Any]) -> list[str]:
     rows, ranks, plan = result["rows"], result["ranks"], result["plan"]
     base = median(next((row for row in rows if row["row"] == BASELINE), rows[0])["seconds"])
     cut = result["cut"] or "nothing cut"
-    dtype = result["noise"]["dtype"].removeprefix("torch.")
+    dtype = result["machine"]["dtype"].removeprefix("torch.")
+    agreement = agree(rows, 1e-5 if dtype == "float32" else 2e-2)
     engine = "without DeepSpeed" if result["ds"] is None else f"ZeRO-{result['ds']['stage']}"
     lines = [
         f"Timed on {ranks} rank(s), {engine}, {dtype}, {plan['pairs']} pair(s) a step and rank, {plan['repetitions']} steps "
-        f"a row in turn ({cut}); the rows' log-probs agree to {agree(rows, 1e-5 if dtype == 'float32' else 2e-2):.0e}:",
+        f"a row in turn ({cut}); the rows' log-probs and gradients agree to {agreement:.0e}:",
         "",
         "| | median step, s | × baseline | share of the matmul ceiling | step ÷ floor | gathers | gathered ÷ model bytes | "
-        "reduced, MB | GPU memory, GB |",
-        "|---|" + "---:|" * 8,
+        "reduced, MB |",
+        "|---|" + "---:|" * 7,
     ]
     for row in rows:
         seconds = median(row["seconds"])
@@ -80,7 +82,7 @@ def _timed(result: dict[str, Any]) -> list[str]:
         _, reduced = _sum(row, "reduce")
         lines.append(
             f"| {row['row']} | {seconds:.3g} | {seconds / base:.3f} | {flops / seconds / result['ceiling']:.0%} | "
-            f"{seconds / floor:.2f} | {calls} | {gathered / model:.2f} | {_mb(reduced)} | {row['device_peak'] / 1e9:.1f} |"
+            f"{seconds / floor:.2f} | {calls} | {gathered / model:.2f} | {_mb(reduced)} |"
         )
     lines += ["", f"Matmul ceiling: {result['ceiling'] / 1e9:,.0f} GFLOP/s a rank, measured in the same run."]
     return lines
@@ -93,8 +95,6 @@ def _sum(row: dict[str, Any], kind: str) -> tuple[int, int]:
 
 
 def _lengths(result: dict[str, Any]) -> str:
-    from .shapes import SHAPES
-
     shape = SHAPES[result["plan"]["shape"]]
     return f"{shape.features} image, {shape.prompt} prompt and {shape.response} response tokens"
 

@@ -6,22 +6,23 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
 from .. import engine as engines
+from ..attention import choose_backend
 from ..config import Config, ObjectiveConfig
 from ..dist import World
 from ..ds_config import fill
+from ..errors import UserError
 from ..objectives import Objective, make_objective
 from ..views import VIEWS
 from . import fused
 from .count import count_step, floor_flops
-from .ladder import BASELINE, LADDER, Row, Tune, bench_config, build, make_batch, make_models
+from .ladder import BASELINE, LADDER, Row, Tune, bench_config, build, make_batch, make_models, unique_tokens
 from .shapes import SHAPES, Shape, SyntheticFamily, random_pairs
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
@@ -83,10 +84,10 @@ class Measured:
     """Weights of all models in the row, at the timed shape."""
     collectives: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Collective -> (calls, bytes) of one step."""
+    grad_norm: float = 0.0
+    """Norm of the gradients of all trained parameters."""
     seconds: list[float] = field(default_factory=list)
     """Every timed step."""
-    device_peak: int = 0
-    """Bytes: peak of the GPU's allocator over a step, weights included; 0 on a CPU."""
 
 
 def tight(ds: dict[str, Any], live: int) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def run_plan(plan: Plan, ds: dict[str, Any] | None, world: World, progress: Prog
         "ds": None if ds is None else ds["zero_optimization"],
         "ceiling": ceiling,
         "rows": [asdict(result) for result in measured],
-        "noise": bench.facts(),
+        "machine": bench.facts(),
     }
 
 
@@ -181,25 +182,24 @@ class Bench:
 
     def enter(self, row: Row, result: Measured, reference: torch.Tensor | None) -> Contestant:
         """A row ready to run; counted at the timed shape, its collectives too."""
-        from ..attention import choose_backend
-
         backend, _ = choose_backend("auto", self.world.device, self.dtype)
         device = self.world.device if self.ds is None else torch.device("cpu")
         models = make_models(self.shape, self.family, self.tune, self.dtype, device)
         tuned = build(row, models, self.family, backend)
         layer = next(iter(self.family.parts(tuned.policy).layers))
-        live = sum(p.numel() for p in layer.parameters()) * (2 if self.tune.full else 1)
+        self.live = sum(p.numel() for p in layer.parameters()) * (2 if self.tune.full else 1)
         weights = [p for model in filter(None, (tuned.policy, tuned.reference)) for p in model.parameters()]
         result.model_bytes = sum(p.numel() * p.element_size() for p in weights)
         batch = make_batch(row, self.objective, self.pairs, self.family, reference).to(self.world.device)
         if self.world.is_main:
             whole = self.shape == self.plan.true_shape
             result.cut_counts = result.counts if whole else true_counts(self.shape, row, self.objective, self.tune)
-        result.floor_flops = floor_flops(tuned, self._unique_tokens(), self.tune.full, row.reference == "live")
+        unique = unique_tokens(self.shape, self.objective)
+        result.floor_flops = floor_flops(tuned, unique, self.tune.full, row.reference == "live")
         ds = None
         if self.ds is not None:
             dtype = str(self.dtype).removeprefix("torch.")
-            ds = fill(tight(self.ds, live) if self.ds["zero_optimization"]["stage"] == 3 else self.ds, self.config,
+            ds = fill(tight(self.ds, self.live) if self.ds["zero_optimization"]["stage"] == 3 else self.ds, self.config,
                       self.world.size, dtype)  # fmt: skip
         engine = engines.make_engine(tuned, self.config.optim, self.world, ds, None)
         engine.train()
@@ -209,11 +209,6 @@ class Bench:
 
     def _loss(self, scores: Any) -> torch.Tensor:
         return self.objective(*scores)[0].mean()
-
-    def _unique_tokens(self) -> float:
-        from ..packing import PackedCollate
-
-        return PackedCollate(self.objective.cells)(self.pairs, self.family).llm_tokens / len(self.pairs)
 
 
 class Contestant:
@@ -229,7 +224,7 @@ class Contestant:
             scores = self.engine(self.batch)
             loss = self.loss_of(scores)
             self.engine.backward(loss)
-        self.engine.step(0.0)
+        self.result.grad_norm = float(self.engine.step(0.0))
         self.reference = scores[1].logps.detach()
         self.result.logps = torch.cat([s.logps.detach().flatten() for s in scores]).tolist()
         return loss.detach()
@@ -244,33 +239,31 @@ class Contestant:
         self.result.loss = sum(self.world.gather(float(loss))) / self.world.size
 
     def timed_step(self) -> None:
-        if self.world.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.world.device)
         self.world.barrier()
         wait(self.world.device)
         before = time.perf_counter()
         self.step()
         wait(self.world.device)
         self.result.seconds.append(max(self.world.gather(time.perf_counter() - before)))
-        if self.world.device.type == "cuda":
-            self.result.device_peak = torch.cuda.max_memory_allocated(self.world.device)
 
 
 def agree(rows: Sequence[dict[str, Any]], tolerance: float) -> float:
-    """Largest difference of the rows' log-probs from the baseline's, relative to their size; ValueError beyond ``tolerance``."""
-    base = torch.tensor(next((row for row in rows if row["row"] == BASELINE), rows[0])["logps"])
-    differences = {row["row"]: ((torch.tensor(row["logps"]) - base).norm() / base.norm()).item() for row in rows}
-    if max(differences.values()) > tolerance:
-        raise ValueError(f"the rows compute different log-probs: {differences}")
+    """Largest difference of the rows' log-probs, or of their gradients' norm by ten, from the baseline's, relative to their size;
+    UserError beyond ``tolerance``: rows that compute different things cannot be compared."""
+    base = next((row for row in rows if row["row"] == BASELINE), rows[0])
+    truth = torch.tensor(base["logps"])
+    differences = {
+        row["row"]: max(
+            ((torch.tensor(row["logps"]) - truth).norm() / truth.norm()).item(),
+            abs(row["grad_norm"] / base["grad_norm"] - 1) / 10,
+        )
+        for row in rows
+    }
+    if not max(differences.values()) <= tolerance:
+        raise UserError(f"The rows compute different log-probs or gradients, relative to {base['row']}: {differences}")
     return max(differences.values())
 
 
-def seconds_of(row: dict[str, Any]) -> float:
-    return median(row["seconds"])
-
-
 def save(results: list[dict[str, Any]], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1))
-
-
-__all__ = ["Measured", "Plan", "agree", "replace", "run_plan", "save", "seconds_of", "tight", "true_counts"]

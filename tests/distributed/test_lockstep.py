@@ -115,6 +115,8 @@ def test_compiled_layers(zero3, tmp_path, adapter):
     assert reports["2"]["losses"] == pytest.approx(losses, rel=1e-5)
     assert reports["2"]["norms"] == pytest.approx(norms, rel=1e-4)
     assert gathered(reports["2"]) <= 2.0
+    # Compiled, a layer keeps less than eager, and it is still seen what.
+    assert 0.2 < reports["2"]["kept_per_token"] / kept_per_token(adapter) <= 1.05
     steady(output)
 
 

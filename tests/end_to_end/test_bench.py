@@ -16,7 +16,7 @@ def bench(*arguments, ranks=0):
 
 
 def test_ladder_under_zero3_writes_table_figures_and_picture(tmp_path):
-    rows = "separate,authors-shaped,+ lockstep"
+    rows = "six+six,authors-shaped,+ lockstep"
     done = bench(
         "--ds", "ds_configs/zero3.json", "--repetitions", "1", "--rows", rows, "--out", str(tmp_path / "x"), ranks=2
     )
@@ -29,13 +29,14 @@ def test_ladder_under_zero3_writes_table_figures_and_picture(tmp_path):
         row["row"]: sum(size for name, (_, size) in row["collectives"].items() if "gather" in name) / row["model_bytes"]
         for row in result["rows"]
     }
-    assert moved["+ lockstep"] <= 2.0 < moved["authors-shaped"] < moved["separate"]
+    assert moved["+ lockstep"] <= 2.0 < moved["authors-shaped"] < moved["six+six"]
 
 
 def test_loader_keeps_up():
     done = bench("--data", "data_shards/train-000000.tar")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "the tiny model on this CPU" in done.stdout
+    line = next(line for line in done.stdout.splitlines() if "the tiny model on this CPU" in line)
+    assert float(line.split("|")[-2]) >= 5, line
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,25 @@
 """What the benchmark counts and compares: the claims that do not depend on a machine, and that a wrong row would be seen."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from svco.bench.count import LiveBytes
-from svco.bench.gpu import check_step
+from svco.bench.gpu import Check, check_step
 from svco.bench.head import bench_head
 from svco.bench.ladder import BASELINE, LADDER, PRODUCT, Tune
+from svco.bench.peer import trl_batch
 from svco.bench.run import Plan, agree, run_plan, true_counts
-from svco.bench.shapes import SHAPES
+from svco.bench.shapes import SHAPES, random_pairs
 from svco.config import ObjectiveConfig
 from svco.dist import World
+from svco.errors import UserError
 from svco.logprobs import CHUNK_BYTES
 from svco.objectives import make_objective
+from svco.packing import Layout
 
 SVCO = make_objective(ObjectiveConfig())
 ROWS = {row.name: row for row in LADDER}
@@ -43,7 +48,7 @@ def test_claims_at_llava15_shapes(full):
 
 
 def test_flops_are_those_of_the_arithmetic():
-    """LoRA aside, which adds a little: 2 a weight and token; six passes' worth with recomputation and a frozen base."""
+    """LoRA aside, which adds a little: 2 a weight and token and pass, of which there are four."""
     shape = replace(SHAPES["llava15-7b"], layers=2, vision_layers=2)
     counts = true_counts(shape, ROWS[PRODUCT], SVCO, Tune(full=False, rank=1))
     h, tokens = shape.hidden, 1626
@@ -79,16 +84,51 @@ def test_every_row_computes_the_same(objective, full):
     assert all(row["seconds"] and row["floor_flops"] for row in rows)
     wrong = [dict(row) for row in rows]
     wrong[-1]["logps"] = [x * 1.001 for x in wrong[-1]["logps"]]
-    with pytest.raises(ValueError, match="different log-probs"):
+    with pytest.raises(UserError, match="different log-probs"):
+        agree(wrong, 1e-5)
+    wrong = [dict(row) for row in rows]
+    wrong[3]["grad_norm"] *= 1.001
+    with pytest.raises(UserError, match="or gradients"):
         agree(wrong, 1e-5)
 
 
-def test_the_gpu_checks_see_a_step_that_is_wrong():
+def test_the_gpu_checks_see_a_step_that_is_wrong(monkeypatch):
     shape, cpu = SHAPES["tiny"], torch.device("cpu")
     assert all(check.passed for check in check_step(shape, cpu, torch.float32, "sdpa"))
     half = check_step(shape, cpu, torch.bfloat16, "sdpa")
     assert all(check.passed for check in half), half
-    assert all(check.error > 1e-4 for check in half), "bfloat16 rounds; a check that sees nothing shows nothing"
+    assert all(check.error > 1e-4 for check in half), "bfloat16 rounds"
+    right = Layout._tree
+
+    def siblings_seen(layout, members):
+        (first, last), visible = right(layout, members)
+        return (first, last), np.tri(len(visible), dtype=bool)
+
+    monkeypatch.setattr(Layout, "_tree", siblings_seen)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert not all(check.passed for check in check_step(shape, cpu, dtype, "sdpa")), dtype
+
+
+def test_checks_that_were_not_judged_are_not_called_passed():
+    assert "| measured |" in str(Check("noise", 0.3, None))
+    assert "| passed |" in str(Check("noise", 0.0, 0.0))
+    for check in (Check("nan", float("nan"), None), Check("nan", float("nan"), 1.0), Check("large", 2.0, 1.0)):
+        assert not check.passed
+        assert "FAILED" in str(check)
+    assert Check("flash", 0.0, 1.0, note="not installed").passed
+
+
+def test_trl_is_given_the_same_tokens():
+    """Chosen is response 0, rejected response 1, both under image 0, and the completion is the response alone."""
+    shape = SHAPES["tiny"]
+    pairs = random_pairs(shape, 2, 0)
+    batch = trl_batch(SimpleNamespace(pairs=pairs))
+    for row, (side, pair) in enumerate((s, p) for s in (0, 1) for p in pairs):
+        scored = batch["input_ids"][row][batch["completion_mask"][row].bool()]
+        assert scored.tolist() == pair.text.responses[side].tolist()
+        shown = batch["attention_mask"][row].bool() & ~batch["completion_mask"][row].bool()
+        assert batch["input_ids"][row][shown].tolist() == pair.text.prefixes[0].tolist()
+        assert torch.equal(batch["pixel_values"][row], pair.images[0])
 
 
 def test_the_head_is_compared_with_plain_logits_and_torchs_own():

@@ -1,5 +1,7 @@
 """``optim.recompute: auto``: what a layer keeps is measured once, and the memory given is filled."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from places import BASE
@@ -74,6 +76,37 @@ def test_auto_measures_a_layer_and_fills_the_memory(step, room, recomputed):
     assert [twin.recompute for twin in scorer.layers] == [True] * recomputed + [False] * (4 - recomputed)
     assert scorer.saved.per_token * batch.llm_tokens == pytest.approx(layer, rel=0.1)
     assert dial.settle() == "", "decided once"
+
+
+def test_on_a_gpu_the_first_steps_peak_is_forgotten(step):
+    """Its own peak has loading in it, and no moments of Adam's yet: the second step's is what counts."""
+    scorer, batch, _ = step
+    gpu = SimpleNamespace(device=torch.device("cuda"), gather=lambda value: [value])
+    told = []
+
+    class Dial(RecomputeDial):
+        def _forget_peak(self):
+            told.append("forget")
+            self._peak_is_old = False
+
+        def _free_bytes(self):
+            told.append("read")
+            return 1.5 * scorer.saved.per_token * batch.llm_tokens
+
+    dial = Dial(scorer, OptimConfig(), gpu, batch.llm_tokens)
+    said = []
+    for _ in range(3):
+        scorer(batch)[0].logps.sum().backward()
+        said.append(dial.settle())
+    assert told == ["forget", "read"]
+    assert (said[0], said[2]) == ("", "")
+    assert said[1].startswith("recompute: 3 of 4 layers")
+
+
+def test_what_could_not_be_measured_is_recomputed(step):
+    dial = RecomputeDial(step[0], OptimConfig(activation_gb=100.0), World(), 1000)
+    assert "could not be measured" in dial.settle()
+    assert all(twin.recompute for twin in step[0].layers)
 
 
 def test_a_cpu_without_a_limit_recomputes_nothing(step):
