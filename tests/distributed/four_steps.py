@@ -82,6 +82,7 @@ def main():
     report = {n: four_steps(config, world, ds, int(pairs), int(n)) for n in dial.split(",")}
     if world.is_main:
         Path(out).write_text(json.dumps(report))
+    world.barrier()  # weights gathered ahead by the module out of turn are still on their way
     engine.stop()
 
 

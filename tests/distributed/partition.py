@@ -49,4 +49,5 @@ report = {
     "logps": str(policy.logps.dtype),
 }
 Path(f"{out}-{world.rank}.json").write_text(json.dumps(report))
+world.barrier()  # weights gathered ahead for a backward pass that never comes are still on their way
 engine.stop()
