@@ -116,7 +116,11 @@ def check_head(shape: Shape, device: torch.device, dtype: torch.dtype) -> list[C
 
 
 def check_step(shape: Shape, device: torch.device, dtype: torch.dtype, backend: str) -> list[Check]:
-    """One lockstep step in ``dtype`` against six separate forward passes of the same weights in float32."""
+    """One lockstep step in ``dtype`` against six separate forward passes of the same weights in float32.
+
+    On a CPU bfloat16 is off by 0.6 to 1.3% in Δ and 1.1 to 2.4% in gradients, and siblings that see each other by 10 to 19%
+    and 5 to 33% (tiny shape; two layers of 7B at an eighth of its width; 2026-11-24): the tolerance lies between.
+    """
     objective, family, pairs = make_objective(ObjectiveConfig()), SyntheticFamily(shape), random_pairs(shape, 2, 0)
     scores, gradients = {}, {}
     for name, kind in ((LADDER[0].name, torch.float32), (PRODUCT, dtype)):
@@ -141,9 +145,9 @@ def check_step(shape: Shape, device: torch.device, dtype: torch.dtype, backend: 
         Check(
             f"lockstep step, Δ (up to {size:.2g} nats) against float32",
             relative(scores[PRODUCT], exact),
-            0.2 if half else 1e-4,
+            5e-2 if half else 1e-4,
         ),
-        Check("lockstep step, all gradients norm-wise against float32", error, 0.1 if half else 1e-4),
+        Check("lockstep step, all gradients norm-wise against float32", error, 5e-2 if half else 1e-4),
     ]
 
 
