@@ -12,7 +12,7 @@ from ..dist import World
 from ..errors import UserError
 from .ladder import LADDER
 from .report import ideas, markdown, plot
-from .run import Plan, run_plan, save
+from .run import Plan, run_plans, save
 from .shapes import SHAPES
 
 
@@ -34,7 +34,7 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
         text = bench_head(plans(arguments)[0].true_shape, world)
     else:
         progress = Progress.over(world.is_main)
-        results = [run_plan(plan, ds, world, progress) for plan in plans(arguments)]
+        results = run_plans(plans(arguments), ds, world, progress)
         if world.is_main and arguments.out:
             save(results, Path(arguments.out + ".json"))
         text = "\n\n".join(["Rows, each with what it adds:", ideas(), *map(markdown, results)])

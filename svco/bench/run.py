@@ -104,16 +104,37 @@ def tight(ds: dict[str, Any], live: int) -> dict[str, Any]:
     return ds | {"zero_optimization": zero}
 
 
-def run_plan(plan: Plan, ds: dict[str, Any] | None, world: World, progress: Progress) -> dict[str, Any]:
-    """Every row of ``plan``, counted and timed; the same on every rank. A collective."""
-    objective = make_objective(ObjectiveConfig(name=plan.objective))
-    tune, measured = Tune(plan.full), [Measured(row.name) for row in plan.ladder]
-    if world.is_main:
-        for row, result in zip(progress(plan.ladder, "counting at the true shape"), measured):
-            result.counts = true_counts(plan.true_shape, row, objective, tune)
+def run_plans(
+    plans: Sequence[Plan], ds: dict[str, Any] | None, world: World, progress: Progress
+) -> list[dict[str, Any]]:
+    """Every row of every plan, counted and timed; the same on every rank. A collective.
+
+    All is counted before anything is built: ZeRO-3 replaces torch's linear function for good, and with it what recomputation
+    leaves out.
+    """
+    measured = [count_plan(plan, world, progress) for plan in plans]
     world.barrier()
+    return [time_plan(plan, rows, ds, world, progress) for plan, rows in zip(plans, measured)]
+
+
+def count_plan(plan: Plan, world: World, progress: Progress) -> list[Measured]:
+    """The rows of ``plan`` with their counts, on rank 0; elsewhere without."""
+    objective, tune = make_objective(ObjectiveConfig(name=plan.objective)), Tune(plan.full)
+    measured = [Measured(row.name) for row in plan.ladder]
+    if world.is_main:
+        for row, result in zip(progress(plan.ladder, "counting"), measured):
+            result.counts = true_counts(plan.true_shape, row, objective, tune)
+            whole = plan.cut_shape == plan.true_shape
+            result.cut_counts = result.counts if whole else true_counts(plan.cut_shape, row, objective, tune)
+    return measured
+
+
+def time_plan(
+    plan: Plan, measured: list[Measured], ds: dict[str, Any] | None, world: World, progress: Progress
+) -> dict[str, Any]:
+    """Builds the rows of ``plan`` and times them in turn; everything known of them."""
     ceiling = matmul_ceiling(world)
-    bench = Bench(plan, objective, ds, world)
+    bench = Bench(plan, make_objective(ObjectiveConfig(name=plan.objective)), ds, world)
     reference = None
     contestants = []
     for row, result in zip(progress(plan.ladder, "building"), measured):
@@ -191,9 +212,6 @@ class Bench:
         weights = [p for model in filter(None, (tuned.policy, tuned.reference)) for p in model.parameters()]
         result.model_bytes = sum(p.numel() * p.element_size() for p in weights)
         batch = make_batch(row, self.objective, self.pairs, self.family, reference).to(self.world.device)
-        if self.world.is_main:
-            whole = self.shape == self.plan.true_shape
-            result.cut_counts = result.counts if whole else true_counts(self.shape, row, self.objective, self.tune)
         unique = unique_tokens(self.shape, self.objective)
         result.floor_flops = floor_flops(tuned, unique, self.tune.full, row.reference == "live")
         ds = None

@@ -12,7 +12,7 @@ from svco.bench.gpu import Check, check_step
 from svco.bench.head import bench_head
 from svco.bench.ladder import BASELINE, LADDER, PRODUCT, Tune
 from svco.bench.peer import trl_batch
-from svco.bench.run import Plan, agree, run_plan, true_counts
+from svco.bench.run import Plan, agree, run_plans, true_counts
 from svco.bench.shapes import SHAPES, random_pairs
 from svco.config import ObjectiveConfig
 from svco.dist import World
@@ -77,7 +77,7 @@ def test_live_bytes_follow_what_lives():
 
 @pytest.mark.parametrize(("objective", "full"), [("svco", False), ("svco", True), ("dpo", False)])
 def test_every_row_computes_the_same(objective, full):
-    result = run_plan(Plan("tiny", objective=objective, full=full, repetitions=1), None, World(), silent)
+    (result,) = run_plans([Plan("tiny", objective=objective, full=full, repetitions=1)], None, World(), silent)
     rows = result["rows"]
     assert [row["row"] for row in rows] == [row.name for row in LADDER]
     assert agree(rows, 1e-5) <= 1e-5
