@@ -21,6 +21,12 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU; this machine has none"))
 
 
+def pytest_sessionfinish():
+    import launch
+
+    launch.drop_buffers()
+
+
 @pytest.fixture(scope="session")
 def family():
     from svco.families import load_family
