@@ -69,9 +69,14 @@ def register(backend: str) -> str:
     from transformers import AttentionInterface
 
     name = f"svco_{backend}"
-    kernel = {"flash": lambda: partial(varlen, call=flash_call()), "varlen": lambda: partial(varlen, call=torch_call())}
-    AttentionInterface.register(name, partial(tree_attention, kernel=kernel.get(backend, lambda: blocked)()))
+    AttentionInterface.register(name, partial(tree_attention, kernel=kernel_of(backend)))
     return name
+
+
+def kernel_of(backend: str) -> Callable[..., torch.Tensor]:
+    """(query (1, H, T, D), key and value (1, G, T, D), layout, scale) -> (1, T, H, D) of ``backend``."""
+    calls = {"flash": flash_call, "varlen": torch_call}
+    return partial(varlen, call=calls[backend]()) if backend in calls else blocked
 
 
 @torch.compiler.disable  # the layout's lengths change with every pack: traced, each would be compiled anew

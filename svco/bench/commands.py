@@ -10,7 +10,7 @@ from typing import Any
 from ..board import Progress
 from ..dist import World
 from ..errors import UserError
-from .ladder import LADDER
+from .ladder import ROWS
 from .report import ideas, markdown, plot
 from .run import Plan, run_plans, save
 from .shapes import SHAPES
@@ -19,6 +19,7 @@ from .shapes import SHAPES
 def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
     """One benchmark, on every rank; rank 0 prints and writes."""
     results: list[dict[str, Any]] = []
+    stem = arguments.out
     if arguments.peer:
         from .peer import run_peer
 
@@ -35,18 +36,17 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
     else:
         progress = Progress.over(world.is_main)
         results = run_plans(plans(arguments), ds, world, progress)
-        if world.is_main and arguments.out:
-            save(results, Path(arguments.out + ".json"))
+        if world.is_main and stem:  # before the rows are compared, which may end it
+            save(results, Path(f"{stem}.json"))
         text = "\n\n".join(["Rows, each with what it adds:", ideas(), *map(markdown, results)])
     if not world.is_main:
         return
     print(text)
-    if arguments.out:
-        stem = Path(arguments.out)
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        stem.with_name(stem.name + ".md").write_text(text + "\n", encoding="utf-8")
+    if stem:
+        Path(stem).parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{stem}.md").write_text(text + "\n", encoding="utf-8")
         if results:
-            plot(results, stem.with_name(stem.name + ".png"))
+            plot(results, Path(f"{stem}.png"))
         print(f"\nwritten: {stem}.*", file=sys.stderr)
 
 
@@ -55,8 +55,8 @@ def plans(arguments: Namespace) -> list[Plan]:
     if arguments.shape not in SHAPES:
         raise UserError(f"--shape is {arguments.shape!r}; known: {', '.join(SHAPES)}.")
     rows = tuple(filter(None, arguments.rows.split(",")))
-    if unknown := set(rows) - {row.name for row in LADDER}:
-        raise UserError(f"--rows: unknown {sorted(unknown)}; known: {', '.join(row.name for row in LADDER)}.")
+    if unknown := set(rows) - ROWS.keys():
+        raise UserError(f"--rows: unknown {sorted(unknown)}; known: {', '.join(ROWS)}.")
     return [
         Plan(
             shape=arguments.shape,

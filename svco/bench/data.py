@@ -22,9 +22,8 @@ from ..pairs import Pair, PairText
 from ..shards import write_shards
 from .ladder import PRODUCT, ROWS, Tune
 from .run import Bench, Measured, Plan, true_counts
-from .shapes import Shape
+from .shapes import TINY, Shape
 
-TINY = Path(__file__).resolve().parents[2] / "data_shards" / "tiny_llava"
 ROW = ROWS[PRODUCT]
 H100_FLOPS = 989e12
 """Dense bfloat16 FLOP/s of an H100 SXM by its data sheet: no step on one consumes more."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..attention import BACKENDS, blocked, choose_backend, flash_call, torch_call, varlen
+from ..attention import BACKENDS, blocked, choose_backend, kernel_of
 from ..config import ObjectiveConfig
 from ..errors import UserError
 from ..logprobs import LogProbHead, attach
@@ -68,11 +68,6 @@ def check_attention(shape: Shape, device: torch.device, dtype: torch.dtype) -> l
         torch.randn(1, heads, total, head, generator=generator).to(device, dtype)
         for heads in (shape.heads, shape.groups, shape.groups)
     ]
-    kernels: dict[str, Callable[[], Any]] = {
-        "flash": lambda: lambda *a: varlen(*a, call=flash_call()),
-        "varlen": lambda: lambda *a: varlen(*a, call=torch_call()),
-        "sdpa": lambda: blocked,
-    }
 
     def run(kernel: Callable[..., torch.Tensor], exact: bool) -> list[torch.Tensor]:
         leaves = [(x.float() if exact else x).detach().clone().requires_grad_() for x in inputs]
@@ -90,7 +85,7 @@ def check_attention(shape: Shape, device: torch.device, dtype: torch.dtype) -> l
         except UserError as error:
             checks.append(Check(f"attention, {backend}", 0.0, tolerance, str(error)))
             continue
-        for part, ours, exact in zip(("output", "dQ", "dK", "dV"), run(kernels[backend](), False), truth):
+        for part, ours, exact in zip(("output", "dQ", "dK", "dV"), run(kernel_of(backend), False), truth):
             checks.append(Check(f"attention, {backend}, {part}", relative(ours, exact), tolerance))
     return checks
 
@@ -190,12 +185,27 @@ class Timed:
     """Why it has no figures, e.g. out of memory."""
 
 
-def time_ladder(
-    shape: Shape, device: torch.device, dtype: torch.dtype, backend: str, full: bool, pairs: int, repetitions: int
-) -> tuple[list[Timed], Callable[[], None]]:
+@dataclass(frozen=True)
+class Setting:
+    """How ladders are timed."""
+
+    device: torch.device
+    """Where."""
+    dtype: torch.dtype
+    """Of all weights."""
+    backend: str
+    """Attention kernel."""
+    pairs: int
+    """Pairs a step."""
+    repetitions: int
+    """Timed steps a row."""
+
+
+def time_ladder(shape: Shape, setting: Setting, full: bool) -> tuple[list[Timed], Callable[[], Any]]:
     """Forward and backward of every row, in turn, all rows on the same weights; and the product's step, for a profiler."""
+    device, backend, pairs = setting.device, setting.backend, setting.pairs
     objective, family, drawn = make_objective(ObjectiveConfig()), SyntheticFamily(shape), random_pairs(shape, pairs, 0)
-    models = make_models(shape, family, Tune(full), dtype, device)
+    models = make_models(shape, family, Tune(full), setting.dtype, device)
     with torch.no_grad():  # what the row with a cached reference is given
         product = build(ROWS[PRODUCT], models, family, backend, shared=True)
         stored = product.scorer(PackedCollate()(drawn, family).to(device))[1].logps
@@ -207,7 +217,7 @@ def time_ladder(
         floor = floor_flops(tuned, unique, full, row.reference == "live") * pairs
         results.append(Timed(row.name, [], floor_flops=floor))
         contestants.append((partial(activate, row, tuned), partial(_step, tuned, batch, objective)))
-    for repetition in range(repetitions + 1):
+    for repetition in range(setting.repetitions + 1):
         for (prepare, step), timed in zip(contestants, results, strict=True):
             prepare()
             _time(step, timed, device, keep=repetition > 0)

@@ -22,6 +22,7 @@ from ..dist import World
 from ..objectives import make_objective
 from .gpu import (
     Check,
+    Setting,
     Timed,
     check_attention,
     check_head,
@@ -86,8 +87,7 @@ def check(device: torch.device, minutes: float) -> Outcome:
     outcome = Outcome(torch.cuda.get_device_name(device) if cuda else "CPU (dry run)")
     backend, why = choose_backend("auto", device, dtype)
     print(f"attention: {backend} ({why})", flush=True)
-    pairs, repetitions = (4, 3) if cuda else (1, 1)
-    setting = Setting(device, dtype, backend, pairs, repetitions)
+    setting = Setting(device, dtype, backend, *((4, 3) if cuda else (1, 1)))
     parts = {
         "attention against float32": lambda: outcome.checks.extend(check_attention(small, device, dtype)),
         "log-prob head": lambda: outcome.checks.extend(check_head(small, device, dtype)),
@@ -112,37 +112,22 @@ def check(device: torch.device, minutes: float) -> Outcome:
     return outcome
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How ladders are timed."""
-
-    device: torch.device
-    """Where."""
-    dtype: torch.dtype
-    """Of all weights."""
-    backend: str
-    """Attention kernel."""
-    pairs: int
-    """Pairs a step."""
-    repetitions: int
-    """Timed steps a row."""
-
-
 def _ladder(outcome: Outcome, shape: Shape, setting: Setting, full: bool) -> None:
-    device, dtype, backend, pairs = setting.device, setting.dtype, setting.backend, setting.pairs
-    rows, product = time_ladder(shape, device, dtype, backend, full, pairs, setting.repetitions)
+    rows, product = time_ladder(shape, setting, full)
     title = f"{'full fine-tuning' if full else 'LoRA'}, {shape.cut or 'all layers'}"
-    outcome.ladders[f"{title}, {pairs} pair(s), forward and backward"] = rows
+    outcome.ladders[f"{title}, {setting.pairs} pair(s), forward and backward"] = rows
     losses = [row.loss for row in rows if row.seconds]
     spread = (max(losses) - min(losses)) / abs(min(losses)) if losses else float("inf")
-    outcome.checks.append(Check(f"ladder, {title}: all rows' losses", spread, 5e-2 if dtype != torch.float32 else 1e-5))
+    outcome.checks.append(
+        Check(f"ladder, {title}: all rows' losses", spread, 5e-2 if setting.dtype != torch.float32 else 1e-5)
+    )
     if not full:
-        outcome.kernels = top_kernels(product, device)
+        outcome.kernels = top_kernels(product, setting.device)
     by_name = {row.row: row for row in rows}
-    tokens = unique_tokens(shape, make_objective(ObjectiveConfig())) * pairs
+    tokens = unique_tokens(shape, make_objective(ObjectiveConfig())) * setting.pairs
     outcome.calibration |= {
         "device": outcome.device,
-        "attention": backend,
+        "attention": setting.backend,
         "matmul_flops_per_second": outcome.ceiling,
         f"{'full' if full else 'lora'}_step": {
             name: {

@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..dist import World
 from ..logprobs import LogProbHead, TrainedLogProbHead, attach
+from .count import LiveBytes
 from .run import wait
 from .shapes import Shape
 
 Scored = Callable[[torch.Tensor], torch.Tensor]
-
-
-class Widest(TorchDispatchMode):
-    """Bytes of the largest tensor whose last axis is the vocabulary."""
-
-    def __init__(self, vocabulary: int, hidden: int):
-        super().__init__()
-        self.vocabulary, self.hidden, self.bytes = vocabulary, hidden, 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        made = function(*arguments, **(keywords or {}))
-        for tensor in made if isinstance(made, (tuple, list)) else (made,):
-            wide = isinstance(tensor, torch.Tensor) and tensor.dim() == 2 and tensor.shape[1] == self.vocabulary
-            if wide and len(tensor) != self.hidden:  # not the transposed weight
-                self.bytes = max(self.bytes, tensor.numel() * tensor.element_size())
-        return made
 
 
 def contestants(head: nn.Linear, targets: torch.Tensor, trained: bool) -> dict[str, Scored]:
@@ -76,22 +61,24 @@ def bench_head(shape: Shape, world: World, rows: int = 1440, repetitions: int = 
         head.requires_grad_(trained)
         inputs = torch.randn(rows, hidden, device=world.device, dtype=dtype, requires_grad=True)
         targets = torch.randint(0, shape.vocabulary, (rows,), device=world.device)
-        lines += _duel(contestants(head, targets, trained), head, inputs, repetitions, shape.vocabulary, trained)
+        lines += _duel(
+            contestants(head, targets, trained), head, inputs, repetitions, replace(shape, hidden=hidden), trained
+        )
     return "\n".join(lines)
 
 
 def _duel(
-    ways: dict[str, Scored], head: nn.Linear, inputs: torch.Tensor, repetitions: int, vocabulary: int, trained: bool
+    ways: dict[str, Scored], head: nn.Linear, inputs: torch.Tensor, repetitions: int, shape: Shape, trained: bool
 ) -> list[str]:
     """A line of the table for each way."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     found: dict[str, tuple[torch.Tensor, torch.Tensor, int]] = {}
     for name, way in ways.items():
-        with Widest(vocabulary, inputs.shape[1]) as widest:
+        with LiveBytes(iter((inputs, head.weight)), shape) as live:
             logps = way(inputs)
             wanted = [inputs, head.weight] if trained else [inputs]
             gradients = torch.cat([g.flatten() for g in torch.autograd.grad(logps.sum(), wanted)])
-        found[name] = logps.detach(), gradients, widest.bytes
+        found[name] = logps.detach(), gradients, live.largest_logits
     for _ in range(repetitions):
         for name, way in ways.items():
             wait(inputs.device)

@@ -14,15 +14,14 @@ from typing import Any
 import torch
 
 from .. import engine as engines
-from ..config import LoraConfig
+from ..config import LoraConfig, ObjectiveConfig
 from ..dist import World
 from ..errors import UserError
+from ..objectives import make_objective
+from ..shards import ShardSet
 from .ladder import PRODUCT, ROWS, Tune
 from .run import Bench, Contestant, Measured, Plan, tight
-from .shapes import random_model
-
-TINY = Path(__file__).resolve().parents[2] / "data_shards" / "tiny_llava"
-"""Its processor is lent to TRL, which wants one; the batches are ready-made."""
+from .shapes import TINY, random_model
 
 
 def run_peer(peer: str, plan: Plan, out: str | None, ds: dict[str, Any] | None, world: World) -> str:
@@ -45,8 +44,6 @@ def trl_duel(plan: Plan, ds: dict[str, Any], world: World) -> str:
     same tight limits, all layers recomputed, the same pairs. TRL's own time is from its step's beginning to its end;
     collation is not counted on either side.
     """
-    from ..objectives import ObjectiveConfig, make_objective
-
     bench = Bench(plan, make_objective(ObjectiveConfig(name="dpo")), ds, world)
     ours = bench.enter(ROWS[PRODUCT], Measured(PRODUCT), None)
     with tempfile.TemporaryDirectory() as folder:
@@ -84,14 +81,14 @@ def trl_duel(plan: Plan, ds: dict[str, Any], world: World) -> str:
 
 
 class Duel:
-    """Times TRL's steps and makes one of ours after each; a ``TrainerCallback`` by shape."""
+    """Times TRL's steps and makes one of ours after each; told by its callback."""
 
     def __init__(self, ours: Contestant, world: World):
         self.ours, self.world = ours, world
         self.seconds: list[float] = []
         self.losses: list[torch.Tensor] = []
         self.collectives: dict[str, tuple[int, int]] = {}
-        self._counting = ExitStack()
+        self._counting, self._found = ExitStack(), {}
         self._began = 0.0
 
     def begin(self, step: int) -> None:
@@ -211,8 +208,6 @@ def trl_batch(bench: Bench) -> dict[str, torch.Tensor]:
 
 def prepare_swift(target: Path, world: World) -> str:
     """Writes the shipped training pairs as ms-swift's DPO data and the command to run it on a GPU; runs nothing."""
-    from ..shards import ShardSet
-
     root = TINY.parent
     shards = ShardSet.open(str(root / "train-000000.tar"))
     if world.is_main:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from torch import nn
 from ..families import EncodedText
 from ..families.llava import LlavaFamily
 from ..prepare import EncodedPair
+
+TINY = Path(__file__).resolve().parents[2] / "data_shards" / "tiny_llava"
+"""The embedded base model, whose processor is lent where one is needed."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from svco import attention
-from svco.attention import blocked, choose_backend, torch_call, tree_attention, varlen
+from svco.attention import blocked, choose_backend, kernel_of, torch_call, tree_attention, varlen
 from svco.errors import UserError
 from svco.packing import Layout
 
@@ -175,8 +175,6 @@ def test_kernels_on_a_gpu(backend):
     except UserError as error:
         pytest.skip(str(error))
     q, k, v = (x.to(device, torch.bfloat16).repeat(1, 1, 1, 8) for x in tensors(4, 2))
-    calls = {"flash": attention.flash_call, "varlen": torch_call}
-    kernel = (lambda *a: varlen(*a, call=calls[backend]())) if backend in calls else blocked
-    ours = kernel(q, k, v, LAYOUT.map(lambda t: t.to(device)), 0.3).float().cpu()
+    ours = kernel_of(backend)(q, k, v, LAYOUT.map(lambda t: t.to(device)), 0.3).float().cpu()
     theirs = dense(*(x.double().cpu() for x in (q, k, v)), LAYOUT, 0.3)
     assert np.abs(ours.numpy() - theirs.numpy()).max() <= 3e-2
