@@ -1,0 +1,53 @@
+"""The only door to DeepSpeed: loading partitioned, forward, backward, step, and state on disk.
+
+``DeepSpeedEngine`` and :class:`~svco.plain_engine.PlainEngine` have one interface, so the train loop has no mode.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..adapters import load_values
+from ..config import OptimConfig
+from ..dist import World
+from ..model import Tuned
+from ..optimizer import STATE_FILE, TrainableState
+from ..plain_engine import PlainEngine
+from .process import counting_collectives, loading, start, stop
+from .sharded import DeepSpeedEngine
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["DeepSpeedEngine", "Engine", "counting_collectives", "loading", "make_engine", "start", "stop"]
+
+
+class Engine(Protocol):
+    """What the train loop needs of an engine."""
+
+    portable: bool
+    """Checkpoints fit any engine and any number of ranks."""
+
+    def __call__(self, batch: Any) -> Any: ...
+    def train(self, mode: bool = True) -> None: ...
+    def accumulation(self) -> AbstractContextManager[None]: ...
+    def backward(self, loss: torch.Tensor) -> None: ...
+    def step(self, lr: float) -> torch.Tensor: ...
+    def values(self) -> dict[str, torch.Tensor]: ...
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+
+
+def make_engine(
+    tuned: Tuned, config: OptimConfig, world: World, ds: dict[str, Any] | None, resume: Path | None
+) -> Engine:
+    """The engine for ``ds`` (None: without DeepSpeed), continued from checkpoint folder ``resume`` if one is given."""
+    if resume is not None and (resume / STATE_FILE).exists():
+        # Before DeepSpeed takes the parameters over: setting the masters later would leave the forward's copy untrained.
+        load_values(tuned.policy, TrainableState.load(resume).values)
+    engine: Engine = PlainEngine(tuned, config, world) if ds is None else DeepSpeedEngine(tuned, config, ds, world)
+    if resume is not None:
+        engine.load(resume)
+    return engine

@@ -1,0 +1,86 @@
+"""Joining and leaving the ranks, loading partitioned weights, and counting what the ranks exchange."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..dist import World
+from ..ds_config import size
+
+
+def start(world: World) -> None:
+    """Joins the ranks (gloo on CPU, NCCL on GPUs). The launcher's environment must be set.
+
+    Alone under ``python`` rather than a launcher, it supplies the variables a world of one needs.
+    """
+    for key, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+        os.environ.setdefault(key, value)
+    os.environ.setdefault("MASTER_PORT", str(_free_port()))
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed calls collectives by names that torch has since renamed; nobody who runs svco can do anything about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    import deepspeed
+    import torch
+
+    if torch.cuda.is_available():
+        # Before the first collective: NCCL runs on the current device, which is GPU 0 for everyone unless said otherwise.
+        torch.cuda.set_device(world.local_rank)
+    deepspeed.logger.setLevel(logging.WARNING)
+    deepspeed.init_distributed(verbose=False)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def stop() -> None:
+    """Leaves the ranks; quiet when ``start`` was never called."""
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def loading(ds: dict[str, Any] | None) -> Iterator[None]:
+    """Inside, ``from_pretrained`` partitions weights as it loads them when ``ds`` says ZeRO-3: each rank holds its share.
+
+    transformers looks for a live ``HfDeepSpeedConfig``; it must stay referenced for as long as models are loaded.
+    """
+    if ds is None or ds["zero_optimization"]["stage"] < 3:
+        yield
+        return
+    from transformers.integrations import HfDeepSpeedConfig
+
+    alive = HfDeepSpeedConfig(size(ds, None))
+    yield
+    del alive
+
+
+@contextmanager
+def counting_collectives(world: World) -> Iterator[dict[str, tuple[int, int]]]:
+    """Fills the yielded dict on leaving: collective -> (calls, bytes of the whole tensors they move). They block meanwhile.
+
+    DeepSpeed logs the bytes a rank puts in; a gathered tensor has ``world.size`` times as many.
+    """
+    import deepspeed.comm
+
+    found: dict[str, tuple[int, int]] = {}
+    deepspeed.comm.comms_logger.reset_data()
+    deepspeed.comm.configure(enabled=True, prof_all=True, verbose=False)
+    try:
+        yield found
+    finally:
+        deepspeed.comm.configure(enabled=False)
+    for name, sizes in deepspeed.comm.comms_logger.comms_dict.items():
+        times = world.size if "gather" in name else 1
+        found[name] = sum(s[0] for s in sizes.values()), sum(times * size * s[0] for size, s in sizes.items())

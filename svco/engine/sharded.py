@@ -1,0 +1,90 @@
+"""``DeepSpeedEngine``: ZeRO-1, -2 or -3 around the scorer."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import OptimConfig
+from ..dist import World
+from ..ds_config import size
+from ..model import Tuned
+from ..optimizer import make_adamw
+from .state import PartitionedState, PortableState
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def _weights(module: nn.Module) -> int:
+    """Weights of ``module``, which may be partitioned."""
+    return sum(getattr(p, "ds_numel", p.numel()) for p in module.parameters())
+
+
+class DeepSpeedEngine:
+    """ZeRO-1, -2 or -3 around the scorer, with svco's own AdamW, accumulation and learning rate."""
+
+    def __init__(self, tuned: Tuned, config: OptimConfig, ds: dict[str, Any], world: World):
+        import deepspeed
+
+        self.world = world
+        self.trainable = tuned.trainable
+        self.portable = tuned.wrapped is not None
+        self.managed = ds["managed_gradient_accumulation"]
+        self.stage = ds["zero_optimization"]["stage"]
+        self.optimizer = make_adamw(self.trainable, config)
+        if self.stage == 3:
+            leaves = tuple(tuned.scorer.leaves)
+            if leaves:
+                deepspeed.utils.set_z3_leaf_modules(tuned.scorer, list(leaves))
+            ds = size(ds, max((_weights(m) for m in tuned.scorer.modules() if isinstance(m, leaves)), default=0))
+        self.engine, self.zero, _, _ = deepspeed.initialize(
+            model=tuned.scorer, optimizer=self.optimizer, config=ds, dist_init_required=False
+        )
+        self.state = (
+            PortableState(self.zero, self.stage, self.optimizer, self.trainable, world)
+            if self.portable
+            else PartitionedState(self.engine, self.optimizer, world)
+        )
+
+    def __call__(self, batch: Any) -> Any:
+        return self.engine(batch)
+
+    def train(self, mode: bool = True) -> None:
+        self.engine.train(mode)
+
+    def accumulation(self) -> AbstractContextManager[None]:
+        """Around the backward passes of one step. LoRA: gradients stay local and are reduced once, on leaving."""
+        return self.engine.coalesce_grad_reduction() if self.managed else nullcontext()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.engine.backward(loss, scale_wrt_gas=False)
+
+    def step(self, lr: float) -> torch.Tensor:
+        """One update at learning rate ``lr``; the global gradient norm before clipping (0-d)."""
+        import torch
+
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.engine.step()
+        return torch.as_tensor(self.engine.get_global_grad_norm() or 0.0)
+
+    def values(self) -> dict[str, torch.Tensor]:
+        """Every trained parameter in the model's dtype, full, on the CPU. A collective; all ranks get them."""
+        import deepspeed
+
+        gathered = {}
+        for name, p in self.trainable.items():
+            with deepspeed.zero.GatheredParameters([p], enabled=self.stage == 3):
+                gathered[name] = p.detach().cpu().clone()
+        return gathered
+
+    def save(self, folder: Path) -> None:
+        """Writes this rank's part of the state into ``folder``. A collective."""
+        self.state.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Reads the state ``save`` wrote. A collective."""
+        self.state.load(folder)

@@ -1,0 +1,113 @@
+"""What a run has learned, on disk: full tensors by name under LoRA, DeepSpeed's own partitioned state otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..dist import World
+from ..errors import UserError
+from ..optimizer import MOMENTS, TrainableState
+
+if TYPE_CHECKING:
+    import torch
+
+
+class PortableState:
+    """Values and moments of what is trained, gathered by parameter name: for any engine and any number of ranks."""
+
+    def __init__(
+        self, zero: Any, stage: int, optimizer: torch.optim.Optimizer, trainable: dict[str, Any], world: World
+    ):
+        self.zero, self.stage, self.optimizer, self.trainable, self.world = zero, stage, optimizer, trainable, world
+
+    def save(self, folder: Path) -> None:
+        """Rank 0 writes the file. A collective."""
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        self._make_moments()
+        state = TrainableState(
+            {name: safe_get_full_fp32_param(p).cpu().clone() for name, p in self.trainable.items()},
+            {
+                m: {name: safe_get_full_optimizer_state(p, m).cpu().clone() for name, p in self.trainable.items()}
+                for m in MOMENTS
+            },
+            max(int(s["step"]) for s in self.optimizer.state.values()),
+        )
+        if self.world.is_main:
+            state.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Reads what ``save`` wrote. A collective."""
+        state = TrainableState.load(folder)
+        self._make_moments(state.adam_step)
+        for name, p in self.trainable.items():
+            self._set(p, state.values[name], None)
+            for moment in MOMENTS:
+                self._set(p, state.moments[moment][name], moment)
+
+    def _flats(self) -> list[torch.Tensor]:
+        """The flat float32 tensors on which AdamW runs here, one a sub-group."""
+        return list(
+            self.zero.fp32_partitioned_groups_flat if self.stage == 3 else self.zero.single_partition_of_fp32_groups
+        )
+
+    def _make_moments(self, adam_step: int = 0) -> None:
+        """AdamW makes its state at the first step only; DeepSpeed's accessors need it to be there."""
+        import torch
+
+        for flat in self._flats():
+            if not self.optimizer.state.get(flat):
+                self.optimizer.state[flat] = {"step": torch.tensor(float(adam_step))} | {
+                    m: torch.zeros_like(flat) for m in MOMENTS
+                }
+        if self.stage < 3:
+            self.zero._lazy_init_hp_params_optimizer_state()
+
+    def _set(self, p: torch.nn.Parameter, value: torch.Tensor, moment: str | None) -> None:
+        """Puts a full float32 ``value`` into this rank's share of the master (moment None) or of a moment of ``p``."""
+        import torch
+        from deepspeed import utils
+
+        if self.stage < 3:
+            if moment is None:
+                utils.safe_set_full_fp32_param(p, value)
+            else:
+                utils.safe_set_full_optimizer_state(p, value, moment)
+            return
+        # DeepSpeed's full setters refuse sizes that the ranks do not divide; its shares are padded at the end.
+        share = p.ds_tensor.numel()
+        padded = torch.zeros(share * self.world.size, dtype=value.dtype)
+        padded[: value.numel()] = value.flatten()
+        mine = padded[share * self.world.rank : share * (self.world.rank + 1)].to(self.world.device)
+        if moment is None:
+            utils.safe_set_local_fp32_param(p, mine)
+        else:
+            utils.safe_set_local_optimizer_state(p, mine, moment)
+
+
+class PartitionedState:
+    """DeepSpeed's own checkpoint, a part a rank: under full fine-tuning gathered state would not fit one host."""
+
+    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, world: World):
+        self.engine, self.optimizer, self.world = engine, optimizer, world
+        self.decays = [group["weight_decay"] for group in optimizer.param_groups]
+
+    def save(self, folder: Path) -> None:
+        """Writes this rank's part. A collective."""
+        # The frozen copy and the tower are the base model's and stay out.
+        self.engine.save_checkpoint(str(folder), tag="zero", save_latest=False, exclude_frozen_parameters=True)
+
+    def load(self, folder: Path) -> None:
+        """Reads what ``save`` wrote; UserError for another number of ranks. A collective."""
+        saved = len(list((folder / "zero").glob("*optim_states.pt")))
+        if saved and saved != self.world.size:
+            raise UserError(
+                f"The checkpoint {folder} was written by {saved} ranks and this run has {self.world.size}. Full "
+                f"fine-tuning keeps DeepSpeed's own partitioned state: resume with {saved} ranks."
+            )
+        path, _ = self.engine.load_checkpoint(str(folder), tag="zero", load_module_strict=False)
+        if path is None:
+            raise UserError(f"DeepSpeed cannot load the checkpoint {folder}/zero; resume from an older step-N folder.")
+        for group, decay in zip(self.optimizer.param_groups, self.decays, strict=True):
+            group["weight_decay"] = decay  # DeepSpeed restores the first group's hyper-parameters into every group
