@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .adapters import adapter_switch, add_adapters
 from .attention import attention_name, choose_backend, register
-from .config import Config
+from .config import Config, ModelConfig
 from .errors import UserError
 from .families import Family
 from .lockstep import compile_layers
@@ -42,12 +42,15 @@ class Tuned:
         return {name: p for name, p in self.policy.named_parameters() if p.requires_grad}
 
 
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    """The dtype of the weights for ``model.dtype`` on ``device``."""
     import torch
 
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return getattr(torch, name)
+    if config.dtype == "auto" and device.type == "cuda":
+        return torch.float16 if config.paper_compat else torch.bfloat16
+    if config.dtype == "float16" and device.type != "cuda":
+        raise UserError("model.dtype is float16, which DeepSpeed runs on GPUs alone. On a CPU use float32 or bfloat16.")
+    return torch.float32 if config.dtype == "auto" else getattr(torch, config.dtype)
 
 
 def load_tuned(

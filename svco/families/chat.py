@@ -4,7 +4,7 @@ The prompt is the template's rendering of the user turn with the generation prom
 The response follows as the template writes an assistant's turn, and ends with the token by which the template ends one
 (``<|im_end|>``, ``</s>``); a line break behind that is left out, nobody has to learn it. A template that ends a turn with no such
 token (LLaVA-1.5's writes a space) gets the tokenizer's end-of-sequence token, which the authors force into their labels as well.
-The whole string is tokenised at once and split at the prompt's length by the tokenizer's offsets, so no boundary token is invented.
+The whole string is tokenised at once and split at the prompt's length by the tokenizer's offsets: no boundary token is invented.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from ..pairs import PairText
 
 
 class ChatEncoder:
-    """Renders and tokenises turns with one processor. Stateless; picklable with its processor."""
+    """Renders and tokenises turns. Stateless; picklable with its tokenizer."""
 
-    def __init__(self, processor: Any):
-        if not getattr(processor, "chat_template", None):
+    def __init__(self, tokenizer: Any, template: str | None):
+        if not template:
             raise UserError(
-                "The base model's processor has no chat template; svco needs one to place the image and the "
-                "turns. Save the template of the model's release with the processor."
+                "The base model has no chat template; svco needs one to place the image and the turns. Save the template of "
+                "the model's release beside its weights, as chat_template.jinja."
             )
-        self.processor = processor
-        self.tokenizer = processor.tokenizer
+        self.tokenizer, self.template = tokenizer, template
         self.lead, self.tail, self.end_of_response = self._turn()
 
     def _turn(self) -> tuple[str, str, tuple[int, ...]]:
@@ -50,7 +49,7 @@ class ChatEncoder:
     def fingerprint(self, *more: Any) -> str:
         """Digest of template, vocabulary, end rule and whatever else the ids depend on."""
         turn = [self.lead, self.tail, self.end_of_response]
-        parts = [self.processor.chat_template, self.tokenizer.backend_tokenizer.to_str(), turn, *more]
+        parts = [self.template, self.tokenizer.backend_tokenizer.to_str(), turn, *more]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def render(self, text: PairText, with_image: bool, response: str | None) -> str:
@@ -62,7 +61,9 @@ class ChatEncoder:
         turns.append({"role": "user", "content": [*image, {"type": "text", "text": text.query}]})
         if response is not None:
             turns.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
-        return self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=response is None)
+        return self.tokenizer.apply_chat_template(
+            turns, chat_template=self.template, tokenize=False, add_generation_prompt=response is None
+        )
 
     def encode(self, text: PairText, with_image: bool, response: str) -> tuple[list[int], list[int]]:
         """(prefix ids, response ids) with one placeholder an image; the response ends as the family's rule says."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .protocol import Parts, Pictures
 from .text import Size, TextSide
@@ -27,6 +27,14 @@ class LlavaArchitecture:
             projection=inner.multi_modal_projector,
             **language_parts(model),
         )
+
+    def features(self, config: Any, size: Size) -> int:
+        """Features of an image of ``size``: here of any."""
+        vision = config.vision_config
+        patches = (vision.image_size // vision.patch_size) ** 2
+        # CLIP's tower says one more, of the class token, which "default" leaves out; SigLIP's has none.
+        classes = vision.model_type == "clip_vision_model" and config.vision_feature_select_strategy == "full"
+        return patches + classes
 
     def projector(self, inner: nn.Module) -> nn.Module:
         """What turns the tower's output into features of the language model."""
@@ -77,22 +85,10 @@ class LlavaFamily(LlavaArchitecture, TextSide):
 
     @property
     def filler_size(self) -> Size:
-        image_processor = self.processor.image_processor
-        size = getattr(image_processor, "crop_size", None) or image_processor.size  # SigLIP's crops nothing
-        return (size["width"], size["height"])
-
-    def count_features(self, size: Size) -> int:
-        """The same for every size: the processor itself says how many."""
-        from PIL import Image
-
-        shown = Image.new("RGB", self.filler_size)
-        probe = self.processor(text=self.processor.image_token, images=shown)["input_ids"][0]
-        return sum(i == self.image_token_id for i in probe)
-
-    def features_of(self, size: Size) -> int:
-        return super().features_of(self.filler_size)
+        side = self.config.vision_config.image_size
+        return (side, side)
 
     def pixels(self, images: list[Image]) -> Pictures:
         """Pixels (images, 3, height, width), resized, cropped and normalised by the model's own image processor."""
-        pixels = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
+        pixels = self.image_processor(images, return_tensors="pt")["pixel_values"]
         return Pictures(pixels, ((1,),) * len(images))

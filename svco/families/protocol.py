@@ -100,6 +100,10 @@ class Family(Protocol):
         """RGB images as the vision tower's input."""
         ...
 
+    def features_of(self, size: tuple[int, int]) -> int:
+        """Features that an image of ``size`` (width, height) becomes."""
+        ...
+
     def filler_image(self) -> Image:
         """An image that stands in the slot of a sample that has none."""
         ...

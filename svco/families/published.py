@@ -30,7 +30,9 @@ _NEXT_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 _ONEVISION_PINPOINTS = [[384 * down, 384 * across] for down in range(1, 7) for across in range(1, 7)]
 
 
-def _text(kind: str, hidden: int, inner: int, layers: int, heads: int, groups: int, vocabulary: int, **more: Any) -> dict:
+def _text(
+    kind: str, hidden: int, inner: int, layers: int, heads: int, groups: int, vocabulary: int, **more: Any
+) -> dict:
     return {
         "model_type": kind,
         "hidden_size": hidden,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -83,6 +84,23 @@ class QwenArchitecture:
             **language_parts(model),
         )
 
+    pixel_limits = (56 * 56, 28 * 28 * 16384)
+    """Fewest and most pixels of an image, as released; bigger and smaller ones are resized."""
+
+    def features(self, config: Any, size: Size) -> int:
+        """A feature a square of merged patches."""
+        rows, columns = self.features_down_and_across(config, size)
+        return rows * columns
+
+    def features_down_and_across(self, config: Any, size: Size) -> tuple[int, int]:
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+        width, height = size
+        factor = config.vision_config.patch_size * config.vision_config.spatial_merge_size
+        fewest, most = self.pixel_limits
+        down, across = smart_resize(height, width, factor, min_pixels=fewest, max_pixels=most)
+        return down // factor, across // factor
+
     def drop_tower(self, model: nn.Module) -> None:
         model.model.visual.patch_embed = model.model.visual.blocks = None
 
@@ -108,15 +126,17 @@ class QwenFamily(QwenArchitecture, TextSide):
     name = "qwen2_5_vl"
 
     @property
-    def filler_size(self) -> Size:
-        side = 2 * self._factor
-        return (side, side)
+    def pixel_limits(self) -> tuple[int, int]:
+        limits = self.image_processor.size
+        return limits["shortest_edge"], limits["longest_edge"]
 
     @property
-    def _factor(self) -> int:
-        """Pixels a feature's side covers."""
-        image_processor = self.processor.image_processor
-        return image_processor.patch_size * image_processor.merge_size
+    def filler_size(self) -> Size:
+        """The smallest square that is not made larger."""
+        vision = self.config.vision_config
+        factor = vision.patch_size * vision.spatial_merge_size
+        side = factor * math.ceil(math.sqrt(self.pixel_limits[0]) / factor)
+        return (side, side)
 
     def positions(self, prefix: np.ndarray, size: Size | None) -> np.ndarray:
         """(3, tokens): text counts on all axes alike; an image's features have the position it starts at on the first and
@@ -125,7 +145,7 @@ class QwenFamily(QwenArchitecture, TextSide):
         if size is None:
             return np.broadcast_to(np.arange(len(prefix), dtype=np.int64), (3, len(prefix)))
         shown = np.flatnonzero(prefix == self.image_token_id)
-        rows, columns = self._features_down_and_across(size)
+        rows, columns = self.features_down_and_across(self.config, size)
         first, last = int(shown[0]), int(shown[-1])
         before = np.arange(first)
         down, across = np.divmod(np.arange(rows * columns), columns)
@@ -135,21 +155,11 @@ class QwenFamily(QwenArchitecture, TextSide):
             [np.broadcast_to(before, (3, len(before))), picture, np.broadcast_to(after, (3, len(after)))], axis=1
         )
 
-    def _features_down_and_across(self, size: Size) -> tuple[int, int]:
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-
-        width, height = size
-        limits = self.processor.image_processor.size
-        down, across = smart_resize(
-            height, width, self._factor, min_pixels=limits["shortest_edge"], max_pixels=limits["longest_edge"]
-        )
-        return down // self._factor, across // self._factor
-
     def pixels(self, images: list[Image]) -> Pictures:
         """Pixels (patches of all images, 3 × frames × side × side)."""
         import torch
 
         if not images:
             return Pictures(torch.empty(0), ())
-        made = self.processor.image_processor(images, return_tensors="pt")
+        made = self.image_processor(images, return_tensors="pt")
         return Pictures(made["pixel_values"], tuple(map(tuple, made["image_grid_thw"].tolist())))

@@ -19,27 +19,31 @@ Size = tuple[int, int]
 
 
 class TextSide:
-    """The half of a family that needs its processor and no model.
+    """The half of a family that turns pairs into token ids and images into pixels, and needs no weights.
 
-    A subclass says how many placeholders an image becomes and, where positions are not just counted, what they are.
+    It is mixed into the family's architecture, which says how many features an image becomes. Tokenizer, image processor and
+    template are loaded one by one: transformers' whole processors of newer families want a video processor, and that torchvision.
+    Pixels are made by the Pillow backend everywhere, so that they do not depend on what else is installed.
     """
 
     name = ""
 
     def __init__(self, base: str, max_text_tokens: int, paper_compat: bool = False):
-        from transformers import AutoProcessor
+        from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
         try:
-            self.processor = AutoProcessor.from_pretrained(base)
+            self.config = AutoConfig.from_pretrained(base)
+            self.tokenizer = AutoTokenizer.from_pretrained(base)
+            self.image_processor = AutoImageProcessor.from_pretrained(base, backend="pil")
         except (OSError, ValueError, ImportError) as error:
             raise UserError(
-                f"The processor of {base!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
+                f"The tokenizer or image processor of {base!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
             ) from None
-        self.chat = ChatEncoder(self.processor)
+        self.chat = ChatEncoder(self.tokenizer, chat_template(base, self.tokenizer))
         self.max_text_tokens = max_text_tokens
         self.paper_compat = paper_compat
-        self.image_token_id = self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
-        self.pixel_fingerprint = self.processor.image_processor.to_json_string()
+        self.image_token_id = self.config.image_token_id
+        self.pixel_fingerprint = self.image_processor.to_json_string()
         self._features: dict[Size, int] = {}
         filler = self.filler_size
         self.fingerprint = self.chat.fingerprint(
@@ -51,15 +55,10 @@ class TextSide:
         """Of an image that stands in the slot of a sample that has none: as few features as the family can make of one."""
         raise NotImplementedError
 
-    def count_features(self, size: Size) -> int:
-        """Placeholders that the processor makes of an image."""
-        width, height = size
-        return int(self.processor._get_num_multimodal_tokens(image_sizes=[(height, width)])["num_image_tokens"][0])
-
     def features_of(self, size: Size) -> int:
-        """``count_features``, remembered."""
+        """Placeholders of an image of ``size``."""
         if size not in self._features:
-            self._features[size] = self.count_features(size)
+            self._features[size] = self.features(self.config, size)
         return self._features[size]
 
     def positions(self, prefix: np.ndarray, size: Size | None) -> np.ndarray:
@@ -109,7 +108,7 @@ class TextSide:
             raise BadSample(
                 "bad-schema",
                 f"sample {text.key!r}: the prompt has {placeholders} image placeholders instead of "
-                f"one; the text must not contain {self.processor.image_token!r}",
+                f"one; the text must not contain {self.tokenizer.decode([self.image_token_id])!r}",
             )
 
     def _prefix(self, text: PairText, ids: np.ndarray, size: Size | None) -> tuple[np.ndarray, np.ndarray]:
@@ -141,3 +140,11 @@ class TextSide:
 
     def image_token_mask(self, ids: Any) -> Any:
         return ids == self.image_token_id
+
+
+def chat_template(base: str, tokenizer: Any) -> str | None:
+    """The template that comes with a model, wherever its release keeps it."""
+    from transformers import ProcessorMixin
+
+    found = ProcessorMixin.get_processor_dict(base)[0].get("chat_template") or tokenizer.chat_template
+    return found.get("default") if isinstance(found, dict) else found

@@ -6,6 +6,7 @@ All that is transformers' own ``pack_image_features``.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -41,6 +42,26 @@ class TileProjector(nn.Module):
 class LlavaNextArchitecture(LlavaArchitecture):
     """A grid is (tiles, height, width): the number of tiles, and the image's size before it was cut."""
 
+    def features(self, config: Any, size: Size) -> int:
+        """Of the whole image, and of what is no padding in its tiles, with a newline a row."""
+        side = config.vision_config.image_size // config.vision_config.patch_size
+        rows, columns = self._laid_out(config, size, side)
+        return side * side + rows * (columns + 1)
+
+    def _laid_out(self, config: Any, size: Size, side: int) -> tuple[int, int]:
+        """(rows, columns) of the features of all tiles; ``side`` is a tile's."""
+        from transformers.image_processing_utils import select_best_resolution
+
+        width, height = size
+        down, across = select_best_resolution((height, width), config.image_grid_pinpoints)
+        rows, columns = (side * (length // config.vision_config.image_size) for length in (down, across))
+        # As transformers' unpad_image rounds.
+        if width / height > columns / rows:
+            rows -= 2 * ((rows - int(round(height * (columns / width), 7))) // 2)
+        else:
+            columns -= 2 * ((columns - int(round(width * (rows / height), 7))) // 2)
+        return rows, columns
+
     def projector(self, inner: nn.Module) -> nn.Module:
         strategy = inner.config.vision_feature_select_strategy
         return TileProjector(inner, {"vision_feature_select_strategy": strategy})
@@ -55,12 +76,17 @@ class OnevisionArchitecture(LlavaNextArchitecture):
     def projector(self, inner: nn.Module) -> nn.Module:
         return TileProjector(inner, {"vision_aspect_ratio": inner.config.vision_aspect_ratio})
 
+    def _laid_out(self, config: Any, size: Size, side: int) -> tuple[int, int]:
+        rows, columns = super()._laid_out(config, size, side)
+        most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
+        ratio = math.sqrt(rows * columns / (most * side * side))
+        return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
+
 
 class _TileText(TextSide):
     @property
     def filler_size(self) -> Size:
-        size = self.processor.image_processor.size
-        side = size.get("shortest_edge") or size["height"]
+        side = self.config.vision_config.image_size
         return (side, side)
 
     def pixels(self, images: list[Image]) -> Pictures:
@@ -69,7 +95,7 @@ class _TileText(TextSide):
 
         rows, grids = [], []
         for image in images:
-            made = self.processor.image_processor(image, return_tensors="pt")
+            made = self.image_processor(image, return_tensors="pt")
             rows.append(made["pixel_values"][0])
             grids.append((len(rows[-1]), *made["image_sizes"][0].tolist()))
         return Pictures(torch.cat(rows) if rows else torch.empty(0), tuple(grids))
