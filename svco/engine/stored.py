@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,7 @@ def _by_rank(files: Any) -> list[Path]:
 def _load(file: Path) -> dict[str, Any]:
     import torch
 
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed, imported by its objects, warns that it finds no GPU
     try:
         # DeepSpeed's files hold objects of its own; the checkpoint's digests say that they are what the run wrote.
         return torch.load(file, map_location="cpu", mmap=True, weights_only=False)

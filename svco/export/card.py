@@ -109,7 +109,7 @@ def write_card(folder: Path, kind: str, base: Base, run: RunFacts | None, dtype:
     (folder / "README.md").write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
 
 
-_TITLES = {"adapter": "LoRA adapter", "merged": "adapter merged into its base", "full": "whole model"}
+_TITLES = {"adapter": "LoRA adapter", "merged": "LoRA merged into its base", "full": "Whole model"}
 
 
 def _front_matter(kind: str, base: Base) -> str:
@@ -123,7 +123,7 @@ def _front_matter(kind: str, base: Base) -> str:
 def _what(kind: str, base: Base, run: RunFacts | None) -> str:
     known = f"`{base.name}`" if base.on_hub else f"`{base.name}` (a folder of its trainers, not a hub id)"
     if run is None:
-        return f"{_TITLES[kind].capitalize()}; base model: {known}. Converted by `svco export`; no run is known of it."
+        return f"{_TITLES[kind]}; base model: {known}. Converted by `svco export`; no run is known of it."
     config = run.config
     words = {"svco": "S-VCO (arXiv 2502.13928)", "dpo": "DPO on contrast pairs", "sft": "SFT on contrast pairs"}
     objective = words.get(config.objective.name, config.objective.name)
@@ -131,13 +131,11 @@ def _what(kind: str, base: Base, run: RunFacts | None) -> str:
         "lora": "LoRA on the language model" + (", the projector in full" if config.model.train_projector else ""),
         "full": "projector and language model in full",
     }[config.model.tune]
+    aim = ": an answer becomes likelier with its own image than with none, and less likely with the contradicting one"
     return (
-        f"{_TITLES[kind].capitalize()} of a vision-language model, fine-tuned with {objective}: an answer becomes likelier "
-        f"with its own image than with none, and less likely with the contradicting one.\n\nBase model: {known}. Trained: "
-        f"{tuned}; the vision tower is the base's."
-        if config.objective.name == "svco"
-        else f"{_TITLES[kind].capitalize()} of a vision-language model, fine-tuned with {objective}.\n\nBase model: {known}. "
-        f"Trained: {tuned}; the vision tower is the base's."
+        f"{_TITLES[kind]} of a vision-language model, fine-tuned with {objective}"
+        f"{aim if config.objective.name == 'svco' else ''}.\n\nBase model: {known}. Trained: {tuned}; the vision tower is "
+        "the base's."
     )
 
 
