@@ -132,7 +132,6 @@ def write_adapter(folder: Path, values: Mapping[str, torch.Tensor], form: Adapte
     Every adapted module is named in full, so the folder says what it changes and no pattern can match another one.
     """
     from peft import LoraConfig as PeftLoraConfig
-    from safetensors.torch import save_file
 
     ranks = {name.removesuffix(_A): value.shape[0] for name, value in values.items() if name.endswith(_A)}
     config = PeftLoraConfig(
@@ -152,7 +151,15 @@ def write_adapter(folder: Path, values: Mapping[str, torch.Tensor], form: Adapte
     saved = json.loads((folder / ADAPTER_CONFIG).read_text()) | {"target_modules": sorted(ranks)}
     (folder / ADAPTER_CONFIG).write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n")
     tensors = {PEFT_PREFIX + name: value.contiguous() for name, value in values.items()}
-    save_file(tensors, folder / ADAPTER_FILE, {"format": "pt"})
+    save_readable(tensors, folder / ADAPTER_FILE)
+
+
+def save_readable(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    """A safetensors file that whoever may read its folder can read; the library's own are their owner's alone."""
+    from safetensors.torch import save_file
+
+    save_file(tensors, file, {"format": "pt"})
+    file.chmod(file.parent.stat().st_mode & 0o666)
 
 
 def read_adapter(folder: str | Path, wrapped: Any) -> dict[str, torch.Tensor]:

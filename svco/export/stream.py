@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..adapters import save_readable
 from ..errors import UserError
 
 if TYPE_CHECKING:
@@ -128,7 +129,6 @@ def write_shards(
 ) -> None:
     """Writes ``weights`` into ``folder``, one shard in memory at a time."""
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
 
     shard: dict[str, torch.Tensor] = {}
     places = [(file, name) for file, names in plan.files.items() for name in names]
@@ -136,7 +136,7 @@ def write_shards(
         shard[name] = weights[name].read().contiguous()
         if len(shard) == len(plan.files[file]):
             try:
-                save_file(shard, folder / file, {"format": "pt"})
+                save_readable(shard, folder / file)
             except (OSError, SafetensorError) as error:
                 raise UserError(f"{folder / file} cannot be written: {error}.") from None
             shard = {}

@@ -51,6 +51,9 @@ def test_peak_is_one_shard_and_one_weight(tmp_path):
     peak = int(done.stdout.split()[-1])
     # The shard, the weight that joins it, and what the first call of each library takes.
     assert 24 * MEGABYTE < peak < (32 + 8 + 16) * MEGABYTE, "not measured, or more than one shard"
+    (tmp_path / "mine").touch()
+    modes = {file.stat().st_mode for file in [tmp_path / "mine", *target.glob("model*")]}
+    assert len(modes) == 1, "safetensors alone would lock everyone else out"
     # 1 + 0.5 * (four ones times four ones)
     assert torch.equal(read_folder(target)["7.weight"].read(), torch.full((1024, 2048), 3.0))
 
