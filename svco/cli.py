@@ -154,7 +154,8 @@ def _export(arguments: argparse.Namespace) -> int:
         arguments.base_name,
     )
     target = export(wanted, Progress.over(True))
-    print(f"exported to {target}; its README.md says what it is and how to load it")
+    told = "; its README.md says what it is and how to load it" if (target / "README.md").is_file() else ""
+    print(f"exported to {target}{told}")
     return 0
 
 

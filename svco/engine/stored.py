@@ -29,6 +29,8 @@ def read_partitioned(folder: Path) -> dict[str, tuple[tuple[int, ...], Callable[
     The files are mapped, so what is read stays the page cache's. Parts of several ranks are joined.
     """
 
+    if not (folder / NAMES).is_file():
+        raise UserError(f"{folder} has no {NAMES}, without which its weights have no names in the model.")
     names = json.loads((folder / NAMES).read_text())
     ranks = [_load(file)["optimizer_state_dict"] for file in _by_rank(folder.glob("*_optim_states.pt"))]
     model = _load(_by_rank(folder.glob("*_model_states.pt"))[0])

@@ -67,10 +67,8 @@ def export(wanted: Wanted, progress: Callable[[Any, str], Any]) -> Path:
     target = _target(wanted, source, form)
     dtype = getattr(torch, wanted.dtype) if wanted.dtype else source.dtype
     base = wanted.base or source.base
-    if wanted.base_name is None and wanted.base is None and source.run is not None:
-        public = source.run.base
-    else:
-        public = public_base(base, wanted.base_name)
+    known = source.run is not None and wanted.base_name is None
+    public = source.run.base if known else public_base(source.base or base, wanted.base_name)
     with replacing(target) as folder:
         if form == "adapter":
             names = _write_adapter(folder, source, base, wanted, public.name, dtype)
@@ -78,7 +76,8 @@ def export(wanted: Wanted, progress: Callable[[Any, str], Any]) -> Path:
             names = wanted.names or "base"
             _write_model(folder, source, find_base(base), wanted, dtype, progress)
         shown = wanted.dtype or (source.run.dtype if source.run else "auto")
-        write_card(folder, form, public, source.run, shown, names)
+        if source.kind != "model" or source.run is not None:
+            write_card(folder, form, public, source.run, shown, names)
     return target
 
 

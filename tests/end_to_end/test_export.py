@@ -128,6 +128,8 @@ def test_reloaded_without_svco_gives_equal_scores(demo, export, tmp_path):
 def test_adapter_there_and_back(export, tmp_path):
     """With a whole module beside LoRA; the names of transformers 4 merge as well as those of 5."""
     oracle.make_adapter(BASE, tmp_path / "five", whole=["multi_modal_projector"])
+    file = tmp_path / "five" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "someone/tiny-llava"}))
     at_base = ("--base", BASE)
     assert export(tmp_path / "five", "--names", "4", "--to", tmp_path / "four", *at_base)[0] == 0
     with safe_open(tmp_path / "four" / "adapter_model.safetensors", "pt") as file:
@@ -136,7 +138,8 @@ def test_adapter_there_and_back(export, tmp_path):
     config = json.loads((tmp_path / "four" / "adapter_config.json").read_text())
     assert config["modules_to_save"] == ["multi_modal_projector"]
     assert "language_model.model.layers.3.self_attn.q_proj" in config["target_modules"]
-    assert config["base_model_name_or_path"] == "tiny_llava"
+    assert config["base_model_name_or_path"] == "someone/tiny-llava", "the public name, not where it lies"
+    assert "base_model: someone/tiny-llava" in (tmp_path / "four" / "README.md").read_text()
     assert export(tmp_path / "four", "--to", tmp_path / "back", *at_base)[0] == 0
     before, after = (safe_open(tmp_path / f / "adapter_model.safetensors", "pt") for f in ("five", "back"))
     assert set(before.keys()) == set(after.keys())
