@@ -156,9 +156,13 @@ def write_adapter(folder: Path, values: Mapping[str, torch.Tensor], form: Adapte
 
 def save_readable(tensors: dict[str, torch.Tensor], file: Path) -> None:
     """A safetensors file that whoever may read its folder can read; the library's own are their owner's alone."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file(tensors, file, {"format": "pt"})
+    try:
+        save_file(tensors, file, {"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} cannot be written: {error}.") from None
     file.chmod(file.parent.stat().st_mode & 0o666)
 
 

@@ -60,7 +60,8 @@ def _pairs(base: Mapping[str, Weight], names: WeightNames) -> list[tuple[str, st
     A tied weight is written once, and a buffer that transformers makes itself not at all, as ``save_pretrained`` does.
     """
     found = [(name, names.to5(name), weight) for name, weight in base.items()]
-    if stray := [name for name, five, _ in found if five not in {*names.weights, *names.aliases, *names.buffers}]:
+    told = {*names.weights, *names.aliases, *names.buffers}
+    if stray := [name for name, five, _ in found if five not in told]:
         raise UserError(f"The base holds {len(stray)} weights that its architecture does not know, e.g. {stray[0]}.")
     known = set(names.weights)
     kept = [entry for entry in found if entry[1] in known]

@@ -128,17 +128,12 @@ def write_shards(
     folder: Path, weights: Mapping[str, Weight], plan: ShardPlan, progress: Callable[[Any, str], Any]
 ) -> None:
     """Writes ``weights`` into ``folder``, one shard in memory at a time."""
-    from safetensors import SafetensorError
-
     shard: dict[str, torch.Tensor] = {}
     places = [(file, name) for file, names in plan.files.items() for name in names]
     for file, name in progress(places, "writing weights"):
         shard[name] = weights[name].read().contiguous()
         if len(shard) == len(plan.files[file]):
-            try:
-                save_readable(shard, folder / file)
-            except (OSError, SafetensorError) as error:
-                raise UserError(f"{folder / file} cannot be written: {error}.") from None
+            save_readable(shard, folder / file)
             shard = {}
     if plan.index is not None:
         (folder / INDEX).write_text(json.dumps(plan.index, indent=2, sort_keys=True) + "\n")

@@ -2,12 +2,17 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import launch
 import pytest
 import torch
+from places import BASE
+from transformers import LlavaForConditionalGeneration
 
+from svco.dist import World
 from svco.errors import UserError
+from svco.export import save_model
 from svco.export.stream import Weight, plan_shards, read_folder, require_space, write_shards
 
 MEGABYTE = 2**20
@@ -61,3 +66,30 @@ def test_peak_is_one_shard_and_one_weight(tmp_path):
 def test_a_full_disk_is_told_before_writing(tmp_path):
     with pytest.raises(UserError, match="GB free and the weights take 1000000000.0 GB"):
         require_space(tmp_path, 10**18)
+
+
+def test_the_run_s_end_asks_for_weights_in_the_order_that_all_ranks_were_told(tmp_path, monkeypatch):
+    """Another order would leave the ranks in different gathers for ever. Weights larger than a shard change it."""
+    monkeypatch.setattr("svco.export.SHARD_SIZE", "150KB")
+    told, asked = [], []
+
+    @dataclass(frozen=True)
+    class Listening(World):
+        def on_main(self, make):
+            told.append(super().on_main(make))
+            return told[-1]
+
+    tuned = LlavaForConditionalGeneration.from_pretrained(BASE)
+    values = {name: p.detach() + 1 for name, p in tuned.named_parameters() if "vision_tower" not in name}
+
+    def gather(name):
+        asked.append(name)
+        return values[name]
+
+    shapes = {name: tuple(value.shape) for name, value in values.items()}
+    save_model(tmp_path / "model", str(BASE), shapes, gather, torch.float32, Listening(), lambda items, what: items)
+    assert asked == told[0]
+    assert set(asked) == values.keys()
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) > 10
+    saved = LlavaForConditionalGeneration.from_pretrained(tmp_path / "model").state_dict()
+    assert all(saved[name].equal(value) for name, value in values.items())
