@@ -6,7 +6,7 @@ import shutil
 
 import launch
 import pytest
-from places import BASE
+from places import BASE, ROOT
 from safetensors.torch import load_file
 
 from svco.cli import main
@@ -88,6 +88,7 @@ def test_exported_from_its_checkpoint(stage, root, two, zero2, monkeypatch, tmp_
         launch.run(2, zero2, *RECIPE, f"run.root={root}", "run.name=stage2", "optim.steps=3")
     run = {3: two, 2: root / "stage2"}[stage]
     newest = max((run / "checkpoints").glob("step-*"))
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["svco", "export", str(newest), "--to", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as done:
         main()
@@ -109,6 +110,7 @@ def test_a_stopped_run_is_exported_from_its_newest_checkpoint(root, two, monkeyp
 
     stopped = root / "stopped"
     shutil.copytree(two, stopped, ignore=shutil.ignore_patterns("step-000006", "model", "finished.json", "latest"))
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["svco", "export", str(stopped)])
     with pytest.raises(SystemExit):
         main()

@@ -47,6 +47,7 @@ Path(out).write_text(json.dumps(report))
 @pytest.fixture
 def export(monkeypatch, capsys):
     """``svco export`` in this process: arguments -> (exit code, what it says, with single spaces)."""
+    monkeypatch.chdir(ROOT)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["svco", "export", *map(str, arguments)])
