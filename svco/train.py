@@ -264,7 +264,7 @@ def compare(session: Session, specs: tuple[str, ...]) -> tuple[dict[str, Any], A
 
 def finish(session: Session, folder: RunFolder) -> None:
     """What was learned, on disk, and what it changed on the held-out pairs."""
-    from .run_folder import draw_samples, save_tuned
+    from .run_folder import describe_tuned, draw_samples, save_tuned
 
     job, tuned, world, board = session.job, session.tuned, session.world, session.board
     weights = save_tuned(folder, tuned, session.engine, job.config, world)
@@ -283,5 +283,6 @@ def finish(session: Session, folder: RunFolder) -> None:
         f"metrics:      {folder.path / 'metrics.jsonl'}",
     ]
     if world.is_main:
+        describe_tuned(folder, weights)
         folder.finished(job.steps)
     board.note("\n" + "\n".join(lines), out=sys.stdout)

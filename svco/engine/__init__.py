@@ -17,11 +17,21 @@ from ..optimizer import STATE_FILE, TrainableState
 from ..plain_engine import PlainEngine
 from .process import counting_collectives, loading, start, stop
 from .sharded import DeepSpeedEngine
+from .stored import read_partitioned
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DeepSpeedEngine", "Engine", "counting_collectives", "loading", "make_engine", "start", "stop"]
+__all__ = [
+    "DeepSpeedEngine",
+    "Engine",
+    "counting_collectives",
+    "loading",
+    "make_engine",
+    "read_partitioned",
+    "start",
+    "stop",
+]
 
 
 class Engine(Protocol):
@@ -35,7 +45,7 @@ class Engine(Protocol):
     def accumulation(self) -> AbstractContextManager[None]: ...
     def backward(self, loss: torch.Tensor) -> None: ...
     def step(self, lr: float) -> torch.Tensor: ...
-    def values(self) -> dict[str, torch.Tensor]: ...
+    def gather(self, name: str) -> torch.Tensor: ...
     def save(self, folder: Path) -> None: ...
     def load(self, folder: Path) -> None: ...
 

@@ -17,4 +17,7 @@ def test_cuda_constraints_rest_on_the_tested_versions():
     assert re.search(r"^-c \.\./\.\./constraints\.txt$", text, re.M)
     assert f"torch {tested['torch']}'s own" in text, "the CUDA packages belong to that torch"
     assert not pins(INSTALL / "constraints-cuda.txt").keys() & tested.keys(), "one pin a package"
-    assert f"version={pins(INSTALL / 'constraints-cuda.txt')['flash-attn']}" in (INSTALL / "flash_attn_wheel.sh").read_text()
+    assert (
+        f"version={pins(INSTALL / 'constraints-cuda.txt')['flash-attn']}"
+        in (INSTALL / "flash_attn_wheel.sh").read_text()
+    )

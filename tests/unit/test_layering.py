@@ -11,7 +11,7 @@ from places import ROOT
 
 LAYERS = (
     ("errors", "views", "config"),
-    ("dist",),
+    ("dist", "names"),
     ("pairs", "recipe", "ds_config", "paper", "tally", "clock", "watch"),
     ("shard_index", "order", "balance", "families", "board"),
     ("shards", "prepare"),
@@ -21,6 +21,7 @@ LAYERS = (
     ("model", "memory", "world"),
     ("plain_engine", "checkpoint"),
     ("engine",),
+    ("export",),
     ("run_folder", "data", "precompute"),
     ("train", "cli"),
     ("bench",),
@@ -40,7 +41,10 @@ DOORS = {
     "tqdm": {"board"},
     "yaml": {"recipe"},
     "tokenizers": {"world"},
-    "safetensors": {"optimizer", "reference"},
+    "safetensors": {"adapters", "export", "optimizer", "reference"},
+    "huggingface_hub": {"export"},
+    "transformers.conversion_mapping": {"names"},
+    "transformers.core_model_loading": {"names"},
     "flash_attn": {"attention"},
 }
 MODULES = sorted((ROOT / "svco").rglob("*.py"))
