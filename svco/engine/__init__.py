@@ -17,6 +17,7 @@ from ..optimizer import STATE_FILE, TrainableState
 from ..plain_engine import PlainEngine
 from .process import counting_collectives, loading, start, stop
 from .sharded import DeepSpeedEngine
+from .universal import fitting
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ class Engine(Protocol):
     def backward(self, loss: torch.Tensor) -> None: ...
     def step(self, lr: float) -> torch.Tensor: ...
     def values(self) -> dict[str, torch.Tensor]: ...
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path) -> list[Path]: ...
     def load(self, folder: Path) -> None: ...
 
 
@@ -47,7 +48,8 @@ def make_engine(
     if resume is not None and (resume / STATE_FILE).exists():
         # Before DeepSpeed takes the parameters over: setting the masters later would leave the forward's copy untrained.
         load_values(tuned.policy, TrainableState.load(resume).values)
-    engine: Engine = PlainEngine(tuned, config, world) if ds is None else DeepSpeedEngine(tuned, config, ds, world)
-    if resume is not None:
-        engine.load(resume)
+    with fitting(resume, ds, world) as (resume, ds):
+        engine: Engine = PlainEngine(tuned, config, world) if ds is None else DeepSpeedEngine(tuned, config, ds, world)
+        if resume is not None:
+            engine.load(resume)
     return engine

@@ -12,7 +12,7 @@ from places import ROOT
 LAYERS = (
     ("errors", "views", "config"),
     ("dist",),
-    ("pairs", "recipe", "ds_config", "tally", "clock", "watch"),
+    ("pairs", "recipe", "ds_config", "tally", "clock", "watch", "life", "run_state"),
     ("shard_index", "order", "balance", "families", "board"),
     ("shards", "prepare"),
     ("objectives", "packing", "logprobs", "loader", "evaluate"),
@@ -21,7 +21,8 @@ LAYERS = (
     ("model", "memory", "world"),
     ("plain_engine", "checkpoint"),
     ("engine",),
-    ("run_folder", "data", "precompute"),
+    ("run_folder", "data", "precompute", "step", "status"),
+    ("session",),
     ("train", "cli"),
     ("bench",),
 )
@@ -38,6 +39,7 @@ DOORS = {
     "torch.utils.tensorboard": {"board"},
     "matplotlib": {"sheet", "bench"},
     "tqdm": {"board"},
+    "psutil": {"life", "run_state"},
     "yaml": {"recipe"},
     "tokenizers": {"world"},
     "safetensors": {"optimizer", "reference"},

@@ -16,8 +16,8 @@ from svco.errors import BadSample, UserError
 from svco.evaluate import PairScores, metrics, pair_right, summarise, table
 from svco.optimizer import learning_rate
 from svco.sheet import SheetRow, contact_sheet
+from svco.step import naming_the_budget
 from svco.tally import Tally
-from svco.train import naming_the_budget
 from svco.watch import BadWatch, MatchWatch
 
 ALONE = World()
