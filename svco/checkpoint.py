@@ -136,7 +136,7 @@ def steps(folder: Path) -> list[Path]:
 
 
 def _digest(file: Path) -> dict[str, Any]:
-    """{bytes, sha256} of ``file``, which is on disk afterwards. To be called by its writer: elsewhere fsync would not reach it."""
+    """{bytes, sha256} of ``file``, which is on disk afterwards. For its writer to call: elsewhere fsync would not reach it."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

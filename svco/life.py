@@ -24,7 +24,7 @@ STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 _WALL, _ORPHANED = "its time limit is near", "its launcher is gone"
 _REASONS = ("", _WALL, "SIGUSR1", "SIGTERM", _ORPHANED)
 """What is reduced is the place in this list; of several reasons the last wins."""
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 0.5
 _LAPS = 32
 """Laps that say how long the next one may take."""
 

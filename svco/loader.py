@@ -152,7 +152,7 @@ class _Steps:
 
 
 def _worker(_: int) -> None:
-    """A worker decodes one image at a time (more threads would only take cores from the model) and outlives its rank's signals."""
+    """Decodes one image at a time, as more threads would only take cores from the model, and outlives its rank's signals."""
     import torch
 
     torch.set_num_threads(1)

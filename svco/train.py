@@ -187,6 +187,7 @@ def finish(session: Session, folder: RunFolder) -> None:
     from .run_folder import draw_samples, save_tuned
 
     job, tuned, world, board = session.job, session.tuned, session.world, session.board
+    session.heart.tell(doing="exporting")
     weights = save_tuned(folder, tuned, session.engine, job.config, world)
     lines = [f"{'adapter' if tuned.wrapped else 'model'}:      {weights}"]
     if job.config.data.heldout:
@@ -202,6 +203,4 @@ def finish(session: Session, folder: RunFolder) -> None:
         f"TensorBoard:  tensorboard --logdir {folder.path / 'tensorboard'}",
         f"metrics:      {folder.path / 'metrics.jsonl'}",
     ]
-    if world.is_main:
-        folder.finished(job.steps)
     board.note("\n" + "\n".join(lines), out=sys.stdout)

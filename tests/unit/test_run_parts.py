@@ -121,6 +121,7 @@ POSITION = Position(5, 0, 160, 42, 32, 64, "abc", 1, "lora", {"bad-json": 1})
 def write(folder):
     (folder / "part").mkdir()
     (folder / "part" / "weights").write_bytes(b"12345")
+    return [folder / "part" / "weights"]
 
 
 def test_checkpoint_envelope(tmp_path):
