@@ -136,7 +136,8 @@ class Heart:
         else:
             line = next(iter(str(error).strip().splitlines()), "")
             code = 2 if kind is UserError else 130 if kind is KeyboardInterrupt else 1
-            self.tell(state="failed", reason=line if kind is UserError else f"{kind.__name__}: {line}", exit_code=code)
+            name = "" if kind is UserError else f"{kind.__name__}: " if line else kind.__name__
+            self.tell(state="failed", reason=name + line, exit_code=code)
 
     def tell(self, **changes: Any) -> None:
         """Changes fields of the state and writes it."""

@@ -70,13 +70,13 @@ def run(launch: Launch, world: World, life: Life | None = None) -> None:
         return
     folder = RunFolder.open(config, launch.recipe, world, ds)
     with Heart(folder.path, world.is_main, world.size, launch.command) as heart:
-        heart.tell(doing="loading the model", steps=job.steps)
         checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.keep, world)
         resume = resume_point(config, checkpoints)
+        before = None if resume is None else read_position(resume)
+        heart.tell(doing="loading the model", step=before.step if before else 0, steps=job.steps)
         with engines.loading(ds):
             tuned = load_tuned(config, job.family, dtype, job.reference, world.device, progress=world.is_main)
         engine = engines.make_engine(tuned, config.optim, world, ds, resume)
-        before = None if resume is None else read_position(resume)
         life = life or Life(world)
         life.saved(0.0 if resume is None else save_seconds(resume))
         board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)

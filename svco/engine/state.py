@@ -97,7 +97,7 @@ class PartitionedState:
         """Writes this rank's part; the files it wrote. A collective."""
         # The frozen copy and the tower are the base model's and stay out.
         self.engine.save_checkpoint(str(folder), tag="zero", save_latest=False, exclude_frozen_parameters=True)
-        return [file for file in folder.rglob("*") if file.is_file() and _writer(file) == self.world.rank]
+        return [file for file in folder.rglob("*") if file.is_file() and writer(file, folder) == self.world.rank]
 
     def load(self, folder: Path) -> None:
         """Reads what ``save`` wrote, or its universal form. A collective."""
@@ -111,7 +111,7 @@ class PartitionedState:
             group["weight_decay"] = decay  # DeepSpeed restores the first group's hyper-parameters into every group
 
 
-def _writer(file: Path) -> int:
-    """The rank that wrote ``file`` of DeepSpeed's checkpoint, which names it; files for all ranks are rank 0's."""
-    named = re.search(r"pp_rank_(\d+)_|/rank(\d+)/", file.as_posix())
+def writer(file: Path, folder: Path) -> int:
+    """The rank that wrote ``file`` of DeepSpeed's checkpoint in ``folder``: its name says so, and files for all are rank 0's."""
+    named = re.search(r"pp_rank_(\d+)_|(?:^|/)rank(\d+)/", file.relative_to(folder).as_posix())
     return int(named[1] or named[2]) if named else 0

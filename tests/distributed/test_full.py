@@ -67,7 +67,9 @@ def test_resumed_bit_for_bit(root, two, zero3):
     checkpoint = two / "checkpoints" / "step-000003"
     stored = {p.name for p in checkpoint.rglob("*.pt")}
     assert len(stored) == 4, "a model and an optimizer file a rank"
-    assert "reference" not in json.dumps(sorted(json.loads((checkpoint / "MANIFEST.json").read_text())["files"]))
+    files = json.loads((checkpoint / "MANIFEST.json").read_text())["files"]
+    assert {str(p.relative_to(checkpoint)) for p in checkpoint.rglob("*") if p.is_file()} == {*files, "MANIFEST.json"}
+    assert "reference" not in json.dumps(sorted(files))
 
 
 def test_resumed_on_other_ranks(root, two, zero3):
