@@ -29,7 +29,7 @@ class RunConfig:
     early enough to save, with exit code 75, and run.resume=auto continues it; empty: no limit."""
     timeout_minutes: float = 30.0
     """How long a rank waits for the others before it gives up: longer than the slowest save, shorter than one likes to pay for
-    when a rank has died unnoticed. (DeepSpeed's own groups on GPUs keep PyTorch's 10 minutes; nothing slow waits in them.)"""
+    when a rank has died unnoticed. DeepSpeed's own groups (gathers of weights) keep PyTorch's: 10 minutes on GPUs."""
 
 
 @dataclass(frozen=True)

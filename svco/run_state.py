@@ -134,10 +134,8 @@ class Heart:
         elif kind is Stopped:
             self.tell(state="stopped", doing="", reason=str(error), exit_code=RESUBMIT)
         else:
-            line = next(iter(str(error).strip().splitlines()), "")
             code = 2 if kind is UserError else 130 if kind is KeyboardInterrupt else 1
-            name = "" if kind is UserError else f"{kind.__name__}: " if line else kind.__name__
-            self.tell(state="failed", reason=name + line, exit_code=code)
+            self.tell(state="failed", reason=_first_line(kind, error), exit_code=code)
 
     def tell(self, **changes: Any) -> None:
         """Changes fields of the state and writes it."""
@@ -166,6 +164,20 @@ class Heart:
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
             self._write()
+
+
+def _first_line(kind: type, error: BaseException | None) -> str:
+    """What an error says, in one line."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    if kind is UserError:
+        return line
+    said = f"{kind.__name__}: {line}" if line else kind.__name__
+    collective = "gloo" in line or "NCCL" in line
+    return (
+        f"a collective failed, as it does when another rank has died (its own output says why): {said}"
+        if collective
+        else said
+    )
 
 
 def wait_until_over(folder: Path) -> None:
