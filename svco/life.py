@@ -8,6 +8,7 @@ table and of a cached reference; then they leave together, after a save. Loading
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
@@ -70,7 +71,10 @@ class Life:
         self._lap_began = now
         if self.world.is_main and self._wall_is_near():
             self._ask(_WALL)
-        self._agreed = self._agreed or _REASONS[self.world.highest(self._asked)]
+        if not self._agreed:
+            self._agreed = _REASONS[self.world.highest(self._asked)]
+            if self._agreed:
+                _drop_lost_outputs()
         return self._agreed
 
     def begin(self, what: str) -> None:
@@ -162,6 +166,16 @@ def _parent(pid: int) -> int | None:
         return psutil.Process(pid).ppid()
     except psutil.NoSuchProcess:
         return None
+
+
+def _drop_lost_outputs() -> None:
+    """Sends output that nobody reads any more to /dev/null: a signal to ``deepspeed … | tee log`` ends tee at once, and the next
+    line of the progress bar would end this process before its save."""
+    for number in (1, 2):
+        poll = select.poll()
+        poll.register(number, 0)
+        if poll.poll(0):  # an error or a hang-up is told even when nothing is asked for
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def outlive_stop_signals() -> None:

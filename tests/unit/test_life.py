@@ -88,12 +88,14 @@ with Life(World()) as life:
         time.sleep(0.1)
         if reason := life.agreed():
             break
+    print("bye", flush=True)
     open(sys.argv[1], "w").write(reason or "went on")
 """
 
 
 @pytest.mark.parametrize("launched", [True, False])
 def test_a_launchers_death_is_noticed_and_a_shells_is_not(tmp_path, launched):
+    """Whoever read the output may be gone with the launcher, which must not end the save."""
     environment = {k: v for k, v in os.environ.items() if k != "RANK"} | ({"RANK": "0"} if launched else {})
     shell = subprocess.Popen(
         ["bash", "-c", '"$0" -c "$1" "$2"; true', sys.executable, ORPHAN, str(tmp_path / "end")],
@@ -103,6 +105,8 @@ def test_a_launchers_death_is_noticed_and_a_shells_is_not(tmp_path, launched):
     assert shell.stdout.readline() == b"ready\n"
     shell.kill()
     shell.wait()
+    if launched:
+        shell.stdout.close()
     deadline = time.monotonic() + 20
     while not (tmp_path / "end").exists() or not (tmp_path / "end").read_text():
         assert time.monotonic() < deadline
