@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import engine as engines
 from .board import Board, Progress
@@ -24,12 +24,16 @@ from .memory import RecomputeDial
 from .model import load_tuned, resolve_dtype
 from .optimizer import learning_rate
 from .order import ORDER_VERSION
+from .paper import deviations
 from .run_folder import RunFolder
 from .run_state import Heart
 from .session import Session
 from .step import take_step
 from .tally import Tally
 from .watch import BadWatch, MatchWatch
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Launch:
 def run(launch: Launch, world: World, life: Life | None = None) -> None:
     """Runs a recipe from start to the table at its end, or until ``life`` hears that it should stop. Called on every rank."""
     config = launch.config
-    dtype = resolve_dtype(config.model.dtype, world.device)
+    dtype = resolve_dtype(config.model, world.device)
     ds = (
         None
         if launch.ds is None
@@ -66,7 +70,7 @@ def run(launch: Launch, world: World, life: Life | None = None) -> None:
     job = make_job(config, world, Progress.over(world.is_main))
     if launch.dry_run:
         if world.is_main:
-            print(dry_run_text(job, world, ds, str(dtype)))
+            print(dry_run_text(job, world, ds, dtype))
         return
     folder = RunFolder.open(config, launch.recipe, world, ds)
     with Heart(folder.path, world.is_main, world.size, launch.command) as heart:
@@ -81,6 +85,7 @@ def run(launch: Launch, world: World, life: Life | None = None) -> None:
         life.saved(0.0 if resume is None else save_seconds(resume))
         board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)
         board.note(f"run {folder.path}\n{describe(job, world)}")
+        board.note(deviations(config, dtype))
         board.note(f"attention: {tuned.attention} ({tuned.why_attention})")
         session = Session(job, tuned, engine, world, board, life, heart)
         try:
@@ -98,11 +103,12 @@ def run(launch: Launch, world: World, life: Life | None = None) -> None:
             board.close()
 
 
-def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: str) -> str:
+def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: torch.dtype) -> str:
     from .recipe import dump
 
     shown = json.dumps(ds, indent=2) if ds else "none: one process without DeepSpeed"
-    return f"{dump(job.config)}\ndtype: {dtype}\n{describe(job, world)}\n\nDeepSpeed config:\n{shown}"
+    lines = f"{dump(job.config)}\ndtype: {dtype}\n{describe(job, world)}\n{deviations(job.config, dtype)}"
+    return f"{lines}\n\nDeepSpeed config:\n{shown}"
 
 
 def resume_point(config: Config, checkpoints: Checkpoints) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,10 @@ class DeepSpeedEngine:
 
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        skipped = self.engine.skipped_steps
         self.engine.step()
+        if self.engine.skipped_steps > skipped and self.world.is_main:
+            warnings.warn("float16 gradients overflowed: the step is skipped and the loss scale lowered", stacklevel=2)
         return torch.as_tensor(self.engine.get_global_grad_norm() or 0.0)
 
     def values(self) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from places import ROOT
 LAYERS = (
     ("errors", "views", "config"),
     ("dist",),
-    ("pairs", "recipe", "ds_config", "tally", "clock", "watch", "life", "run_state"),
+    ("pairs", "recipe", "ds_config", "paper", "tally", "clock", "watch", "life", "run_state"),
     ("shard_index", "order", "balance", "families", "board"),
     ("shards", "prepare"),
     ("objectives", "packing", "logprobs", "loader", "evaluate"),
