@@ -101,12 +101,15 @@ class PartitionedState:
 
     def load(self, folder: Path) -> None:
         """Reads what ``save`` wrote, or its universal form. A collective."""
+        import torch
+
         path, _ = self.engine.load_checkpoint(str(folder), tag="zero", load_module_strict=False)
         if path is None:
             raise UserError(f"DeepSpeed cannot load the checkpoint {folder}/zero; resume from an older step-N folder.")
         for state in self.optimizer.state.values():
             # From the universal form all groups get the same tensor, which each of them would then count up at every step.
-            state["step"] = state["step"].clone()
+            if isinstance(state.get("step"), torch.Tensor):
+                state["step"] = state["step"].clone()
         for group, decay in zip(self.optimizer.param_groups, self.decays, strict=True):
             group["weight_decay"] = decay  # DeepSpeed restores the first group's hyper-parameters into every group
 
