@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from svco.errors import UserError, people
@@ -25,6 +26,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--recipe", metavar="FILE", default=DEFAULT_RECIPE, help="recipe YAML (default: %(default)s)")
     parser.add_argument("--resume", metavar="WHAT", help="same as run.resume=WHAT: auto, none or a checkpoint folder")
     parser.add_argument(
+        "--time-limit",
+        metavar="TIME",
+        help="same as run.time_limit=TIME: save and exit with code 75 before it, e.g. 3:55:00",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved recipe, derived values and DeepSpeed JSON"
     )
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by the deepspeed launcher
@@ -35,9 +41,10 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     from svco.ds_config import read_ds_config
-    from svco.recipe import load_recipe
+    from svco.recipe import duration, load_recipe
 
-    overrides = [*arguments.overrides, *([f"run.resume={arguments.resume}"] if arguments.resume else [])]
+    flags = {"run.resume": arguments.resume, "run.time_limit": arguments.time_limit}
+    overrides = [*arguments.overrides, *(f"{key}={value}" for key, value in flags.items() if value)]
     config = load_recipe(arguments.recipe, overrides)
     if not arguments.ds:
         raise UserError(
@@ -46,17 +53,21 @@ def main() -> None:
         )
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
 
-    from svco import engine
     from svco.dist import world_from_environment
-    from svco.train import Launch, run
+    from svco.life import Life
 
-    launch = Launch(config, Path(arguments.recipe).stem, ds, arguments.ds, arguments.dry_run)
-    try:
-        if ds is not None:
-            engine.start(world_from_environment())
-        run(launch, world_from_environment())
-    finally:
-        engine.stop()
+    world = world_from_environment()
+    with Life(world, duration(config.run.time_limit)) as life:
+        from svco import engine
+        from svco.train import Launch, run
+
+        launch = Launch(config, Path(arguments.recipe).stem, ds, arguments.ds, arguments.dry_run, tuple(sys.argv))
+        try:
+            if ds is not None:
+                engine.start(world, config.run.timeout_minutes)
+            run(launch, world, life)
+        finally:
+            engine.stop()
 
 
 if __name__ == "__main__":

@@ -21,12 +21,14 @@ class Board:
     def __init__(self, folder: Path, enabled: bool, start: int = 0):
         self.enabled = enabled
         self._bar: Any = None
+        self._last: dict[str, Any] = {}
         if not enabled:
             return
         from torch.utils.tensorboard import SummaryWriter
 
         path = folder / METRICS_FILE
         _keep_up_to(path, start)
+        self._last = last_line(path)
         self._lines = path.open("a", encoding="utf-8")
         self._scalars = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
 
@@ -40,6 +42,7 @@ class Board:
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         self._lines.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
         self._lines.flush()
+        self._last = {"step": step, **finite}
         for name, value in metrics.items():
             self._scalars.add_scalar(name if "/" in name else f"run/{name}", value, step)
         if self._bar is not None:
@@ -47,6 +50,10 @@ class Board:
             self._bar.set_postfix_str(
                 ", ".join(form.format(metrics[key]) for key, form in shown.items() if key in metrics)
             )
+
+    def validated(self, step: int) -> bool:
+        """Whether the log has the validation of ``step``, which is not after its last one."""
+        return self._last.get("step") == step and any(name.startswith("validation/") for name in self._last)
 
     def progress(self, steps: Iterable[Any], done: int, total: int) -> Iterator[Any]:
         """``steps`` with a progress bar that shows loss and throughput."""
@@ -93,6 +100,17 @@ def _bar(items: Iterable[Any], what: str, **how: Any) -> Any:
     # Beside a terminal a redrawn bar is a mess of control characters: there, a line now and then.
     interval = 0.2 if sys.stderr.isatty() else 10
     return tqdm(items, desc=what, file=sys.stderr, mininterval=interval, delay=1, dynamic_ncols=True, **how)
+
+
+def last_line(path: Path) -> dict[str, Any]:
+    """The last whole line of a metrics.jsonl; empty where there is none."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for line in reversed(lines):
+        try:
+            return json.loads(line)
+        except ValueError:
+            continue
+    return {}
 
 
 def _keep_up_to(path: Path, step: int) -> None:

@@ -1,9 +1,10 @@
 """One atomic envelope for every checkpoint, whatever the engine puts in it.
 
-    step-N.tmp/ written and fsynced by all ranks -> digests -> MANIFEST.json -> renamed to step-N/ -> `latest` replaced
+    step-N.tmp/ written by all ranks, each fsyncs and digests its own files -> MANIFEST.json -> renamed to step-N/ -> `latest`
 
 A folder without a valid MANIFEST was never finished. DeepSpeed's own commit is not atomic: it rewrites its ``latest``
-in place before the last rank is done.
+in place before the last rank is done. Bytes are read by all ranks at once, when they are written and when they are checked
+before a run goes on: one rank alone would take longer over a 34B model's than the others may wait in a collective.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -82,8 +84,12 @@ class Checkpoints:
         self.keep = keep
         self.world = world
 
-    def save(self, position: Position, write: Callable[[Path], None]) -> Path:
-        """Has every rank ``write`` into a temporary folder, then makes it ``step-N`` in one rename."""
+    def save(self, position: Position, write: Callable[[Path], list[Path]]) -> Path:
+        """Has every rank ``write`` into a temporary folder, then makes it ``step-N`` in one rename.
+
+        ``write`` returns the files that this rank wrote; every file belongs to one rank.
+        """
+        began = time.monotonic()
         final = self.folder / f"step-{position.step:06d}"
         temporary = final.with_name(f"{final.name}.tmp")
         if self.world.is_main:
@@ -95,11 +101,11 @@ class Checkpoints:
                 f"The run folder {self.folder} is not the same folder on all nodes. Put run.root on storage that all "
                 "nodes share."
             )
-        write(temporary)
-        self.world.barrier()
-        digests = self._digest(temporary)
+        mine = {str(file.relative_to(temporary)): _digest(file) for file in write(temporary)}
+        files = dict(sorted(item for part in self.world.gather(mine) for item in part.items()))
         if self.world.is_main:
-            manifest = {"version": 1, "position": asdict(position), "files": digests}
+            seconds = round(time.monotonic() - began, 3)
+            manifest = {"version": 1, "position": asdict(position), "seconds": seconds, "files": files}
             _write_durably(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
             _sync_folder(temporary)
             shutil.rmtree(final, ignore_errors=True)
@@ -108,39 +114,46 @@ class Checkpoints:
             _write_durably(pointer, final.name)
             pointer.replace(self.folder / "latest")
             _sync_folder(self.folder)
-            for old in self._steps()[: -self.keep] if self.keep else []:
+            for old in steps(self.folder)[: -self.keep] if self.keep else []:
                 shutil.rmtree(old)
         self.world.barrier()
         return final
 
-    def _digest(self, folder: Path) -> dict[str, dict[str, Any]]:
-        """{file: {bytes, sha256}} of everything in ``folder``; the ranks share the reading, so that no collective waits long."""
-        files = sorted(p for p in folder.rglob("*") if p.is_file())
-        mine = {}
-        for file in files[self.world.rank :: self.world.size]:
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            mine[str(file.relative_to(folder))] = {"bytes": file.stat().st_size, "sha256": digest}
-        return dict(sorted(item for part in self.world.gather(mine) for item in part.items()))
-
     def newest(self, progress: Callable[[Any, str], Any] = _silent) -> Path | None:
         """The newest valid checkpoint, or None. Damaged ones are passed over with a warning that says why."""
-        found = None
-        if self.world.is_main:
-            for folder in reversed(self._steps()):
-                if (problem := damage(folder, progress)) is None:
-                    found = folder
-                    break
+        for folder in self.world.broadcast(steps(self.folder)[::-1]):
+            if (problem := self.damage(folder, progress)) is None:
+                return folder
+            if self.world.is_main:
                 warnings.warn(f"passing over the checkpoint {folder}: {problem}", stacklevel=2)
-        return self.world.broadcast(found)
+        return None
 
-    def _steps(self) -> list[Path]:
-        return sorted(p for p in self.folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
+    def damage(self, folder: Path, progress: Callable[[Any, str], Any] = _silent) -> str | None:
+        """What is wrong with the checkpoint ``folder``, or None; the ranks share the reading."""
+        found = self.world.gather(damage(folder, progress, self.world.rank, self.world.size))
+        return next((problem for problem in found if problem), None)
 
 
-def damage(folder: Path, progress: Callable[[Any, str], Any] = _silent) -> str | None:
-    """What is wrong with checkpoint ``folder``, or None if every byte is as it was written."""
+def steps(folder: Path) -> list[Path]:
+    """The finished checkpoints in ``folder``, oldest first."""
+    return sorted(p for p in folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
+
+
+def _digest(file: Path) -> dict[str, Any]:
+    """{bytes, sha256} of ``file``, which is on disk afterwards. For its writer to call: elsewhere fsync would not reach it."""
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"bytes": file.stat().st_size, "sha256": digest}
+
+
+def damage(
+    folder: Path, progress: Callable[[Any, str], Any] = _silent, rank: int = 0, size: int = 1, contents: bool = True
+) -> str | None:
+    """What is wrong with checkpoint ``folder``, or None if every byte is as it was written.
+
+    Of ``size`` readers this is number ``rank``, which reads its share of the files. ``contents`` False: names and sizes only.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         files = manifest["files"]
@@ -149,16 +162,23 @@ def damage(folder: Path, progress: Callable[[Any, str], Any] = _silent) -> str |
         return f"it has no {MANIFEST}, so it was never finished"
     except (ValueError, KeyError, TypeError) as error:
         return f"its {MANIFEST} cannot be read ({error})"
-    for name, expected in progress(files.items(), f"checking {folder.name}"):
-        file = folder / name
+    mine = sorted(files, key=lambda name: (-files[name]["bytes"], name))[rank::size]
+    for name in progress(mine, f"checking {folder.name}"):
+        expected, file = files[name], folder / name
         if not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != expected["bytes"]:
             return f"{name} has {file.stat().st_size} bytes instead of {expected['bytes']}"
-        with file.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != expected["sha256"]:
-                return f"{name} has other contents than when it was written"
+        if contents:
+            with file.open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != expected["sha256"]:
+                    return f"{name} has other contents than when it was written"
     return None
+
+
+def save_seconds(folder: Path) -> float:
+    """How long the save of checkpoint ``folder`` took; 0 for one that does not say."""
+    return float(json.loads((folder / MANIFEST).read_text()).get("seconds", 0.0))
 
 
 def read_position(folder: Path) -> Position:

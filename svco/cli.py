@@ -159,7 +159,35 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (_add_data, _add_export)
+def _add_status(commands) -> None:
+    from .status import EXIT_CODES, EXIT_ORDER
+
+    codes = ", ".join(f"{code} {' or '.join(s for s in EXIT_CODES if EXIT_CODES[s] == code)}" for code in EXIT_ORDER)
+    parser = commands.add_parser(
+        "status",
+        help="how runs are, and what to do next",
+        description="State, progress, last checkpoint and what to do next of runs.",
+        epilog=f"Exit code: {codes}; 2 when there is no such run. Of several runs the one named first here. A launcher's exit "
+        "code says less: go by this one.",
+    )
+    parser.add_argument(
+        "runs", nargs="*", type=Path, default=[Path("runs")], help="run folders, or folders of runs (default: runs)"
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="read every byte of the last checkpoint, not only its sizes"
+    )
+    parser.set_defaults(run=_status)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from .status import EXIT_ORDER, find_runs, look
+
+    seen = [look(run, arguments.verify) for run in find_runs(arguments.runs)]
+    print("\n\n".join(text for text, _ in seen))
+    return min((code for _, code in seen), key=EXIT_ORDER.index)
+
+
+COMMANDS = (_add_data, _add_status, _add_export)
 """One function a command: adds its parser and sets ``run``."""
 
 if __name__ == "__main__":

@@ -24,6 +24,12 @@ class RunConfig:
     start it when it has none. A path: continue from that checkpoint."""
     log_every: int = 1
     """Steps between two lines of metrics.jsonl."""
+    time_limit: str = ""
+    """How long the process may run, its start included: ``3:55:00``, ``1-12:00:00``, ``45m``, ``2h``, or seconds. It stops
+    early enough to save, with exit code 75, and run.resume=auto continues it; empty: no limit."""
+    timeout_minutes: float = 30.0
+    """How long a rank waits for the others before it gives up: longer than the slowest save, shorter than one likes to pay for
+    when a rank has died unnoticed. DeepSpeed's own groups (gathers of weights) keep PyTorch's: 10 minutes on GPUs."""
 
 
 @dataclass(frozen=True)

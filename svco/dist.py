@@ -56,6 +56,16 @@ class World:
             torch.distributed.all_reduce(flat)
         return dict(zip(names, flat.tolist(), strict=True))
 
+    def highest(self, value: int) -> int:
+        """The highest of the ranks' values, by one reduction of one number."""
+        if self.size == 1:
+            return value
+        import torch
+
+        box = torch.tensor(value, device=self.device)
+        torch.distributed.all_reduce(box, torch.distributed.ReduceOp.MAX)
+        return int(box)
+
     def gather(self, value: T) -> list[T]:
         """Every rank's ``value`` (picklable), in rank order, on every rank."""
         if self.size == 1:

@@ -1,4 +1,4 @@
-"""The two ways things go wrong that are not bugs: the user's mistake and a bad sample."""
+"""The ways things go otherwise than planned that are not bugs: the user's mistake, a bad sample, a request to stop."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ class UserError(Exception):
 
     Every entry point prints the message without a traceback and exits with code 2.
     """
+
+
+RESUBMIT = os.EX_TEMPFAIL
+"""75, the exit code of a run that was asked to stop and can be continued."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop, all ranks agreed, and what it has learned is on disk. Its text is the reason."""
 
 
 class BadSample(Exception):
@@ -47,7 +55,8 @@ class BadSample(Exception):
 
 @contextmanager
 def people() -> Iterator[None]:
-    """Around an entry point: a UserError becomes its one paragraph on stderr and exit code 2, without a traceback.
+    """Around an entry point: a UserError becomes its one paragraph on stderr and exit code 2, without a traceback; Stopped
+    exit code 75.
 
     Every rank tends to meet the same mistake; ranks above 0 wait a moment for rank 0 to say it and end the job.
     """
@@ -64,5 +73,7 @@ def people() -> Iterator[None]:
             flush=True,
         )
         sys.exit(2)
+    except Stopped:
+        sys.exit(RESUBMIT)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -81,6 +81,10 @@ class Job:
         share = longest * (-(-self.order.global_batch // world.size) + 1)
         return max(longest, min(self.config.optim.tokens_per_micro_batch, share))
 
+    def due(self, step: int, every: int) -> bool:
+        """Whether what happens every ``every`` steps (0: at the end only) happens after ``step``."""
+        return step == self.steps or (every > 0 and step % every == 0)
+
     def loader(self, world: World, start: int, references: np.ndarray | None) -> Loader:
         """The training micro-batches of this rank from step ``start`` on, with cached ``references`` if there are any."""
         cells = self.objective.cells

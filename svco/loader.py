@@ -10,6 +10,7 @@ import numpy as np
 
 from .balance import divide, imbalance
 from .errors import BadSample, UserError
+from .life import outlive_stop_signals
 from .pairs import Pair
 from .shards import ShardSet
 
@@ -81,7 +82,7 @@ class Loader:
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=2 if self.workers else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_worker,
         )
         for made in loader:
             if isinstance(made, UserError):
@@ -150,8 +151,9 @@ class _Steps:
             return error
 
 
-def _one_thread(_: int) -> None:
-    """A worker decodes one image at a time; more threads would only take cores from the model."""
+def _worker(_: int) -> None:
+    """Decodes one image at a time, as more threads would only take cores from the model, and outlives its rank's signals."""
     import torch
 
     torch.set_num_threads(1)
+    outlive_stop_signals()

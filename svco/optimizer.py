@@ -67,7 +67,8 @@ class TrainableState:
     adam_step: int
     """Updates AdamW has made (its bias correction)."""
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> list[Path]:
+        """Writes one file into ``folder`` and returns it."""
         from safetensors.torch import save_file
 
         tensors = {f"value/{name}": v for name, v in self.values.items()}
@@ -75,6 +76,7 @@ class TrainableState:
         save_file(
             {k: v.contiguous() for k, v in tensors.items()}, folder / STATE_FILE, {"adam_step": str(self.adam_step)}
         )
+        return [folder / STATE_FILE]
 
     @classmethod
     def load(cls, folder: Path) -> TrainableState:

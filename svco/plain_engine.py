@@ -83,7 +83,8 @@ class PlainEngine:
         """Trained parameter ``name`` in the model's dtype, on the CPU."""
         return self.trainable[name].detach().cpu()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> list[Path]:
+        """Writes the state into ``folder``; the files written."""
         import torch
 
         states = {name: self.optimizer.state.get(p, {}) for name, p in self.masters.items()}
@@ -92,7 +93,7 @@ class PlainEngine:
             for m in MOMENTS
         }
         steps = {int(s["step"]) for s in states.values() if s} or {0}
-        TrainableState({n: p.detach().cpu() for n, p in self.masters.items()}, moments, max(steps)).save(folder)
+        return TrainableState({n: p.detach().cpu() for n, p in self.masters.items()}, moments, max(steps)).save(folder)
 
     def load(self, folder: Path) -> None:
         import torch

@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -129,8 +130,8 @@ def _coerce(value: Any, kind: Any, key: str, where: str) -> Any:
         return float(value)
     if kind is str and value is None:
         return ""
-    if kind is str and type(value) is int:
-        return str(value)  # optim.recompute=8, run.name=7
+    if kind is str and type(value) in (int, float):
+        return str(value)  # optim.recompute=8, run.name=7, run.time_limit=90.5
     if type(value) is not kind:
         raise UserError(f"{where}: {key} must be a {_PLAIN[kind]}, not {value!r} ({type(value).__name__}).")
     return value
@@ -146,6 +147,7 @@ _CHOICES = {
 }
 _AT_LEAST = {
     "run.log_every": 1,
+    "run.timeout_minutes": 1,
     "lora.rank": 1,
     "data.max_text_tokens": 2,
     "data.workers": 0,
@@ -190,12 +192,37 @@ def check(config: Config) -> None:
                 f"{key} is {list(get(config, key))}; every β must be above 0. To drop a term set its weight "
                 f"({key.replace('beta', 'weight')}) to 0."
             )
+    duration(config.run.time_limit)
     if config.objective.beta <= 0:
         raise UserError(f"objective.beta is {config.objective.beta}; β must be above 0.")
     if not any(config.objective.weight_attend + config.objective.weight_reject):
         raise UserError(
             "All of objective.weight_attend and objective.weight_reject are 0: nothing is left to train on."
         )
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(text: str) -> float:
+    """Seconds in ``text``: ``[[D-]H:]MM:SS``, numbers with a unit (``1h30m``), or plain seconds; 0 for an empty one.
+
+    YAML 1.1 reads an unquoted 3:55:00 in base 60, as 14100: the same in seconds.
+    """
+    if not text:
+        return 0.0
+    if found := re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):([0-5]\d)", text):
+        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        total = float(86400 * days + 3600 * hours + 60 * minutes + seconds)
+    elif re.fullmatch(r"(?:\d+(?:\.\d+)?[smhd])+", text):
+        total = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
+    elif re.fullmatch(r"\d+(?:\.\d+)?", text):
+        total = float(text)
+    else:
+        total = 0.0
+    if total <= 0:
+        raise UserError(f"run.time_limit is {text!r}; write it as 3:55:00, 1-12:00:00, 45m, 2h or seconds, above 0.")
+    return total
 
 
 def to_tree(config: Config) -> dict[str, dict[str, Any]]:

@@ -21,6 +21,7 @@ from .evaluate import PairScores, pair_right
 from .export import public_base, read_facts, replacing, save_model, write_card
 from .model import resolve_dtype
 from .recipe import dump
+from .run_state import wait_until_over
 from .shards import ShardSet
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from .model import Tuned
 
 _PACKAGES = ("svco", "torch", "transformers", "deepspeed", "peft", "webdataset", "tokenizers", "numpy", "pillow")
-_DONE = "finished.json"
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,6 @@ class RunFolder:
 
         return cls(world.on_main(made))
 
-    def finished(self, steps: int) -> None:
-        """Marks the run as done: its end is this file, not a process's exit code."""
-        (self.path / _DONE).write_text(json.dumps({"steps": steps, "time": time.strftime("%Y-%m-%dT%H:%M:%S")}))
-
 
 def _make(config: Config, recipe: str) -> Path:
     name = config.run.name or f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -63,6 +59,7 @@ def _make(config: Config, recipe: str) -> Path:
         raise UserError(
             f"The run folder {path} is not empty. Continue that run with run.resume=auto, or choose another run.name."
         )
+    wait_until_over(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

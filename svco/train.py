@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import engine as engines
 from .board import Board, Progress
-from .checkpoint import Checkpoints, Position, read_position
+from .checkpoint import Checkpoints, Position, read_position, save_seconds
 from .clock import Clock
 from .config import Config
 from .dist import World
 from .ds_config import fill
-from .engine import Engine
-from .errors import UserError
-from .evaluate import score_pairs, summarise, table
-from .job import Job, Split, cache_dir, describe, evaluation_loader, make_job
-from .loader import StepBatches
+from .errors import RESUBMIT, Stopped, UserError
+from .evaluate import table
+from .job import Job, describe, make_job
+from .life import Life
 from .memory import RecomputeDial
-from .model import Tuned, load_tuned, resolve_dtype
+from .model import load_tuned, resolve_dtype
 from .optimizer import learning_rate
 from .order import ORDER_VERSION
 from .paper import deviations
-from .precompute import Precompute
 from .run_folder import RunFolder
+from .run_state import Heart
+from .session import Session
+from .step import take_step
 from .tally import Tally
 from .watch import BadWatch, MatchWatch
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 
@@ -51,10 +50,12 @@ class Launch:
     """Where it was read, for messages."""
     dry_run: bool = False
     """Resolve and print only."""
+    command: tuple[str, ...] = ()
+    """The command line of a rank, for those who ask how the run is to be continued."""
 
 
-def run(launch: Launch, world: World) -> None:
-    """Runs a recipe from start to the table at its end. Called on every rank."""
+def run(launch: Launch, world: World, life: Life | None = None) -> None:
+    """Runs a recipe from start to the table at its end, or until ``life`` hears that it should stop. Called on every rank."""
     config = launch.config
     dtype = resolve_dtype(config.model, world.device)
     ds = (
@@ -72,56 +73,34 @@ def run(launch: Launch, world: World) -> None:
             print(dry_run_text(job, world, ds, dtype))
         return
     folder = RunFolder.open(config, launch.recipe, world, ds)
-    checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.keep, world)
-    resume = resume_point(config, checkpoints)
-    with engines.loading(ds):
-        tuned = load_tuned(config, job.family, dtype, job.reference, world.device, progress=world.is_main)
-    engine = engines.make_engine(tuned, config.optim, world, ds, resume)
-    before = None if resume is None else read_position(resume)
-    board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)
-    board.note(f"run {folder.path}\n{describe(job, world)}")
-    board.note(deviations(config, dtype))
-    board.note(f"attention: {tuned.attention} ({tuned.why_attention})")
-    session = Session(job, tuned, engine, world, board)
-    try:
-        session.precompute(resumed=resume is not None)
-        fit(session, checkpoints, before)
-        finish(session, folder)
-    finally:
-        board.close()
-
-
-@dataclass
-class Session:
-    """A run under way."""
-
-    job: Job
-    """What was decided before the model was loaded."""
-    tuned: Tuned
-    """The model."""
-    engine: Engine
-    """What steps it."""
-    world: World
-    """This rank among the others."""
-    board: Board
-    """Where metrics go."""
-    references: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
-    """Shard specs -> cached log-probs of the reference; empty when it runs beside the policy."""
-
-    def split(self, specs: tuple[str, ...]) -> Split:
-        """The pairs of ``specs``. A collective."""
-        job, progress = self.job, Progress.over(self.world.is_main)
-        if specs == job.config.data.train:
-            return job.train
-        return Split.open(specs, job.family, cache_dir(job.config), self.world, progress)
-
-    def precompute(self, resumed: bool) -> None:
-        """Before the first step, while the model is still the base: what no reference stream will say. A collective."""
-        data, strategy = self.job.config.data, self.job.reference
-        wanted = {"cached": (data.train, data.validation, data.heldout), "none": (data.validation, data.heldout)}
-        compute = Precompute(self.job, self.tuned, self.engine, self.world, Progress.over(self.world.is_main), resumed)
-        for specs in filter(None, wanted.get(strategy, ())):
-            self.references[specs] = compute(self.split(specs))
+    with Heart(folder.path, world.is_main, world.size, launch.command) as heart:
+        checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.keep, world)
+        resume = resume_point(config, checkpoints)
+        before = None if resume is None else read_position(resume)
+        heart.tell(doing="loading the model", step=before.step if before else 0, steps=job.steps)
+        with engines.loading(ds):
+            tuned = load_tuned(config, job.family, dtype, job.reference, world.device, progress=world.is_main)
+        engine = engines.make_engine(tuned, config.optim, world, ds, resume)
+        life = life or Life(world)
+        life.saved(0.0 if resume is None else save_seconds(resume))
+        board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)
+        board.note(f"run {folder.path}\n{describe(job, world)}")
+        board.note(deviations(config, dtype))
+        board.note(f"attention: {tuned.attention} ({tuned.why_attention})")
+        session = Session(job, tuned, engine, world, board, life, heart)
+        try:
+            session.precompute(resumed=resume is not None)
+            fit(session, checkpoints, before)
+            finish(session, folder)
+        except Stopped as stopped:
+            world.barrier()  # weights gathered ahead may still be on their way to a rank
+            board.note(
+                f"\nstopped: {stopped}. Exit code {RESUBMIT}; to continue: the same command with run.resume=auto "
+                f"run.name={folder.path.name}"
+            )
+            raise
+        finally:
+            board.close()
 
 
 def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: torch.dtype) -> str:
@@ -133,15 +112,13 @@ def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: to
 
 
 def resume_point(config: Config, checkpoints: Checkpoints) -> Path | None:
-    """The checkpoint folder to continue from, or None to begin."""
-    from .checkpoint import damage
-
+    """The checkpoint folder to continue from, or None to begin. A collective."""
     if config.run.resume == "none":
         return None
     if config.run.resume == "auto":
         return checkpoints.newest()
     folder = Path(config.run.resume)
-    if problem := damage(folder):
+    if problem := checkpoints.damage(folder):
         raise UserError(
             f"run.resume is {folder}, which is no valid checkpoint: {problem}. run.resume=auto takes the newest "
             "valid one."
@@ -150,8 +127,8 @@ def resume_point(config: Config, checkpoints: Checkpoints) -> Path | None:
 
 
 def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> None:
-    """The train loop: steps of global batches of micro-batches."""
-    job, engine, world, board = session.job, session.engine, session.world, session.board
+    """The train loop: steps of global batches of micro-batches. Raises Stopped, after a save, when the ranks agree to stop."""
+    job, engine, world, board, life = session.job, session.engine, session.world, session.board, session.life
     config = job.config
     start = position_of(job) if before is None else before
     start.check(position_of(job), checkpoints.folder)
@@ -160,9 +137,12 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
     pairs = start.pairs
     dial = RecomputeDial(session.tuned.scorer, config.optim, world, job.largest_pack(world))
 
-    def due(step: int, every: int) -> bool:
-        return step == job.steps or (every > 0 and step % every == 0)
-
+    # A validation that a stop cut short is made up for.
+    if before is not None and session.validates(before.step) and not world.broadcast(board.validated(before.step)):
+        stop = session.validate(before.step)
+        if stop:
+            raise Stopped(stop)
+    session.begin("training")
     engine.train()
     loader = job.loader(world, start.step, session.references.get(config.data.train))
     loader = board.progress(loader, start.step, job.steps)
@@ -173,60 +153,23 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
         board.note(dial.settle())
         pairs += batches.slots
         bads.add(batches.bad)
-        saving = due(step, config.checkpoint.every)
-        # A checkpoint's step is always logged, so that what is being averaged never spans one.
-        if saving or due(step, config.run.log_every):
+        stop = life.agreed()
+        session.heart.step(step, stop)
+        saving = bool(stop) or job.due(step, config.checkpoint.every)
+        # The step of a checkpoint, or of what may become one, is logged: what is being averaged never spans a resume.
+        if saving or session.validates(step) or job.due(step, config.run.log_every):
             bads.check(world.sum(bads.take()), pairs, at_end=step == job.steps)
             metrics = tally.reduce(world) | {"grad_norm": float(norm), "lr": lr, "epoch": batches.epoch, "pairs": pairs}
             metrics["imbalance"] = batches.imbalance
             board.write(step, metrics | bads.metrics() | clock.lap(world))
             matches.add(metrics, step)
-        if config.data.validation and due(step, config.evaluate.every):
-            validate(session, step)
-        if saving:
+        if session.validates(step) and not stop:
+            stop = session.validate(step)
+        if saving or stop:
             here = replace(start, step=step, epoch=batches.epoch, pairs=pairs, bad=dict(bads.counts))
-            checkpoints.save(here, engine.save)
-
-
-def take_step(
-    job: Job, engine: Engine, world: World, batches: StepBatches, lr: float, clock: Clock, tally: Tally
-) -> torch.Tensor:
-    """One optimiser step over this rank's micro-batches; the gradient norm before clipping."""
-    import torch
-
-    # Dropout is a pure function of seed, step and rank, so a resumed run has no random state to restore.
-    torch.manual_seed((job.config.run.seed * 1_000_003 + batches.step) * world.size + world.rank)
-    with naming_the_budget(job.config.optim.tokens_per_micro_batch), engine.accumulation():
-        for batch in batches.batches:
-            batch = batch.to(world.device)
-            with clock("forward"):
-                policy, reference = engine(batch)
-                losses, report = job.objective(policy, reference)
-                # Mean over the global batch: the engine averages over ranks, so ranks / slots; fillers weigh 0.
-                loss = (losses * batch.weight).sum() * (world.size / batches.slots)
-            with clock("backward"):
-                engine.backward(loss)
-            tally.add({"loss": losses.detach(), **report}, batch.weight)
-            clock.count(tokens=batch.llm_tokens, pairs=len(batch.weight))
-    with clock("step"):
-        return engine.step(lr)
-
-
-@contextmanager
-def naming_the_budget(tokens: int) -> Iterator[None]:
-    """Turns running out of memory into a UserError that says what to lower."""
-    import torch
-
-    try:
-        yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
-            raise
-        raise UserError(
-            f"Out of memory ({str(error).strip().splitlines()[0]}). optim.tokens_per_micro_batch is {tokens}: halve it until a "
-            "step fits (results do not depend on it); optim.recompute=all saves more, and ZeRO-3 on more ranks "
-            "shards the model further."
-        ) from None
+            session.save(checkpoints, here)
+        if stop:
+            raise Stopped(stop)
 
 
 def position_of(job: Job) -> Position:
@@ -245,32 +188,16 @@ def position_of(job: Job) -> Position:
     )
 
 
-def validate(session: Session, step: int) -> None:
-    """The metrics of the validation pairs into the log."""
-    summary = compare(session, session.job.config.data.validation)[0]
-    session.board.write(step, {f"validation/{name}": value for name, value in summary["after"].items()})
-
-
-def compare(session: Session, specs: tuple[str, ...]) -> tuple[dict[str, Any], Any, Split]:
-    """(summary, scores, split) of the pairs of ``specs`` under the reference (before) and the policy (after)."""
-    job, engine, world = session.job, session.engine, session.world
-    split, progress = session.split(specs), Progress.over(world.is_main)
-    loader = evaluation_loader(split, job, world, job.config.evaluate.max_pairs, session.references.get(specs))
-    engine.train(False)
-    scores = score_pairs(engine, progress(loader, "scoring pairs"), world)
-    engine.train()
-    return summarise(scores, {i: split.shards.read_text(i).contrast for i in scores.index.tolist()}), scores, split
-
-
 def finish(session: Session, folder: RunFolder) -> None:
     """What was learned, on disk, and what it changed on the held-out pairs."""
     from .run_folder import describe_tuned, draw_samples, save_tuned
 
     job, tuned, world, board = session.job, session.tuned, session.world, session.board
+    session.heart.tell(doing="exporting")
     weights = save_tuned(folder, tuned, session.engine, job.config, world)
     lines = [f"{'adapter' if tuned.wrapped else 'model'}:      {weights}"]
     if job.config.data.heldout:
-        summary, scores, split = compare(session, job.config.data.heldout)
+        summary, scores, split = session.compare(job.config.data.heldout)
         if world.is_main:
             (folder.path / "heldout.json").write_text(json.dumps(summary, indent=1))
             lines.insert(0, table(summary, "held-out pairs, before and after training") + "\n")
@@ -284,5 +211,4 @@ def finish(session: Session, folder: RunFolder) -> None:
     ]
     if world.is_main:
         describe_tuned(folder, weights)
-        folder.finished(job.steps)
     board.note("\n" + "\n".join(lines), out=sys.stdout)

@@ -18,6 +18,7 @@ from ..plain_engine import PlainEngine
 from .process import counting_collectives, loading, start, stop
 from .sharded import DeepSpeedEngine
 from .stored import read_partitioned
+from .universal import fitting
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,7 @@ class Engine(Protocol):
     def backward(self, loss: torch.Tensor) -> None: ...
     def step(self, lr: float) -> torch.Tensor: ...
     def gather(self, name: str) -> torch.Tensor: ...
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path) -> list[Path]: ...
     def load(self, folder: Path) -> None: ...
 
 
@@ -57,7 +58,8 @@ def make_engine(
     if resume is not None and (resume / STATE_FILE).exists():
         # Before DeepSpeed takes the parameters over: setting the masters later would leave the forward's copy untrained.
         load_values(tuned.policy, TrainableState.load(resume).values)
-    engine: Engine = PlainEngine(tuned, config, world) if ds is None else DeepSpeedEngine(tuned, config, ds, world)
-    if resume is not None:
-        engine.load(resume)
+    with fitting(resume, ds, world) as (resume, ds):
+        engine: Engine = PlainEngine(tuned, config, world) if ds is None else DeepSpeedEngine(tuned, config, ds, world)
+        if resume is not None:
+            engine.load(resume)
     return engine

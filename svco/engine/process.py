@@ -7,14 +7,17 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from ..dist import World
 from ..ds_config import size
 
 
-def start(world: World) -> None:
+def start(world: World, timeout_minutes: float = 30.0) -> None:
     """Joins the ranks (gloo on CPU, NCCL on GPUs). The launcher's environment must be set.
+
+    ``timeout_minutes``: how long one may wait for the others. DeepSpeed's own 10 are few for a save to slow storage.
 
     Alone under ``python`` rather than a launcher, it supplies the variables a world of one needs.
     """
@@ -31,7 +34,7 @@ def start(world: World) -> None:
         # Before the first collective: NCCL runs on the current device, which is GPU 0 for everyone unless said otherwise.
         torch.cuda.set_device(world.local_rank)
     deepspeed.logger.setLevel(logging.WARNING)
-    deepspeed.init_distributed(verbose=False)
+    deepspeed.init_distributed(verbose=False, timeout=timedelta(minutes=timeout_minutes))
 
 
 def _free_port() -> int:

@@ -83,9 +83,9 @@ class DeepSpeedEngine:
         with deepspeed.zero.GatheredParameters([p], enabled=self.stage == 3):
             return p.detach().cpu().clone()
 
-    def save(self, folder: Path) -> None:
-        """Writes this rank's part of the state into ``folder``. A collective."""
-        self.state.save(folder)
+    def save(self, folder: Path) -> list[Path]:
+        """Writes this rank's part of the state into ``folder``; the files it wrote. A collective."""
+        return self.state.save(folder)
 
     def load(self, folder: Path) -> None:
         """Reads the state ``save`` wrote. A collective."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,8 @@ class PortableState:
     ):
         self.zero, self.stage, self.optimizer, self.trainable, self.world = zero, stage, optimizer, trainable, world
 
-    def save(self, folder: Path) -> None:
-        """Rank 0 writes the file. A collective."""
+    def save(self, folder: Path) -> list[Path]:
+        """Rank 0 writes the file; what this rank wrote. A collective."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         self._make_moments()
@@ -36,8 +37,7 @@ class PortableState:
             },
             max(int(s["step"]) for s in self.optimizer.state.values()),
         )
-        if self.world.is_main:
-            state.save(folder)
+        return state.save(folder) if self.world.is_main else []
 
     def load(self, folder: Path) -> None:
         """Reads what ``save`` wrote. A collective."""
@@ -97,23 +97,30 @@ class PartitionedState:
         self.names = {name: in_model[id(p)] for name, p in engine.module.named_parameters() if id(p) in in_model}
         self.decays = [group["weight_decay"] for group in optimizer.param_groups]
 
-    def save(self, folder: Path) -> None:
-        """Writes this rank's part. A collective."""
+    def save(self, folder: Path) -> list[Path]:
+        """Writes this rank's part; the files it wrote. A collective."""
         # The frozen copy and the tower are the base model's and stay out.
         self.engine.save_checkpoint(str(folder), tag="zero", save_latest=False, exclude_frozen_parameters=True)
         if self.world.is_main:
             (folder / "zero" / NAMES).write_text(json.dumps(self.names, indent=1))
+        return [file for file in folder.rglob("*") if file.is_file() and writer(file, folder) == self.world.rank]
 
     def load(self, folder: Path) -> None:
-        """Reads what ``save`` wrote; UserError for another number of ranks. A collective."""
-        saved = len(list((folder / "zero").glob("*optim_states.pt")))
-        if saved and saved != self.world.size:
-            raise UserError(
-                f"The checkpoint {folder} was written by {saved} ranks and this run has {self.world.size}. Full "
-                f"fine-tuning keeps DeepSpeed's own partitioned state: resume with {saved} ranks."
-            )
+        """Reads what ``save`` wrote, or its universal form. A collective."""
+        import torch
+
         path, _ = self.engine.load_checkpoint(str(folder), tag="zero", load_module_strict=False)
         if path is None:
             raise UserError(f"DeepSpeed cannot load the checkpoint {folder}/zero; resume from an older step-N folder.")
+        for state in self.optimizer.state.values():
+            # From the universal form all groups get the same tensor, which each of them would then count up at every step.
+            if isinstance(state.get("step"), torch.Tensor):
+                state["step"] = state["step"].clone()
         for group, decay in zip(self.optimizer.param_groups, self.decays, strict=True):
             group["weight_decay"] = decay  # DeepSpeed restores the first group's hyper-parameters into every group
+
+
+def writer(file: Path, folder: Path) -> int:
+    """The rank that wrote ``file`` of DeepSpeed's checkpoint in ``folder``: its name says so, and files for all are rank 0's."""
+    named = re.search(r"pp_rank_(\d+)_|(?:^|/)rank(\d+)/", file.relative_to(folder).as_posix())
+    return int(named[1] or named[2]) if named else 0

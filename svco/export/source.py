@@ -17,13 +17,14 @@ from ..errors import UserError
 from ..names import PEFT_PREFIX
 from ..optimizer import STATE_FILE
 from ..recipe import load_recipe
+from ..run_state import RunState
 from .card import RunFacts, read_facts
 from .stream import Weight, read_file
 
 if TYPE_CHECKING:
     import torch
 
-RECIPE, FINISHED = "recipe.yaml", "finished.json"
+RECIPE = "recipe.yaml"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def open_source(path: Path, checkpoint: str | None, progress: Callable[[Any, str
     path = path.resolve()
     if (path / RECIPE).is_file():
         final = next((path / name for name in ("adapter", "model") if (path / name).is_dir()), None)
-        if checkpoint is None and (path / FINISHED).is_file() and final is not None:
+        state = RunState.read(path)
+        if checkpoint is None and state is not None and state.state == "finished" and final is not None:
             return open_source(final, None, progress)
         return _open_checkpoint(_find_checkpoint(path, checkpoint or "latest", progress))
     if checkpoint is not None:

@@ -59,7 +59,7 @@ def test_exactly_the_declared_parameters_change(two):
     assert same == {name for name in base if "vision_tower" in name}
 
 
-def test_resumed_bit_for_bit_and_refused_on_other_ranks(root, two, zero3):
+def test_resumed_bit_for_bit(root, two, zero3):
     copy = root / "copy"
     shutil.copytree(two, copy)
     shutil.rmtree(copy / "checkpoints" / "step-000006")
@@ -69,11 +69,28 @@ def test_resumed_bit_for_bit_and_refused_on_other_ranks(root, two, zero3):
     checkpoint = two / "checkpoints" / "step-000003"
     stored = {p.name for p in checkpoint.rglob("*.pt")}
     assert len(stored) == 4, "a model and an optimizer file a rank"
-    assert "reference" not in json.dumps(sorted(json.loads((checkpoint / "MANIFEST.json").read_text())["files"]))
-    process = launch.start(1, zero3, *RECIPE, f"run.root={root}", "run.name=copy", f"run.resume={checkpoint}")
+    files = json.loads((checkpoint / "MANIFEST.json").read_text())["files"]
+    assert {str(p.relative_to(checkpoint)) for p in checkpoint.rglob("*") if p.is_file()} == {*files, "MANIFEST.json"}
+    assert "reference" not in json.dumps(sorted(files))
+
+
+def test_resumed_on_other_ranks(root, two, zero3):
+    """From 2 ranks to 1, stopped there by the time limit after one step, and back to 2: DeepSpeed's universal form each time."""
+    copy = root / "other"
+    shutil.copytree(two, copy)
+    shutil.rmtree(copy / "checkpoints" / "step-000006")
+    line = [*RECIPE, f"run.root={root}", "run.name=other", "run.resume=auto"]
+    process = launch.start(1, zero3, *line, "--time-limit", "1")
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 2
-    assert "written by 2 ranks and this run has 1" in " ".join(output.split())
+    assert process.returncode == 75, output[-4000:]
+    assert {p.name for p in (copy / "checkpoints").iterdir()} == {"latest", "step-000003", "step-000004"}
+    assert "stopped: its time limit is near" in output
+    launch.run(2, zero3, *line)
+    ours, theirs = launch.training(copy), launch.training(two)
+    assert ours.keys() == theirs.keys()
+    for step in ours:
+        assert ours[step]["loss"] == pytest.approx(theirs[step]["loss"], rel=1e-5)
+        assert ours[step]["grad_norm"] == pytest.approx(theirs[step]["grad_norm"], rel=1e-5)
 
 
 @pytest.mark.parametrize("stage", [3, 2])
@@ -109,7 +126,7 @@ def test_a_stopped_run_is_exported_from_its_newest_checkpoint(root, two, monkeyp
     from transformers import LlavaForConditionalGeneration
 
     stopped = root / "stopped"
-    shutil.copytree(two, stopped, ignore=shutil.ignore_patterns("step-000006", "model", "finished.json", "latest"))
+    shutil.copytree(two, stopped, ignore=shutil.ignore_patterns("step-000006", "model", "state.json", "latest"))
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["svco", "export", str(stopped)])
     with pytest.raises(SystemExit):

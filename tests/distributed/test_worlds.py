@@ -12,7 +12,10 @@ import time
 from pathlib import Path
 
 import launch
+import psutil
 import pytest
+
+from svco.status import look
 
 STEPS, EVERY = 20, 4
 RECIPE = [
@@ -85,18 +88,23 @@ def test_without_deepspeed_and_with_other_micro_batches(root, two):
 def kill_after(root, name, step, ranks, ds):
     """Starts the run and kills every process of it with SIGKILL once ``step`` is logged."""
     process = launch.start(ranks, ds, *RECIPE, f"run.root={root}", f"run.name={name}")
-    deadline = time.monotonic() + 300
-    file = root / name / "metrics.jsonl"
-    while not (file.exists() and re.search(rf'"step": {step}\b', file.read_text())):
-        assert process.poll() is None, process.communicate()[0][-4000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(root / name, step, process)
     os.killpg(process.pid, signal.SIGKILL)
     # The launcher puts its children in sessions of their own on some versions: none may be left to write on.
     for pid in find(str(root / name) + r"|run\.name=" + name):
         os.kill(pid, signal.SIGKILL)
     process.communicate()
     return root / name
+
+
+def wait_for(folder, step, process):
+    """Returns once ``step`` is logged."""
+    deadline = time.monotonic() + 300
+    file = folder / "metrics.jsonl"
+    while not (file.exists() and re.search(rf'"step": {step}\b', file.read_text())):
+        assert process.poll() is None, process.communicate()[0][-4000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def find(pattern):
@@ -148,3 +156,52 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_changed_run_refused(root, two
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 2
     assert "optim.global_batch was 6 and is 8" in " ".join(output.split())
+
+
+def test_asked_to_stop_in_every_way_and_resumed(root, two, zero3):
+    """What reaches rank, launch.py or the `deepspeed` command ends in a save; the exit code tells only of the first."""
+    folder = root / "asked"
+    for whom, number, step, code, reason in (
+        ("rank", signal.SIGUSR1, 2, 75, "SIGUSR1"),
+        ("launch.py", signal.SIGTERM, 5, 1, "SIGTERM"),  # it passes the signal on, to loader workers as well
+        ("deepspeed", signal.SIGTERM, 8, -signal.SIGTERM, "its launcher is gone"),  # it passes nothing on
+        ("launch.py", signal.SIGKILL, 13, 0, "its launcher is gone"),
+    ):
+        process = launch.start(2, zero3, *RECIPE, f"run.root={root}", "run.name=asked", "run.resume=auto")
+        wait_for(folder, step, process)
+        runner = psutil.Process(process.pid)
+        (launcher,) = (p for p in runner.children() if "deepspeed.launcher.launch" in p.cmdline())
+        ranks = launcher.children()
+        {"rank": ranks[1], "launch.py": launcher, "deepspeed": runner}[whom].send_signal(number)
+        if whom == "rank":  # once more, in the step or in the save
+            time.sleep(0.3)
+            ranks[0].send_signal(number)
+        output, _ = process.communicate(timeout=200)
+        psutil.wait_procs(ranks, timeout=60)
+        assert process.returncode == code, output[-4000:]
+        said, verdict = look(folder)
+        assert verdict == 75, said
+        assert f"asked: stopped: {reason} (exit code 75)" in said
+        (stopped,) = re.findall(r"step (\d+) of 20", said)
+        assert step < int(stopped) < STEPS
+        assert (folder / "checkpoints" / "latest").read_text() == f"step-{int(stopped):06d}"
+        assert not (folder / "adapter").exists(), "what is done at the end of a run is not done when it stops"
+        assert output.count("stopped: ") == 1
+        assert "Traceback" not in output
+    train(root, "asked", 2, zero3, "run.resume=auto")
+    assert launch.training(folder) == launch.training(two)
+    assert len(launch.metrics(folder)) == STEPS, "no line twice"
+    assert look(folder)[1] == 0
+
+
+def test_a_rank_that_dies_ends_the_run(root, zero3):
+    process = launch.start(2, zero3, *RECIPE, f"run.root={root}", "run.name=lost")
+    wait_for(root / "lost", 2, process)
+    (launcher,) = psutil.Process(process.pid).children()
+    launcher.children()[1].kill()
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode not in (0, 75), output[-4000:]
+    said, verdict = look(root / "lost")
+    assert verdict == 1, said
+    assert "lost: failed: a collective failed, as it does when another rank has died" in said
+    assert "run.name=lost run.resume=auto" in said

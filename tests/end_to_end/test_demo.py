@@ -46,7 +46,7 @@ def test_table_progress_and_files(demo):
         "samples.png",
         "tensorboard",
         "checkpoints/latest",
-        "finished.json",
+        "state.json",
     ):
         assert (folder / name).exists(), name
     assert "Invalidate trace cache" not in out + err

@@ -187,7 +187,7 @@ def test_mistakes(demo, export, tmp_path):
     weights = checkpoint / "trainable.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     says("is damaged: trainable.safetensors has other contents", checkpoint)
-    (copy / "finished.json").unlink()
+    (copy / "state.json").unlink()
     with pytest.warns(UserWarning, match="passing over"):
         says("has no valid checkpoint", copy)
     other = tmp_path / "other"

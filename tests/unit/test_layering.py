@@ -12,7 +12,7 @@ from places import ROOT
 LAYERS = (
     ("errors", "views", "config"),
     ("dist", "names"),
-    ("pairs", "recipe", "ds_config", "paper", "tally", "clock", "watch"),
+    ("pairs", "recipe", "ds_config", "paper", "tally", "clock", "watch", "life", "run_state"),
     ("shard_index", "order", "balance", "families", "board"),
     ("shards", "prepare"),
     ("objectives", "packing", "logprobs", "loader", "evaluate"),
@@ -22,7 +22,8 @@ LAYERS = (
     ("plain_engine", "checkpoint"),
     ("engine",),
     ("export",),
-    ("run_folder", "data", "precompute"),
+    ("run_folder", "data", "precompute", "step", "status"),
+    ("session",),
     ("train", "cli"),
     ("bench",),
 )
@@ -39,6 +40,7 @@ DOORS = {
     "torch.utils.tensorboard": {"board"},
     "matplotlib": {"sheet", "bench"},
     "tqdm": {"board"},
+    "psutil": {"life", "run_state"},
     "yaml": {"recipe"},
     "tokenizers": {"world"},
     "safetensors": {"adapters", "export", "optimizer", "reference"},

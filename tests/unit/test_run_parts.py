@@ -2,22 +2,24 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from svco.board import Board
-from svco.checkpoint import Checkpoints, Position, damage, read_position
+from svco.checkpoint import Checkpoints, Position, damage, read_position, save_seconds
 from svco.clock import Clock
 from svco.config import OptimConfig
 from svco.dist import World
+from svco.engine.state import writer
 from svco.errors import BadSample, UserError
 from svco.evaluate import PairScores, metrics, pair_right, summarise, table
 from svco.optimizer import learning_rate
 from svco.sheet import SheetRow, contact_sheet
+from svco.step import naming_the_budget
 from svco.tally import Tally
-from svco.train import naming_the_budget
 from svco.watch import BadWatch, MatchWatch
 
 ALONE = World()
@@ -121,6 +123,7 @@ POSITION = Position(5, 0, 160, 42, 32, 64, "abc", 1, "lora", {"bad-json": 1})
 def write(folder):
     (folder / "part").mkdir()
     (folder / "part" / "weights").write_bytes(b"12345")
+    return [folder / "part" / "weights"]
 
 
 def test_checkpoint_envelope(tmp_path):
@@ -147,6 +150,38 @@ def test_checkpoint_envelope(tmp_path):
         assert says in damage(tmp_path / "step-000015")
     with pytest.warns(UserWarning, match="passing over"):
         assert checkpoints.newest().name == "step-000010"
+
+
+def test_readers_share_a_checkpoint_between_them(tmp_path):
+    def parts(folder):
+        files = [folder / f"part-{number}" for number in range(5)]
+        for number, file in enumerate(files):
+            file.write_bytes(b"x" * (number + 1))
+        return files
+
+    folder = Checkpoints(tmp_path, 0, ALONE).save(POSITION, parts)
+    for number in range(5):
+        whole = (folder / f"part-{number}").read_bytes()
+        (folder / f"part-{number}").write_bytes(b"y" * len(whole))
+        found = [damage(folder, rank, 3) for rank in range(3)]
+        assert [problem for problem in found if problem] == [
+            f"part-{number} has other contents than when it was written"
+        ]
+        assert damage(folder, contents=False) is None
+        (folder / f"part-{number}").write_bytes(whole)
+    assert save_seconds(folder) < 10
+
+
+def test_each_rank_digests_what_it_wrote():
+    zero = Path("runs/rank7/checkpoints/step-000003.tmp/zero")
+    for name, rank in (
+        ("zero_pp_rank_3_mp_rank_00_model_states.pt", 3),
+        ("bf16_zero_pp_rank_12_mp_rank_00_optim_states.pt", 12),
+        ("mp_rank_00_model_states.pt", 0),
+        ("offloaded_tensors/rank02/3_exp_avg.tensor.swp", 2),
+        ("zero_to_fp32.py", 0),
+    ):
+        assert writer(zero / name, zero) == rank
 
 
 @pytest.mark.parametrize(

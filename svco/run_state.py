@@ -1,0 +1,197 @@
+"""``state.json`` in a run's folder: how the run is, told by rank 0 while it runs, and how it ended.
+
+A launcher's exit code says little (DeepSpeed's returns 0 for killed ranks): this file is what scripts and people go by.
+It is always replaced whole, so a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import RESUBMIT, Stopped, UserError
+
+STATE = "state.json"
+BEAT_SECONDS = 10.0
+"""Seconds between two heartbeats of a run, whatever it is doing."""
+STALE_SECONDS = 180.0
+"""A heart that has not beaten for this long has stopped. File systems of clusters show a change up to a minute late."""
+
+
+@dataclass
+class RunState:
+    """What the file holds."""
+
+    state: str = "running"
+    """``running``, ``stopped`` (asked to, and can be continued), ``finished`` or ``failed``."""
+    doing: str = "starting"
+    """What it does while it runs."""
+    step: int = 0
+    """Optimiser steps done."""
+    steps: int = 0
+    """Optimiser steps of the whole run."""
+    seconds_a_step: float = 0.0
+    """Mean over the steps of this process, with everything between them; 0: not known yet."""
+    reason: str = ""
+    """Why it stops or has stopped; the first line of what it failed with."""
+    exit_code: int | None = None
+    """Of every rank, once it is over."""
+    started: float = 0.0
+    """When this process began (seconds since 1970)."""
+    beat: float = 0.0
+    """When the file was written last (seconds since 1970)."""
+    host: str = ""
+    """Host of rank 0."""
+    pid: int = 0
+    """Process of rank 0 on that host."""
+    namespace: str = ""
+    """Process namespace that ``pid`` counts in: two containers may share a host's name."""
+    ranks: int = 1
+    """Number of processes."""
+    command: tuple[str, ...] = ()
+    """The command line of a rank."""
+
+    @classmethod
+    def read(cls, folder: Path) -> RunState | None:
+        """The state of the run in ``folder``; None where there is none that can be read."""
+        try:
+            found = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            return cls(**{f.name: found[f.name] for f in fields(cls)})
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, folder: Path) -> None:
+        temporary = folder / f"{STATE}.tmp"
+        temporary.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        temporary.replace(folder / STATE)
+
+    def verdict(self, now: float) -> str:
+        """``state``, or ``dead`` for one that says it is running and is not."""
+        return "dead" if self.state == "running" and self.gone(now) else self.state
+
+    def gone(self, now: float) -> str:
+        """How one knows that the process is no more, or an empty string."""
+        if (self.host, self.namespace) == _here() and not _is_process(self.pid, self.started):
+            return f"there is no process {self.pid} on {self.host} any more"
+        if now - self.beat > STALE_SECONDS:
+            return f"no sign of life from {self.host} for {now - self.beat:.0f} s"
+        return ""
+
+
+def _here() -> tuple[str, str]:
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return socket.gethostname(), namespace
+
+
+def _is_process(pid: int, born_before: float) -> bool:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        # A later process may have got the same number.
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= born_before + 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Heart:
+    """Keeps the state file of a run up to date, inside ``with``; on ranks above 0 (``enabled`` False) does nothing.
+
+    It beats in a thread of its own: loading and long steps are signs of life too. Leaving tells how the run ended.
+    """
+
+    def __init__(self, folder: Path, enabled: bool, ranks: int, command: tuple[str, ...]):
+        self.folder, self.enabled = folder, enabled
+        host, namespace = _here()
+        self._state = RunState(
+            started=time.time(), host=host, pid=os.getpid(), namespace=namespace, ranks=ranks, command=command
+        )
+        self._pace: tuple[float, int] | None = None
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    def __enter__(self) -> Heart:
+        if self.enabled:
+            self.tell()
+            threading.Thread(target=self._beat, name="svco-heart", daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: Any) -> None:
+        self._over.set()
+        if kind is None:
+            self.tell(state="finished", doing="", exit_code=0)
+        elif kind is Stopped:
+            self.tell(state="stopped", doing="", reason=str(error), exit_code=RESUBMIT)
+        else:
+            code = 2 if kind is UserError else 130 if kind is KeyboardInterrupt else 1
+            self.tell(state="failed", reason=_first_line(kind, error), exit_code=code)
+
+    def tell(self, **changes: Any) -> None:
+        """Changes fields of the state and writes it."""
+        self._write(lambda state: vars(state).update(changes))
+
+    def step(self, step: int, stop: str = "") -> None:
+        """One step more is done, after which the run stops if there is a reason to: the next beat says so."""
+        now = time.monotonic()
+        began, first = self._pace = self._pace or (now, step)
+        self._state.step, self._state.reason = step, stop
+        if step > first:
+            self._state.seconds_a_step = (now - began) / (step - first)
+
+    def _write(self, change: Callable[[RunState], None] = lambda _: None) -> None:
+        if not self.enabled:
+            return
+        with self._lock:
+            change(self._state)
+            self._state.beat = time.time()
+            try:
+                self._state.write(self.folder)
+            except OSError as error:
+                # A full or absent disk ends the run where it must be written to, not here.
+                print(f"warning: {self.folder / STATE} cannot be written: {error}", file=sys.stderr, flush=True)
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            self._write()
+
+
+def _first_line(kind: type, error: BaseException | None) -> str:
+    """What an error says, in one line."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    if kind is UserError:
+        return line
+    said = f"{kind.__name__}: {line}" if line else kind.__name__
+    collective = "gloo" in line or "NCCL" in line
+    return (
+        f"a collective failed, as it does when another rank has died (its own output says why): {said}"
+        if collective
+        else said
+    )
+
+
+def wait_until_over(folder: Path) -> None:
+    """Returns when no process works on the run in ``folder`` any more; UserError when one does and has not been asked to stop.
+
+    Ranks whose launcher is gone may still be saving, and a host that died is missed only after a while.
+    """
+    first = RunState.read(folder)
+    if first is not None and first.verdict(time.time()) == "running":
+        print(f"waiting for process {first.pid} on {first.host} to leave {folder}", file=sys.stderr, flush=True)
+    while (state := RunState.read(folder)) is not None and state.verdict(time.time()) == "running":
+        if state.beat != first.beat and not state.reason:
+            raise UserError(
+                f"The run {folder} is running: {state.doing}, step {state.step} of {state.steps}, process {state.pid} on "
+                f"{state.host}. Wait for it, stop it (kill -USR1 {state.pid}), or choose another run.name."
+            )
+        time.sleep(1)

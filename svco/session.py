@@ -1,0 +1,105 @@
+"""A run under way: what its parts do together between two steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .board import Board, Progress
+from .checkpoint import Checkpoints, Position
+from .dist import World
+from .engine import Engine
+from .errors import Stopped
+from .evaluate import score_pairs, summarise
+from .job import Job, Split, cache_dir, evaluation_loader
+from .life import Life
+from .model import Tuned
+from .precompute import Precompute
+from .run_state import Heart
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass
+class Session:
+    """A run under way."""
+
+    job: Job
+    """What was decided before the model was loaded."""
+    tuned: Tuned
+    """The model."""
+    engine: Engine
+    """What steps it."""
+    world: World
+    """This rank among the others."""
+    board: Board
+    """Where metrics go."""
+    life: Life
+    """What may end it early."""
+    heart: Heart
+    """Where it tells how it is."""
+    references: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
+    """Shard specs -> cached log-probs of the reference; empty when it runs beside the policy."""
+
+    def progress(self) -> Callable[[Any, str], Any]:
+        """(batches, what is being done) -> the batches, shown as they go, with Stopped raised between two of them."""
+        shown = Progress.over(self.world.is_main)
+
+        def over(batches: Any, what: str) -> Any:
+            self.begin(what)
+            return shown(self.life.over(batches), what)
+
+        return over
+
+    def begin(self, what: str) -> None:
+        """Tells those who ask, and the time limit, that the run now does ``what``."""
+        self.heart.tell(doing=what)
+        self.life.begin(what)
+
+    def split(self, specs: tuple[str, ...]) -> Split:
+        """The pairs of ``specs``. A collective."""
+        job, progress = self.job, Progress.over(self.world.is_main)
+        if specs == job.config.data.train:
+            return job.train
+        return Split.open(specs, job.family, cache_dir(job.config), self.world, progress)
+
+    def precompute(self, resumed: bool) -> None:
+        """Before the first step, while the model is still the base: what no reference stream will say. A collective."""
+        data, strategy = self.job.config.data, self.job.reference
+        wanted = {"cached": (data.train, data.validation, data.heldout), "none": (data.validation, data.heldout)}
+        compute = Precompute(self.job, self.tuned, self.engine, self.world, self.progress(), resumed)
+        for specs in filter(None, wanted.get(strategy, ())):
+            self.references[specs] = compute(self.split(specs))
+
+    def validates(self, step: int) -> bool:
+        """Whether the validation pairs are scored after ``step``."""
+        return bool(self.job.config.data.validation) and self.job.due(step, self.job.config.evaluate.every)
+
+    def validate(self, step: int) -> str:
+        """The metrics of the validation pairs into the log; why they were not, when that is cut short, or an empty string."""
+        try:
+            summary = self.compare(self.job.config.data.validation)[0]
+        except Stopped as stopped:
+            self.heart.tell(reason=str(stopped))
+            return str(stopped)
+        self.board.write(step, {f"validation/{name}": value for name, value in summary["after"].items()})
+        self.begin("training")
+        return ""
+
+    def compare(self, specs: tuple[str, ...]) -> tuple[dict[str, Any], Any, Split]:
+        """(summary, scores, split) of the pairs of ``specs`` under the reference (before) and the policy (after)."""
+        job, engine, world, split = self.job, self.engine, self.world, self.split(specs)
+        loader = evaluation_loader(split, job, world, job.config.evaluate.max_pairs, self.references.get(specs))
+        engine.train(False)
+        scores = score_pairs(engine, self.progress()(loader, "scoring pairs"), world)
+        engine.train()
+        return summarise(scores, {i: split.shards.read_text(i).contrast for i in scores.index.tolist()}), scores, split
+
+    def save(self, checkpoints: Checkpoints, here: Position) -> None:
+        """A checkpoint of this moment."""
+        self.heart.tell(doing="saving")
+        with self.life.saving():
+            checkpoints.save(here, self.engine.save)
+        self.heart.tell(doing="training")

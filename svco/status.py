@@ -1,0 +1,111 @@
+"""``svco status``: what the files of a run say about it, in a few lines."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from .board import METRICS_FILE, last_line
+from .checkpoint import damage, steps
+from .errors import RESUBMIT, UserError
+from .run_state import RunState
+
+EXIT_CODES = {"finished": 0, "stopped": RESUBMIT, "running": 3, "failed": 1, "dead": 1}
+"""Verdict -> exit code of the command."""
+EXIT_ORDER = (1, RESUBMIT, 3, 0)
+"""Of several runs the code that comes first here is the command's."""
+
+
+def find_runs(folders: Iterable[Path]) -> list[Path]:
+    """The run folders among and directly inside ``folders``; UserError for one that is neither."""
+    found = []
+    for folder in folders:
+        runs = [folder] if RunState.read(folder) else sorted(p for p in folder.glob("*") if RunState.read(p))
+        if not runs:
+            raise UserError(
+                f"There is no run in {folder}: neither it nor a folder in it has a state.json that can be read."
+            )
+        found += runs
+    return found
+
+
+def look(folder: Path, verify: bool = False) -> tuple[str, int]:
+    """(what is to be said about the run in ``folder``, its exit code). ``verify``: read the checkpoint's every byte."""
+    state = RunState.read(folder)
+    now = time.time()
+    verdict = state.verdict(now)
+    metrics = last_line(folder / METRICS_FILE)
+    lines = [f"{folder}: {verdict}{_why(state, verdict, now)}"]
+    pace = state.seconds_a_step
+    done = [f"step {state.step} of {state.steps}" if state.steps else "before the first step"]
+    if "pairs" in metrics:
+        done.append(f"{metrics['pairs']:,} pairs")
+    if pace:
+        done.append(f"{pace:.3g} s a step")
+        if verdict == "running":
+            done.append(f"about {_span(pace * (state.steps - state.step))} left")
+    lines.append("  " + ", ".join(done))
+    if shown := [
+        f"{name} {metrics[name]:.4g}" for name in ("loss", "pairs_per_second") if metrics.get(name) is not None
+    ]:
+        lines.append(f"  last log, step {metrics['step']}: {', '.join(shown)}")
+    checkpoint, kept = _checkpoint(folder, verify)
+    lines += [f"  {checkpoint}", f"  next: {_next(folder, state, verdict, kept)}"]
+    return "\n".join(lines), EXIT_CODES[verdict]
+
+
+def _why(state: RunState, verdict: str, now: float) -> str:
+    if verdict == "running":
+        stopping = f", to stop ({state.reason})" if state.reason else ""
+        where = f"process {state.pid} on {state.host}, {state.ranks} ranks, {_span(now - state.started)} so far"
+        return f", {state.doing}{stopping}; {where}"
+    if verdict == "dead":
+        return f": it was {state.doing}, and {state.gone(now)}"
+    return f": {state.reason} (exit code {state.exit_code})" if state.reason else ""
+
+
+def _checkpoint(folder: Path, verify: bool) -> tuple[str, bool]:
+    """(what is to be said about the newest checkpoint, whether there is one to continue from)."""
+    found = steps(folder / "checkpoints")
+    for checkpoint in reversed(found):
+        problem = damage(checkpoint, contents=verify)
+        passed = "" if checkpoint == found[-1] else f" ({found[-1].name} is damaged)"
+        if problem is None:
+            how = "every byte is as written" if verify else "all files are there; --verify reads them"
+            return f"checkpoint {checkpoint.name}{passed}: {how}", True
+    return (f"checkpoint {found[-1].name}: {problem}" if found else "no checkpoint yet"), False
+
+
+def _next(folder: Path, state: RunState, verdict: str, kept: bool) -> str:
+    if verdict == "running":
+        return f"wait, or stop it with a save: kill -USR1 {state.pid} (on {state.host})"
+    if verdict == "finished":
+        weights = next((folder / name for name in ("adapter", "model") if (folder / name).exists()), folder)
+        return f"nothing, its weights are in {weights}"
+    mend = "mend what it says, then " if verdict == "failed" else ""
+    again = "continue" if kept else "start again"
+    return f"{mend}{again} ({state.ranks} ranks before): {_resume(folder, state)}"
+
+
+def _resume(folder: Path, state: RunState) -> str:
+    """The command that continues the run: its own, with what names and resumes it."""
+    program, *arguments = state.command or ("launchers/train.py",)
+    kept, skip = [], False
+    for word in arguments:
+        if skip or word.startswith(("--local_rank", "--resume=", "run.name=", "run.resume=", "run.root=")):
+            skip = False
+        elif word == "--resume":
+            skip = True
+        else:
+            kept.append(word)
+    launcher = "python" if "none" in kept or "--ds=none" in kept else "deepspeed"
+    words = [launcher, program, *kept, f"run.root={folder.parent}", f"run.name={folder.name}", "run.resume=auto"]
+    return shlex.join(words)
+
+
+def _span(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
