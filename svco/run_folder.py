@@ -74,7 +74,7 @@ def _describe(path: Path, config: Config, ds: dict[str, Any] | None, world: Worl
         "versions": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),
         "ranks": world.size,
-        "dtype": str(resolve_dtype(config.model.dtype, world.device)).removeprefix("torch."),
+        "dtype": str(resolve_dtype(config.model, world.device)).removeprefix("torch."),
         "base": asdict(public_base(config.model.base)),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }

@@ -163,7 +163,7 @@ def test_readers_share_a_checkpoint_between_them(tmp_path):
     for number in range(5):
         whole = (folder / f"part-{number}").read_bytes()
         (folder / f"part-{number}").write_bytes(b"y" * len(whole))
-        found = [damage(folder, rank, 3) for rank in range(3)]
+        found = [damage(folder, rank=rank, size=3) for rank in range(3)]
         assert [problem for problem in found if problem] == [
             f"part-{number} has other contents than when it was written"
         ]
