@@ -45,7 +45,7 @@ def main() -> None:
     arguments = parse()
     from svco import engine
     from svco.bench import commands
-    from svco.dist import world_from_environment
+    from svco.dist import naming_lost_ranks, world_from_environment
     from svco.ds_config import read_ds_config
 
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
@@ -54,7 +54,8 @@ def main() -> None:
     try:
         if ds is not None:
             engine.start(world_from_environment())
-        commands.run(arguments, ds, world_from_environment())
+        with naming_lost_ranks():
+            commands.run(arguments, ds, world_from_environment())
     finally:
         engine.stop()
 

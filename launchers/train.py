@@ -47,14 +47,15 @@ def main() -> None:
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
 
     from svco import engine
-    from svco.dist import world_from_environment
+    from svco.dist import naming_lost_ranks, world_from_environment
     from svco.train import Launch, run
 
     launch = Launch(config, Path(arguments.recipe).stem, ds, arguments.ds, arguments.dry_run)
     try:
         if ds is not None:
             engine.start(world_from_environment())
-        run(launch, world_from_environment())
+        with naming_lost_ranks():
+            run(launch, world_from_environment())
     finally:
         engine.stop()
 

@@ -15,13 +15,22 @@ from ..dist import World
 from ..model import Tuned
 from ..optimizer import STATE_FILE, TrainableState
 from ..plain_engine import PlainEngine
-from .process import counting_collectives, loading, start, stop
+from .process import can_build_async_io, counting_collectives, loading, start, stop
 from .sharded import DeepSpeedEngine
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DeepSpeedEngine", "Engine", "counting_collectives", "loading", "make_engine", "start", "stop"]
+__all__ = [
+    "DeepSpeedEngine",
+    "Engine",
+    "can_build_async_io",
+    "counting_collectives",
+    "loading",
+    "make_engine",
+    "start",
+    "stop",
+]
 
 
 class Engine(Protocol):

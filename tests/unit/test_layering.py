@@ -12,7 +12,7 @@ from places import ROOT
 LAYERS = (
     ("errors", "views", "config"),
     ("dist",),
-    ("pairs", "recipe", "ds_config", "tally", "clock", "watch"),
+    ("pairs", "recipe", "ds_config", "tally", "clock", "watch", "versions", "storage"),
     ("shard_index", "order", "balance", "families", "board"),
     ("shards", "prepare"),
     ("objectives", "packing", "logprobs", "loader", "evaluate"),
@@ -23,7 +23,7 @@ LAYERS = (
     ("engine",),
     ("run_folder", "data", "precompute"),
     ("train", "cli"),
-    ("bench",),
+    ("bench", "doctor"),
 )
 """A module imports from layers above it on this list, or from its own package; never from its own layer or below."""
 LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
@@ -42,6 +42,7 @@ DOORS = {
     "tokenizers": {"world"},
     "safetensors": {"optimizer", "reference"},
     "flash_attn": {"attention"},
+    "psutil": {"doctor"},
 }
 MODULES = sorted((ROOT / "svco").rglob("*.py"))
 SOURCES = MODULES + sorted((ROOT / "launchers").glob("*.py"))
