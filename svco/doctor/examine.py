@@ -57,7 +57,8 @@ def _all(
     yield checks.gpus(facts)
     yield checks.attention(facts)
     yield checks.operators(facts, wanted)
-    yield checks.addresses(facts)
+    addresses = checks.addresses(facts)
+    yield addresses
     yield from surroundings.environment(facts, wanted)
     meeting.barrier()
     yield checks.clocks(meeting.gather((facts[meeting.rank].host, time.time())))
@@ -67,8 +68,12 @@ def _all(
     yield surroundings.disk(facts)
     yield surroundings.shared_memory(facts)
     yield surroundings.memory(facts)
+    if addresses.verdict == FAIL:
+        yield Check(FAIL, "network", "not tried", "mend the addresses first")
+        return
     sizes = tuple(int(megabytes * 1e6 * share) for share in (1 / 64, 1 / 8, 1))
-    yield from check_network(meeting, timeout, sizes, len({f.host for f in facts}) > 1)
+    # Ranks may fail at different times: half of what they then wait for each other.
+    yield from check_network(meeting, timeout / 2, sizes, len({f.host for f in facts}) > 1)
 
 
 def shared_storage(root: Path, meeting: Meeting) -> Check:

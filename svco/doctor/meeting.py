@@ -41,11 +41,14 @@ class Meeting(World):
         if self.size == 1:
             return [value]
         key = f"svco/{next(self._rounds)}"
-        self.store.set(f"{key}/{self.rank}", pickle.dumps(value))
-        absent = self._wait(key)
-        if absent:
-            raise UserError(self._absent(absent))
-        return [pickle.loads(self.store.get(f"{key}/{rank}")) for rank in range(self.size)]
+        try:
+            self.store.set(f"{key}/{self.rank}", pickle.dumps(value))
+            if absent := self._wait(key):
+                raise UserError(self._absent(absent))
+            return [pickle.loads(self.store.get(f"{key}/{rank}")) for rank in range(self.size)]
+        except RuntimeError as error:  # of the store, whose host is gone
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"Rank 0 is gone ({reason}); its messages are above, or in its host's log.") from None
 
     def broadcast(self, value: Any) -> Any:
         return self.gather(value if self.is_main else None)[0]

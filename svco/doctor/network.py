@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -26,8 +27,12 @@ def check_network(meeting: Meeting, seconds: float, sizes: tuple[int, ...], seve
     backend = "nccl" if device.type == "cuda" else "gloo"
     if meeting.size == 1:
         return [Check(OK, "network", "one rank: nothing to connect")]
-    problem = _join(meeting, backend, seconds)
-    problems = meeting.gather(problem)
+    # In a thread, since gloo's own timeouts add up to several times what it is given.
+    answers: list[str] = []
+    trial = threading.Thread(target=lambda: answers.append(_join(meeting, backend, seconds)), daemon=True)
+    trial.start()
+    trial.join(seconds)
+    problems = meeting.gather(answers[0] if answers else f"no answer within {seconds:g} s")
     if any(problems):
         first = next(rank for rank, text in enumerate(problems) if text)
         return [
@@ -94,12 +99,14 @@ def _rate(name: str, size: int, device: torch.device) -> float:
     share = size // 4 // ranks
     whole = torch.zeros(share * ranks, device=device)
     part = torch.zeros(share, device=device)
+    # torch renamed it.
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     seconds = []
     for _ in range(REPETITIONS + 1):
         dist.barrier()
         before = time.perf_counter()
         if name == "all-gather":
-            dist.all_gather_into_tensor(whole, part)
+            gather(whole, part)
         else:
             dist.all_reduce(whole)
         if device.type == "cuda":
