@@ -73,25 +73,13 @@ def test_a_lost_host_ends_the_run_and_a_new_one_takes_its_place(folder, zero3):
     assert set(ours) == set(range(1, STEPS + 1))
 
 
-def test_the_doctor_by_pdsh_sees_what_is_shared(hosts, folder):
-    """pdsh takes the variables of ~/.deepspeed_env along and nothing else of the shell that typed the command."""
-    output, code = finish(hosts.deepspeed(*DOCTOR, f"run.root={folder}/runs", "--env", "HF_HUB_OFFLINE=1"))
-    assert code == 0, output
-    for line in (
-        "ranks              2 on 2 hosts: alpha (1), beta (1)",
-        "run.root",
-        "network",
-        "all-gather",
-        "all-reduce",
-    ):
-        assert f"OK    {line}" in output
-    assert "alpha is 10.77.0.1 (eth0, chosen), beta is 10.77.0.2 (eth0, chosen)" in output
-
-
 def test_a_folder_that_is_not_shared_is_refused(hosts, folder):
-    output, code = finish(hosts.deepspeed(*DOCTOR, f"run.root={folder}/apart"))
+    """By the doctor, who finds all else well (pdsh takes along what ~/.deepspeed_env says), and by the run."""
+    output, code = finish(hosts.deepspeed(*DOCTOR, f"run.root={folder}/apart", "--env", "HF_HUB_OFFLINE=1"))
     assert code != 0
     assert f"FAIL  run.root           {folder}/apart is another folder on beta" in output
+    assert "1 failed" in output
+    assert "alpha is 10.77.0.1 (eth0, chosen), beta is 10.77.0.2 (eth0, chosen)" in output
     run = hosts.deepspeed("launchers/train.py", "--ds", "ds_configs/zero3.json", *RECIPE, f"run.root={folder}/apart")
     output, code = finish(run)
     assert code != 0
