@@ -154,7 +154,7 @@ def table(points: list[Point], arguments: Namespace) -> str:
     for p in points:
         step, speed = median(p.together), p.pairs / median(p.together)
         efficiency = speed / p.ranks / (first.pairs / median(first.together) / first.ranks)
-        exposed = "–" if idle is None else f"{max(0.0, differ(p) - idle):.3f} ({max(0.0, differ(p) - idle) / step:.0%})"
+        exposed = "–" if idle is None else f"{differ(p) - idle:.3f} ({(differ(p) - idle) / step:.0%})"
         rows.append(
             f"| {p.ranks} on {p.hosts} | {step:.3f} | {speed:.2f} | {efficiency:.0%} | {median(p.alone):.3f} | "
             f"{differ(p):.3f} | {exposed} | {p.gathered / 1e6:,.1f} | {p.reduced / 1e6:,.1f} |"
