@@ -1,4 +1,4 @@
-"""Two hosts on one machine: network, process, mount and host-name namespaces of their own, joined by a cable, an sshd on each.
+"""Two hosts on one machine: network, process, mount and host-name namespaces of their own on one switch, an sshd on each.
 
 A host's init is its sshd: killing it kills every process on the host, as a loss of power does. All of it, namespaces,
 mounts and addresses, vanishes with the two processes, and nobody's home folder or ssh keys are touched.
@@ -85,6 +85,8 @@ class Host:
     """The unshare process, outside."""
     init: int
     """Its init, as seen from outside."""
+    switch: int
+    """The process that keeps the switch, with a port of the host's name."""
 
     def command(self, *arguments: str) -> list[str]:
         """The command line that runs ``arguments`` on this host."""
@@ -106,7 +108,7 @@ class Host:
 
     def pull_the_cable(self) -> None:
         """The host falls silent: nothing it sends, a closed connection included, arrives any more."""
-        self.run("ip", "link", "set", "eth0", "down")
+        at_switch(self.switch, "link", "set", self.name, "down")
 
 
 @dataclass
@@ -172,24 +174,30 @@ def two_hosts(folder: Path, unshared: tuple[Path, Path] | None = None):
     hostfile = folder / "hostfile"
     hostfile.write_text("".join(f"{address} slots=1\n" for address in ADDRESSES))
     with contextlib.ExitStack() as stack:
+        switch = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        stack.callback(switch.wait)
+        stack.callback(switch.kill)
+        wait_until(lambda: Path(f"/proc/{switch.pid}/comm").read_text() == "sleep\n", "the switch")
+        at_switch(switch.pid, "link", "add", "bridge", "type", "bridge")
+        at_switch(switch.pid, "link", "set", "bridge", "up")
         hosts = []
         for own, (name, address) in enumerate(zip(NAMES, ADDRESSES)):
             mounts = f"mount --bind {unshared[1]} {unshared[0]}" if unshared and own == 1 else ""
-            host = start_host(folder, name, address, 1 - own, mounts)
+            host = start_host(folder, name, address, 1 - own, mounts, switch.pid)
             stack.callback(host.kill)
             hosts.append(host)
-        alpha, beta = hosts
-        ends = ["eth0", "netns", str(alpha.init), "type", "veth", "peer", "name", "eth0", "netns", str(beta.init)]
-        subprocess.run(["ip", "link", "add", *ends], check=True)
-        for host in hosts:
+            ends = ["eth0", "netns", str(host.init), "type", "veth", "peer", "name", name, "netns", str(switch.pid)]
+            subprocess.run(["ip", "link", "add", *ends], check=True)
+            at_switch(switch.pid, "link", "set", name, "master", "bridge", "up")
             host.run("ip", "address", "add", f"{host.address}/24", "dev", "eth0")
             host.run("ip", "link", "set", "lo", "up")
             host.run("ip", "link", "set", "eth0", "up")
+        alpha, beta = hosts
         wait_until(lambda: subprocess.run(alpha.command("ssh", beta.address, "true")).returncode == 0, "ssh to beta")
         yield TwoHosts(alpha, beta, folder, hostfile)
 
 
-def start_host(folder: Path, name: str, address: str, peer: int, mounts: str) -> Host:
+def start_host(folder: Path, name: str, address: str, peer: int, mounts: str, switch: int) -> Host:
     (folder / f"{name}.hosts").write_text(HOSTS.format(own=name, peer=NAMES[peer], peer_address=ADDRESSES[peer]))
     script = INIT.format(folder=shlex.quote(str(folder)), name=name, mounts=mounts, sshd=SSHD)
     log = (folder / f"{name}.log").open("w")
@@ -201,7 +209,12 @@ def start_host(folder: Path, name: str, address: str, peer: int, mounts: str) ->
     wait_until(lambda: outer.poll() is not None or "Server listening" in (folder / f"{name}.log").read_text(), name)
     if outer.poll() is not None:
         raise RuntimeError(f"host {name} did not start: {(folder / f'{name}.log').read_text()}")
-    return Host(name, address, outer, int(children.read_text().split()[0]))
+    return Host(name, address, outer, int(children.read_text().split()[0]), switch)
+
+
+def at_switch(switch: int, *arguments: str) -> None:
+    """``ip`` with ``arguments`` in the switch's network namespace."""
+    subprocess.run(["nsenter", "--target", str(switch), "--net", "ip", *arguments], check=True)
 
 
 def wait_until(true, what: str, seconds: float = 20) -> None:
