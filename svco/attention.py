@@ -73,9 +73,14 @@ def register(backend: str) -> str:
     """Makes ``backend`` known to transformers; the name to use as a model's attention implementation."""
     from transformers import AttentionInterface
 
-    name = f"svco_{backend}"
+    name = attention_name(backend)
     AttentionInterface.register(name, partial(tree_attention, kernel=kernel_of(backend)))
     return name
+
+
+def attention_name(backend: str) -> str:
+    """The name by which transformers knows ``backend`` once it is registered."""
+    return f"svco_{backend}"
 
 
 def kernel_of(backend: str) -> Callable[..., torch.Tensor]:

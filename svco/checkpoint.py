@@ -70,6 +70,10 @@ class Position:
                 )
 
 
+def _silent(items: Any, what: str) -> Any:
+    return items
+
+
 class Checkpoints:
     """The checkpoints of one run. Every method is a collective."""
 
@@ -120,12 +124,12 @@ class Checkpoints:
             mine[str(file.relative_to(folder))] = {"bytes": file.stat().st_size, "sha256": digest}
         return dict(sorted(item for part in self.world.gather(mine) for item in part.items()))
 
-    def newest(self) -> Path | None:
+    def newest(self, progress: Callable[[Any, str], Any] = _silent) -> Path | None:
         """The newest valid checkpoint, or None. Damaged ones are passed over with a warning that says why."""
         found = None
         if self.world.is_main:
             for folder in reversed(self._steps()):
-                if (problem := damage(folder)) is None:
+                if (problem := damage(folder, progress)) is None:
                     found = folder
                     break
                 warnings.warn(f"passing over the checkpoint {folder}: {problem}", stacklevel=2)
@@ -135,7 +139,7 @@ class Checkpoints:
         return sorted(p for p in self.folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
 
 
-def damage(folder: Path) -> str | None:
+def damage(folder: Path, progress: Callable[[Any, str], Any] = _silent) -> str | None:
     """What is wrong with checkpoint ``folder``, or None if every byte is as it was written."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -145,7 +149,7 @@ def damage(folder: Path) -> str | None:
         return f"it has no {MANIFEST}, so it was never finished"
     except (ValueError, KeyError, TypeError) as error:
         return f"its {MANIFEST} cannot be read ({error})"
-    for name, expected in files.items():
+    for name, expected in progress(files.items(), f"checking {folder.name}"):
         file = folder / name
         if not file.is_file():
             return f"{name} is missing"

@@ -43,6 +43,10 @@ class ModelConfig:
     tune: str = "lora"
     """``lora``: low-rank adapters on the language model; the reference is the same model with the adapters off.
     ``full``: the whole language model and the projector; the reference is a frozen copy. The vision tower never changes."""
+    paper_compat: bool = False
+    """Do as the authors' trainer does where svco differs: ``dtype: auto`` is float16 on a GPU, and text is cut with the image
+    placeholder counted as one token and a budget of its own for every view, so that match and blind may score different
+    lengths. What still differs from the paper's runs is printed when a run starts."""
     train_projector: bool = False
     """With ``tune: lora``: also train the projector in full. (Full fine-tuning always trains it.)"""
     reference: str = "auto"

@@ -29,6 +29,7 @@ class BadSample(Exception):
         "bad-schema",
         "empty-response",
         "undecodable-image",
+        "odd-image",
         "long-query",
         "unsplittable",
     )

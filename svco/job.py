@@ -93,7 +93,7 @@ def make_job(config: Config, world: World, progress: Progress) -> Job:
     """Resolves a recipe. A collective; every rank returns the same."""
     objective = make_objective(config.objective)
     reference = choose_reference(config.model.reference, config.model.tune, objective)
-    family = load_family(config.model.base, config.data.max_text_tokens)
+    family = load_family(config.model.base, config.data.max_text_tokens, config.model.paper_compat)
     train = Split.open(config.data.train, family, cache_dir(config), world, progress)
     optim = config.optim
     if optim.global_batch < world.size:

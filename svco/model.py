@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .adapters import adapter_switch, add_adapters
-from .attention import choose_backend, register
-from .config import Config
+from .attention import attention_name, choose_backend, register
+from .config import Config, ModelConfig
 from .errors import UserError
 from .families import Family
 from .lockstep import compile_layers
@@ -42,12 +42,15 @@ class Tuned:
         return {name: p for name, p in self.policy.named_parameters() if p.requires_grad}
 
 
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    """The dtype of the weights for ``model.dtype`` on ``device``."""
     import torch
 
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return getattr(torch, name)
+    if config.dtype == "auto" and device.type == "cuda":
+        return torch.float16 if config.paper_compat else torch.bfloat16
+    if config.dtype == "float16" and device.type != "cuda":
+        raise UserError("model.dtype is float16, which DeepSpeed runs on GPUs alone. On a CPU use float32 or bfloat16.")
+    return torch.float32 if config.dtype == "auto" else getattr(torch, config.dtype)
 
 
 def load_tuned(
@@ -69,12 +72,12 @@ def load_tuned(
     if not progress:
         logging.disable_progress_bar()
     backend, why = choose_backend(config.model.attention, device, dtype)
-    attention = register(backend)
-    policy = _load_base(config, dtype, attention)
+    register(backend)
+    policy = _load_base(config, family, dtype, backend)
     parts = family.parts(policy)
     reference, wrapped = None, None
     if config.model.tune == "lora":
-        whole = (module_name(policy, parts.projector),) if config.model.train_projector else ()
+        whole = (module_name(policy, parts.projection),) if config.model.train_projector else ()
         policy.requires_grad_(False)
         # LoRA's initial values: the same on every rank and in every engine. Not before loading, which draws random numbers
         # or not according to how the weights are partitioned.
@@ -85,7 +88,9 @@ def load_tuned(
         policy.requires_grad_(True)
         parts.tower.requires_grad_(False)
     if strategy == "frozen-copy":
-        reference = without_tower(_load_base(config, dtype, attention), family).requires_grad_(False)
+        reference = _load_base(config, family, dtype, backend).requires_grad_(False)
+        # The tower is never trained: the policy's does for both.
+        family.drop_tower(reference)
     if config.model.compile:
         for model in filter(None, (policy, reference)):
             compile_layers(family.parts(model).layers)
@@ -93,19 +98,12 @@ def load_tuned(
     return Tuned(policy, reference, wrapped, scorer, backend, why)
 
 
-def without_tower(model: nn.Module, family: Family) -> nn.Module:
-    """``model`` with its vision tower let go: the tower is never trained, and the policy's does for both."""
-    parent, _, name = module_name(model, family.parts(model).tower).rpartition(".")
-    setattr(model.get_submodule(parent), name, None)
-    return model
-
-
 def module_name(root: nn.Module, module: nn.Module) -> str:
     """The dotted name of ``module`` in ``root``."""
     return next(name for name, candidate in root.named_modules() if candidate is module)
 
 
-def _load_base(config: Config, dtype: torch.dtype, attention: str) -> nn.Module:
+def _load_base(config: Config, family: Family, dtype: torch.dtype, backend: str) -> nn.Module:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     base = config.model.base
@@ -119,7 +117,10 @@ def _load_base(config: Config, dtype: torch.dtype, attention: str) -> nn.Module:
             base,
             config=architecture,
             dtype=dtype,
-            attn_implementation={"text_config": attention, "vision_config": "sdpa"},
+            attn_implementation={
+                "text_config": attention_name(backend),
+                "vision_config": family.vision_attention(backend),
+            },
             output_loading_info=True,
         )
     except (OSError, ValueError, ImportError) as error:

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from .families import Family
+from .families import Family, Pictures
 from .prepare import EncodedPair, Lengths
 from .views import ALL_CELLS, BLIND_CONDITION, VIEWS, Cell, condition
 
@@ -143,7 +143,9 @@ class PackedBatch:
     layout: Layout
     """Who attends to whom."""
     pixels: torch.Tensor
-    """(images, ...) float32: every image that some prefix shows, once, in the order of their placeholders."""
+    """float32: the rows of every image that some prefix shows, once, in the order of their placeholders."""
+    grids: tuple[tuple[int, ...], ...]
+    """What the family must know of each image's rows, on the host."""
     image_slots: torch.Tensor
     """(features of all images,) int64: row positions of the placeholders."""
     predicts: torch.Tensor
@@ -187,37 +189,44 @@ class Tree:
     """(p,) int64 token ids, p ≥ 1."""
     branches: tuple[tuple[np.ndarray, int], ...]
     """(response ids, flat cell) of each response."""
+    positions: np.ndarray | None = None
+    """(axes, p) int64 positions of the prefix; None: counted from 0 on one axis."""
 
 
-def pack(trees: Iterable[Tree], pixels: torch.Tensor, tokens: list, weight: list, family: Family) -> PackedBatch:
-    """Lays ``trees`` one behind another. ``pixels`` are the images of their placeholders, in order."""
+def pack(trees: Iterable[Tree], pictures: Pictures, tokens: list, weight: list, family: Family) -> PackedBatch:
+    """Lays ``trees`` one behind another. ``pictures`` are the images of their placeholders, in order."""
     ids, positions, predicts, targets, cells = [], [], [], [], []
     segments: list[tuple[Range, tuple[Range, ...]]] = []
     here = 0
 
-    def lay(tokens_: np.ndarray, first_position: int, ancestors: tuple[Range, ...]) -> Range:
+    def lay(tokens_: np.ndarray, places: np.ndarray, ancestors: tuple[Range, ...]) -> Range:
         nonlocal here
         own = (here, here + len(tokens_))
         ids.append(tokens_)
-        positions.append(np.arange(first_position, first_position + len(tokens_)))
+        positions.append(places)
         segments.append((own, ancestors))
         here = own[1]
         return own
 
     for tree in trees:
-        prefix = lay(tree.prefix, 0, ())
+        places = np.arange(len(tree.prefix))[None] if tree.positions is None else tree.positions
+        prefix = lay(tree.prefix, places, ())
         for response, cell in tree.branches:
             predicts.append([prefix[1] - 1])
             if len(response) > 1:
-                predicts.append(np.arange(*lay(response[:-1], len(tree.prefix), (prefix,))))
+                # Text counts on every axis alike, from behind the farthest position of the prefix.
+                behind = places.max() + 1 + np.arange(len(response) - 1)
+                behind = np.broadcast_to(behind, (len(places), len(behind)))
+                predicts.append(np.arange(*lay(response[:-1], behind, (prefix,))))
             targets.append(response)
             cells.append(np.full(len(response), cell))
     row = np.concatenate(ids)
     return PackedBatch(
         input_ids=torch.from_numpy(row),
-        position_ids=torch.from_numpy(np.concatenate(positions))[None, None],
+        position_ids=torch.from_numpy(np.concatenate(positions, axis=1)).unsqueeze(1),
         layout=Layout.of(segments),
-        pixels=pixels,
+        pixels=pictures.pixels,
+        grids=pictures.grids,
         image_slots=torch.from_numpy(np.flatnonzero(family.image_token_mask(row))),
         predicts=torch.from_numpy(np.concatenate(predicts)),
         targets=torch.from_numpy(np.concatenate(targets)),
@@ -239,9 +248,10 @@ class PackedCollate:
         for p, pair in enumerate(pairs):
             for shown, cells in self._conditions.items():
                 branches = tuple(
-                    (pair.text.responses[side], (2 * p + side) * len(VIEWS) + view) for side, view in cells
+                    (pair.text.response(side, shown), (2 * p + side) * len(VIEWS) + view) for side, view in cells
                 )
-                trees.append(Tree(pair.text.prefixes[shown], branches))
+                positions = pair.text.positions[shown] if pair.text.positions else None
+                trees.append(Tree(pair.text.prefixes[shown], branches, positions))
                 images += [pair.images[shown]] if shown != BLIND_CONDITION else []
         tokens = [[len(response) for response in pair.text.responses] for pair in pairs]
         return pack(trees, family.pixels(images), tokens, [pair.weight for pair in pairs], family)

@@ -79,9 +79,9 @@ class PlainEngine:
                 if self.masters[name] is not p:
                     p.copy_(self.masters[name])
 
-    def values(self) -> dict[str, torch.Tensor]:
-        """Every trained parameter in the model's dtype, full, on the CPU."""
-        return {name: p.detach().cpu() for name, p in self.trainable.items()}
+    def gather(self, name: str) -> torch.Tensor:
+        """Trained parameter ``name`` in the model's dtype, on the CPU."""
+        return self.trainable[name].detach().cpu()
 
     def save(self, folder: Path) -> None:
         import torch

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .adapters import load_values, save_adapter
+from .adapters import AdapterForm, stored_name, write_adapter
+from .board import Progress
 from .config import Config
 from .dist import World
 from .errors import BadSample, UserError
 from .evaluate import PairScores, pair_right
+from .export import public_base, read_facts, replacing, save_model, write_card
+from .model import resolve_dtype
 from .recipe import dump
 from .shards import ShardSet
 from .storage import hosts_apart
@@ -79,6 +82,8 @@ def _describe(path: Path, config: Config, ds: dict[str, Any] | None, world: Worl
         "versions": {name: package_version(name) for name in PACKAGES},
         "commit": commit(),
         "ranks": world.size,
+        "dtype": str(resolve_dtype(config.model.dtype, world.device)).removeprefix("torch."),
+        "base": asdict(public_base(config.model.base)),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
     (path / "versions.json").write_text(json.dumps(found, indent=1))
@@ -86,24 +91,30 @@ def _describe(path: Path, config: Config, ds: dict[str, Any] | None, world: Worl
 
 def save_tuned(folder: RunFolder, tuned: Tuned, engine: Engine, config: Config, world: World) -> Path:
     """Writes ``adapter/`` (PEFT format) under LoRA, ``model/`` (Hugging Face layout) otherwise. A collective."""
-    values = engine.values()
-    target = folder.path / ("adapter" if tuned.wrapped is not None else "model")
-    if world.is_main:
-        if tuned.wrapped is not None:
-            save_adapter(tuned.wrapped, values, target, config.model.base)
-        else:
-            _save_model(target, values, config, tuned)
-    world.barrier()
+    trainable = tuned.trainable
+    if tuned.wrapped is None:
+        target = folder.path / "model"
+        # Under ZeRO-3 a partitioned parameter has shape [0]; its true shape is ds_shape.
+        shapes = {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in trainable.items()}
+        progress = Progress.over(world.is_main)
+        save_model(target, config.model.base, shapes, engine.gather, tuned.policy.dtype, world, progress)
+        return target
+    target = folder.path / "adapter"
+    values = {stored_name(name): engine.gather(name) for name in trainable}
+
+    def write() -> None:
+        form = AdapterForm.of(trainable, config.lora.alpha, config.lora.dropout)
+        with replacing(target) as temporary:
+            write_adapter(temporary, values, form, public_base(config.model.base).name)
+
+    world.on_main(write)
     return target
 
 
-def _save_model(target: Path, values: dict[str, Any], config: Config, tuned: Tuned) -> None:
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    whole = AutoModelForImageTextToText.from_pretrained(config.model.base, dtype=tuned.policy.dtype)
-    load_values(whole, values)
-    whole.save_pretrained(str(target))
-    AutoProcessor.from_pretrained(config.model.base).save_pretrained(str(target))
+def describe_tuned(folder: RunFolder, weights: Path) -> None:
+    """The model card in ``weights``, once the run has its held-out figures."""
+    facts = read_facts(folder.path, None)
+    write_card(weights, "adapter" if weights.name == "adapter" else "full", facts.base, facts, facts.dtype, "5")
 
 
 def draw_samples(folder: RunFolder, shards: ShardSet, scores: PairScores, count: int) -> Path:

@@ -48,9 +48,9 @@ class PackedScorer(nn.Module):
     ):
         super().__init__()
         self.family = family
-        self._models = (policy, reference.model)  # in a tuple: not registered
         parts = family.parts(policy)
         copy = None if reference.model is None else family.parts(reference.model)
+        self._parts = (parts, copy)  # in a tuple: not registered
         self.shared = reference.shared
         self.tower = parts.tower
         self.projector = parts.projector
@@ -104,19 +104,20 @@ class PackedScorer(nn.Module):
 
     def _embed(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
         """(1, T, hidden) of both streams. Each image is encoded once, whoever looks at it."""
-        model, frozen = self._models
+        ours, frozen = self._parts
         with torch.no_grad():
-            encoded = self.family.encode_images(model, batch.pixels)
+            encoded = self.family.encode_images(ours, batch.pixels, batch.grids)
         text = self.embedding(batch.input_ids)
-        policy = _place(text, self.family.project(model, encoded), batch.image_slots)
+        policy = _place(text, self.family.project(ours, encoded, batch.grids), batch.image_slots)
         reference = None
         with torch.no_grad():
             if frozen is not None:
-                features = self.family.project(frozen, encoded)
+                features = self.family.project(frozen, encoded, batch.grids)
                 reference = _place(self.copy.embedding(batch.input_ids), features, batch.image_slots)
             elif self.shared and self._projector_trained:
                 with self._projector_off():
-                    reference = _place(text.detach(), self.family.project(model, encoded), batch.image_slots)
+                    features = self.family.project(ours, encoded, batch.grids)
+                    reference = _place(text.detach(), features, batch.image_slots)
             elif self.shared:
                 reference = policy.detach()
         if torch.is_grad_enabled() and not policy.requires_grad:

@@ -26,6 +26,7 @@ from .memory import RecomputeDial
 from .model import Tuned, load_tuned, resolve_dtype
 from .optimizer import learning_rate
 from .order import ORDER_VERSION
+from .paper import deviations
 from .precompute import Precompute
 from .run_folder import RunFolder
 from .tally import Tally
@@ -55,7 +56,7 @@ class Launch:
 def run(launch: Launch, world: World) -> None:
     """Runs a recipe from start to the table at its end. Called on every rank."""
     config = launch.config
-    dtype = resolve_dtype(config.model.dtype, world.device)
+    dtype = resolve_dtype(config.model, world.device)
     ds = (
         None
         if launch.ds is None
@@ -68,7 +69,7 @@ def run(launch: Launch, world: World) -> None:
     job = make_job(config, world, Progress.over(world.is_main))
     if launch.dry_run:
         if world.is_main:
-            print(dry_run_text(job, world, ds, str(dtype)))
+            print(dry_run_text(job, world, ds, dtype))
         return
     folder = RunFolder.open(config, launch.recipe, world, ds)
     checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.keep, world)
@@ -79,6 +80,7 @@ def run(launch: Launch, world: World) -> None:
     before = None if resume is None else read_position(resume)
     board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)
     board.note(f"run {folder.path}\n{describe(job, world)}")
+    board.note(deviations(config, dtype))
     board.note(f"attention: {tuned.attention} ({tuned.why_attention})")
     session = Session(job, tuned, engine, world, board)
     try:
@@ -122,11 +124,12 @@ class Session:
             self.references[specs] = compute(self.split(specs))
 
 
-def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: str) -> str:
+def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: torch.dtype) -> str:
     from .recipe import dump
 
     shown = json.dumps(ds, indent=2) if ds else "none: one process without DeepSpeed"
-    return f"{dump(job.config)}\ndtype: {dtype}\n{describe(job, world)}\n\nDeepSpeed config:\n{shown}"
+    lines = f"{dump(job.config)}\ndtype: {dtype}\n{describe(job, world)}\n{deviations(job.config, dtype)}"
+    return f"{lines}\n\nDeepSpeed config:\n{shown}"
 
 
 def resume_point(config: Config, checkpoints: Checkpoints) -> Path | None:
@@ -261,7 +264,7 @@ def compare(session: Session, specs: tuple[str, ...]) -> tuple[dict[str, Any], A
 
 def finish(session: Session, folder: RunFolder) -> None:
     """What was learned, on disk, and what it changed on the held-out pairs."""
-    from .run_folder import draw_samples, save_tuned
+    from .run_folder import describe_tuned, draw_samples, save_tuned
 
     job, tuned, world, board = session.job, session.tuned, session.world, session.board
     weights = save_tuned(folder, tuned, session.engine, job.config, world)
@@ -280,5 +283,6 @@ def finish(session: Session, folder: RunFolder) -> None:
         f"metrics:      {folder.path / 'metrics.jsonl'}",
     ]
     if world.is_main:
+        describe_tuned(folder, weights)
         folder.finished(job.steps)
     board.note("\n" + "\n".join(lines), out=sys.stdout)

@@ -11,14 +11,18 @@ import math
 import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 def load(base, dtype=torch.float64):
-    model = LlavaForConditionalGeneration.from_pretrained(base, dtype=dtype)
-    return AutoProcessor.from_pretrained(base), exact_norms(model) if dtype == torch.float64 else model
+    return AutoProcessor.from_pretrained(base), load_model(base, dtype)
+
+
+def load_model(base, dtype=torch.float64):
+    model = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype)
+    return exact_norms(model) if dtype == torch.float64 else model
 
 
 class ExactNorm(torch.nn.Module):
@@ -44,7 +48,7 @@ def exact_norms(model):
 
 def make_adapter(base, folder, rank=4, alpha=8, seed=3, whole=None):
     """Saves an adapter with A and B both random: at B = 0 the gradient of A is exactly 0."""
-    _, model = load(base, torch.float32)
+    model = load_model(base, torch.float32)
     wrapped = get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS, modules_to_save=whole))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import shutil
+import json
 import tempfile
 import time
 from collections.abc import Iterable
@@ -108,7 +108,8 @@ def large_family(shape: Shape, folder: Path) -> Family:
     processor = AutoProcessor.from_pretrained(TINY)
     processor.image_processor.size = {"shortest_edge": shape.image}
     processor.image_processor.crop_size = {"height": shape.image, "width": shape.image}
-    processor.patch_size = shape.patch
     processor.save_pretrained(folder)
-    shutil.copy(TINY / "config.json", folder)
+    config = json.loads((TINY / "config.json").read_text())
+    config["vision_config"] |= {"image_size": shape.image, "patch_size": shape.patch}
+    (folder / "config.json").write_text(json.dumps(config))
     return load_family(str(folder), 128)

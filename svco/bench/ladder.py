@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from ..adapters import adapter_switch, add_adapters
 from ..attention import register
 from ..config import Config, LoraConfig
-from ..families import Family
+from ..families import Family, Parts
 from ..lockstep import set_recompute
 from ..logprobs import LogProbHead, TrainedLogProbHead, attach
-from ..model import Tuned, module_name, without_tower
+from ..model import Tuned, module_name
 from ..objectives import Objective
 from ..packing import PackedBatch, PackedCollate, Tree, pack
 from ..prepare import EncodedPair
@@ -60,22 +60,22 @@ class SequentialScorer(PackedScorer):
         return [LogProbHead] if self.chunked_head else []
 
     def forward(self, batch: PackedBatch) -> tuple[Scores, Scores]:
-        model, frozen = self._models
+        ours, frozen = self._parts
         with torch.no_grad():
-            encoded = self.family.encode_images(model, batch.pixels)
+            encoded = self.family.encode_images(ours, batch.pixels, batch.grids)
             off = nullcontext() if frozen is not None else self._everything_off()
             with off:
-                reference = self._stream(batch, encoded, frozen or model, is_policy=False)
+                reference = self._stream(batch, encoded, frozen or ours, is_policy=False)
             if not self.vision_once:
-                encoded = self.family.encode_images(model, batch.pixels)
-        policy = self._stream(batch, encoded, model, is_policy=True)
+                encoded = self.family.encode_images(ours, batch.pixels, batch.grids)
+        policy = self._stream(batch, encoded, ours, is_policy=True)
         return self._scores(policy, batch), self._scores(reference, batch)
 
-    def _stream(self, batch: PackedBatch, encoded: torch.Tensor, model: nn.Module, is_policy: bool) -> torch.Tensor:
+    def _stream(self, batch: PackedBatch, encoded: torch.Tensor, parts: Parts, is_policy: bool) -> torch.Tensor:
         """(R,) log-probabilities of one model's whole pass."""
         ends = self if is_policy or self.copy is None else self.copy
         text = ends.embedding(batch.input_ids)
-        features = self.family.project(model, encoded).to(text.dtype)
+        features = self.family.project(parts, encoded, batch.grids).to(text.dtype)
         hidden = text.index_copy(0, batch.image_slots, features).unsqueeze(0)
         if is_policy and torch.is_grad_enabled() and not hidden.requires_grad:
             hidden.requires_grad_()
@@ -195,7 +195,7 @@ def build(row: Row, models: Models, family: Family, attention: str, shared: bool
         scorer = PaddedScorer(family, models.policy, reference, adapter_switch(models.policy))
     else:
         if reference is not None and not shared:
-            without_tower(reference, family)
+            family.drop_tower(reference)
         stream = Reference(reference, live and models.wrapped is not None)
         scorer = row.scorer(family, models.policy, stream, adapter_switch)
         for name, value in row.features:

@@ -7,7 +7,7 @@ has it, the four sequences with an image in one and the two without in another.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,9 @@ class PaddedBatch:
     attention_mask: torch.Tensor
     """(S, L) int64, 1 on tokens and 0 on padding."""
     pixels: torch.Tensor
-    """(sequences with an image, ...) float32, in row order: an image is there once for each sequence that shows it."""
+    """float32, the images in row order: one is there once for each sequence that shows it."""
+    grids: tuple[tuple[int, ...], ...]
+    """What the family must know of each image's rows, on the host."""
     predicts: torch.Tensor
     """(R,) int64: flat position (row × L + column) whose output predicts a scored token."""
     targets: torch.Tensor
@@ -39,7 +41,8 @@ class PaddedBatch:
     """(R,) int64: flat index into (P, 2, V) that the token's log-probability adds to."""
 
     def to(self, device: torch.device) -> PaddedBatch:
-        return PaddedBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: v.to(device) for name, v in values.items() if isinstance(v, torch.Tensor)})
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,12 @@ def _pad(pairs: Sequence[EncodedPair], cells: tuple[Cell, ...], family: Family) 
     for r, row in enumerate(rows):
         ids[r, : len(row)], mask[r, : len(row)] = row, 1
     flat = np.concatenate([r * width + columns for r, columns in predicts])
+    pictures = family.pixels(images)
     return PaddedBatch(
         torch.from_numpy(ids),
         torch.from_numpy(mask),
-        family.pixels(images) if images else torch.empty(0),
+        pictures.pixels,
+        pictures.grids,
         torch.from_numpy(flat),
         torch.from_numpy(ids.reshape(-1)[flat + 1]),
         torch.from_numpy(np.concatenate(cell)),
@@ -133,13 +138,13 @@ class PaddedScorer(nn.Module):
     def _token_logps(self, model: nn.Module, batch: PaddedBatch) -> torch.Tensor:
         """(R,) log-probabilities, from the logits of every position as TRL's and the authors' trainers take them."""
         embeddings = model.get_input_embeddings()(batch.input_ids)
-        if len(batch.pixels):
-            features = self.family.project(model, self.family.encode_images(model, batch.pixels))
+        parts = self.family.parts(model)
+        if batch.grids:
+            encoded = self.family.encode_images(parts, batch.pixels, batch.grids)
+            features = self.family.project(parts, encoded, batch.grids)
             shown = self.family.image_token_mask(batch.input_ids).unsqueeze(-1)
             embeddings = embeddings.masked_scatter(shown, features.to(embeddings.dtype))
-        hidden = self.family.parts(model).language_model(
-            inputs_embeds=embeddings, attention_mask=_mask(batch), use_cache=False
-        )
+        hidden = parts.language_model(inputs_embeds=embeddings, attention_mask=_mask(batch), use_cache=False)
         return all_logits(model.get_output_embeddings(), hidden.last_hidden_state.flatten(0, 1), batch)
 
 

@@ -146,7 +146,7 @@ def make_trl(bench: Bench, ours: Contestant, folder: str) -> Any:
         data_collator=lambda examples: dict(batch),
         callbacks=[Told()],
     )
-    own = ours.engine.values()
+    own = {name: ours.engine.gather(name) for name in ours.engine.trainable}
     with torch.no_grad():
         for name, parameter in trainer.model.named_parameters():
             if parameter.requires_grad:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..families import EncodedText
-from ..families.llava import LlavaFamily
+from ..families import EncodedText, Pictures
+from ..families.llava import LlavaArchitecture
 from ..prepare import EncodedPair
 
 TINY = Path(__file__).resolve().parents[2] / "data_shards" / "tiny_llava"
@@ -144,7 +144,7 @@ def random_model(shape: Shape, attention: str, dtype: torch.dtype, device: torch
         torch.set_default_dtype(before)
 
 
-class SyntheticFamily(LlavaFamily):
+class SyntheticFamily(LlavaArchitecture):
     """LLaVA's adapter without a processor: its pairs are token ids and pixels already."""
 
     def __init__(self, shape: Shape):
@@ -152,8 +152,11 @@ class SyntheticFamily(LlavaFamily):
         self.image_token_id = shape.vocabulary - 1
         self.features_an_image = shape.features
 
-    def pixels(self, images: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack(images) if images else torch.empty(0)
+    def pixels(self, images: list[torch.Tensor]) -> Pictures:
+        return Pictures(torch.stack(images) if images else torch.empty(0), ((1,),) * len(images))
+
+    def image_token_mask(self, ids: Any) -> Any:
+        return ids == self.image_token_id
 
 
 def random_pairs(shape: Shape, count: int, seed: int) -> list[EncodedPair]:

@@ -17,6 +17,7 @@ from ..optimizer import STATE_FILE, TrainableState
 from ..plain_engine import PlainEngine
 from .process import can_build_async_io, counting_collectives, loading, start, stop
 from .sharded import DeepSpeedEngine
+from .stored import read_partitioned
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,7 @@ __all__ = [
     "counting_collectives",
     "loading",
     "make_engine",
+    "read_partitioned",
     "start",
     "stop",
 ]
@@ -44,7 +46,7 @@ class Engine(Protocol):
     def accumulation(self) -> AbstractContextManager[None]: ...
     def backward(self, loss: torch.Tensor) -> None: ...
     def step(self, lr: float) -> torch.Tensor: ...
-    def values(self) -> dict[str, torch.Tensor]: ...
+    def gather(self, name: str) -> torch.Tensor: ...
     def save(self, folder: Path) -> None: ...
     def load(self, folder: Path) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ class DeepSpeedEngine:
         self.state = (
             PortableState(self.zero, self.stage, self.optimizer, self.trainable, world)
             if self.portable
-            else PartitionedState(self.engine, self.optimizer, world)
+            else PartitionedState(self.engine, self.optimizer, self.trainable, world)
         )
 
     def __call__(self, batch: Any) -> Any:
@@ -68,18 +69,19 @@ class DeepSpeedEngine:
 
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        skipped = self.engine.skipped_steps
         self.engine.step()
+        if self.engine.skipped_steps > skipped and self.world.is_main:
+            warnings.warn("float16 gradients overflowed: the step is skipped and the loss scale lowered", stacklevel=2)
         return torch.as_tensor(self.engine.get_global_grad_norm() or 0.0)
 
-    def values(self) -> dict[str, torch.Tensor]:
-        """Every trained parameter in the model's dtype, full, on the CPU. A collective; all ranks get them."""
+    def gather(self, name: str) -> torch.Tensor:
+        """Trained parameter ``name`` in the model's dtype, full, on the CPU. A collective; all ranks get it."""
         import deepspeed
 
-        gathered = {}
-        for name, p in self.trainable.items():
-            with deepspeed.zero.GatheredParameters([p], enabled=self.stage == 3):
-                gathered[name] = p.detach().cpu().clone()
-        return gathered
+        p = self.trainable[name]
+        with deepspeed.zero.GatheredParameters([p], enabled=self.stage == 3):
+            return p.detach().cpu().clone()
 
     def save(self, folder: Path) -> None:
         """Writes this rank's part of the state into ``folder``. A collective."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..dist import World
 from ..errors import UserError
 from ..optimizer import MOMENTS, TrainableState
+from .stored import NAMES
 
 if TYPE_CHECKING:
     import torch
@@ -89,14 +91,18 @@ class PortableState:
 class PartitionedState:
     """DeepSpeed's own checkpoint, a part a rank: under full fine-tuning gathered state would not fit one host."""
 
-    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, world: World):
+    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, trainable: dict[str, Any], world: World):
         self.engine, self.optimizer, self.world = engine, optimizer, world
+        in_model = {id(p): name for name, p in trainable.items()}
+        self.names = {name: in_model[id(p)] for name, p in engine.module.named_parameters() if id(p) in in_model}
         self.decays = [group["weight_decay"] for group in optimizer.param_groups]
 
     def save(self, folder: Path) -> None:
         """Writes this rank's part. A collective."""
         # The frozen copy and the tower are the base model's and stay out.
         self.engine.save_checkpoint(str(folder), tag="zero", save_latest=False, exclude_frozen_parameters=True)
+        if self.world.is_main:
+            (folder / "zero" / NAMES).write_text(json.dumps(self.names, indent=1))
 
     def load(self, folder: Path) -> None:
         """Reads what ``save`` wrote; UserError for another number of ranks. A collective."""

@@ -2,47 +2,113 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
-from .protocol import EncodedText, Family, Parts
+from .protocol import EncodedText, Family, Parts, Pictures
 
-__all__ = ["EncodedText", "Family", "Parts", "load_family"]
+__all__ = [
+    "EncodedText",
+    "Family",
+    "Parts",
+    "Pictures",
+    "architecture",
+    "base_config",
+    "check_supported",
+    "load_family",
+]
 
-FAMILIES = {"llava": ("svco.families.llava", "LlavaFamily")}
-"""transformers ``model_type`` -> the module and class of its adapter (imported when used)."""
+FAMILIES = {
+    "llava": ("svco.families.llava", "Llava"),
+    "llava_next": ("svco.families.tiles", "LlavaNext"),
+    "llava_onevision": ("svco.families.tiles", "Onevision"),
+    "qwen2_5_vl": ("svco.families.qwen", "Qwen"),
+}
+"""transformers ``model_type`` -> the module and the name of its adapter: ``<name>Architecture`` needs no processor,
+``<name>Family`` is the whole. Imported when used."""
+
+LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text")
+"""``model_type`` of the language models whose layers do with a packed row what they do with a sequence."""
+
+REFUSED = {
+    "gemma3": "attends in both directions among an image's tokens",
+    "paligemma": "attends in both directions among the tokens of image and prompt",
+    "mllama": "shows images to its layers by cross-attention",
+    "qwen3_vl": "adds visual features inside its first layers (DeepStack)",
+    "qwen3_vl_moe": "adds visual features inside its first layers (DeepStack)",
+    "llama4": "attends in chunks",
+}
+"""Types that would need more than an adapter, and why."""
 
 
-def load_family(base: str, max_text_tokens: int) -> Family:
+def load_family(base: str, max_text_tokens: int, paper_compat: bool = False) -> Family:
     """The adapter for base model ``base`` (folder or hub id), chosen by the ``model_type`` of its config."""
-    import importlib
+    config = base_config(base)
+    check_supported(config, base)
+    return _adapter(config["model_type"], "Family")(base, max_text_tokens, paper_compat)
 
-    model_type = _model_type(base)
+
+def architecture(model_type: str) -> Any:
+    """The half of a family's adapter that needs no processor: where the parts of its model are and how they run."""
+    return _adapter(model_type, "Architecture")()
+
+
+def _adapter(model_type: str, kind: str) -> type:
+    module, name = FAMILIES[model_type]
+    return getattr(importlib.import_module(module), name + kind)
+
+
+def check_supported(config: dict[str, Any], base: str) -> None:
+    """UserError, naming what stands in the way and what is supported, for a model that svco cannot pack."""
+    model_type = config.get("model_type")
+    supported = f"Supported: {', '.join(FAMILIES)}, with a language model of {', '.join(LANGUAGE_MODELS)}."
+    if model_type in REFUSED:
+        raise UserError(
+            f"The base model {base!r} is of type {model_type!r}, which {REFUSED[model_type]}; svco cannot share prefixes "
+            f"there. {supported}"
+        )
     if model_type not in FAMILIES:
         raise UserError(
-            f"The base model {base!r} is of type {model_type!r}, which svco does not support yet; supported: "
-            f"{', '.join(FAMILIES)}. Adding one is one adapter in svco/families/."
+            f"The base model {base!r} is of type {model_type!r}, which svco does not support yet. {supported} "
+            "Adding one is one adapter in svco/families/."
         )
-    module, name = FAMILIES[model_type]
-    return getattr(importlib.import_module(module), name)(base, max_text_tokens)
+    text = config.get("text_config") or config
+    language = text.get("model_type", "llama")
+    language = "qwen2_5_vl_text" if model_type == language == "qwen2_5_vl" else language  # as older configs say it
+    if language not in LANGUAGE_MODELS:
+        raise UserError(f"The base model {base!r} has a language model of type {language!r}. {supported}")
+    window = text.get("sliding_window")
+    sliding = text.get("use_sliding_window", language == "mistral") or "sliding_attention" in text.get(
+        "layer_types", ()
+    )
+    if window and sliding:
+        raise UserError(
+            f"The base model {base!r} attends within a sliding window of {window} tokens, which svco does not. {supported} "
+            "If your sequences are shorter than the window, set sliding_window to null in its config.json."
+        )
 
 
-def _model_type(base: str) -> str:
+def base_config(base: str) -> dict[str, Any]:
+    """The ``config.json`` of a base model: a folder here, or what the hub (or its cache) gives."""
     folder = Path(base)
     if folder.is_dir():
         file = folder / "config.json"
         try:
-            return json.loads(file.read_text())["model_type"]
-        except (OSError, ValueError, KeyError) as error:
+            found = json.loads(file.read_text())
+            found["model_type"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"model.base is {base!r}, but {file} is not a model's config ({error}). Point model.base at a "
                 "folder in Hugging Face layout."
             ) from None
-    from transformers import AutoConfig
+        return found
+    from transformers import PreTrainedConfig
 
     try:
-        return AutoConfig.from_pretrained(base).model_type
+        return PreTrainedConfig.get_config_dict(base)[0]
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(

@@ -1,8 +1,10 @@
 """From a pair's text to token ids through a processor's own chat template; shared by the families.
 
-The prompt is the template's rendering of the user turn with the generation prompt; the response is whatever the
-template adds when the assistant's turn is there too. The whole string is tokenised at once and split at the prompt's
-length by the tokenizer's offsets, so no string is ever searched and no boundary token is invented.
+The prompt is the template's rendering of the user turn with the generation prompt: what the model sees when it is asked.
+The response follows as the template writes an assistant's turn, and ends with the token by which the template ends one
+(``<|im_end|>``, ``</s>``); a line break behind that is left out, nobody has to learn it. A template that ends a turn with no such
+token (LLaVA-1.5's writes a space) gets the tokenizer's end-of-sequence token, which the authors force into their labels as well.
+The whole string is tokenised at once and split at the prompt's length by the tokenizer's offsets: no boundary token is invented.
 """
 
 from __future__ import annotations
@@ -16,21 +18,38 @@ from ..pairs import PairText
 
 
 class ChatEncoder:
-    """Renders and tokenises turns with one processor. Stateless; picklable with its processor."""
+    """Renders and tokenises turns. Stateless; picklable with its tokenizer."""
 
-    def __init__(self, processor: Any, end_of_response: tuple[int, ...]):
-        if not getattr(processor, "chat_template", None):
+    def __init__(self, tokenizer: Any, template: str | None):
+        if not template:
             raise UserError(
-                "The base model's processor has no chat template; svco needs one to place the image and the "
-                "turns. Save the template of the model's release with the processor."
+                "The base model has no chat template; svco needs one to place the image and the turns. Save the template of "
+                "the model's release beside its weights, as chat_template.jinja."
             )
-        self.processor = processor
-        self.tokenizer = processor.tokenizer
-        self.end_of_response = end_of_response
+        self.tokenizer, self.template = tokenizer, template
+        self.lead, self.tail, self.end_of_response = self._turn()
+
+    def _turn(self) -> tuple[str, str, tuple[int, ...]]:
+        """What the template writes before a response and behind it, and the token ids to add where that ends no turn."""
+        word = "response"
+        probe = PairText(key="", query="query", responses=(word, word))
+        prompt, whole = self.render(probe, False, None), self.render(probe, False, word)
+        before, found, tail = whole.rpartition(word)
+        if not found:
+            raise UserError("The base model's chat template does not show the assistant's turn.")
+        # LLaVA-OneVision's writes "assistant\n" when it asks and "assistant \n" when it shows: then what is asked counts.
+        lead = before[len(prompt) :] if before.startswith(prompt) else ""
+        added = self.tokenizer.added_tokens_decoder
+        first = next(iter(self.tokenizer(tail.strip(), add_special_tokens=False)["input_ids"]), None)
+        if first in added and added[first].special:
+            return lead, added[first].content, ()
+        # What is neither white space nor a token that ends turns is a slip of the template: LLaVA-NeXT's has "<\\s>".
+        return lead, tail if tail.isspace() else "", (self.tokenizer.eos_token_id,)
 
     def fingerprint(self, *more: Any) -> str:
         """Digest of template, vocabulary, end rule and whatever else the ids depend on."""
-        parts = [self.processor.chat_template, self.tokenizer.backend_tokenizer.to_str(), self.end_of_response, *more]
+        turn = [self.lead, self.tail, self.end_of_response]
+        parts = [self.template, self.tokenizer.backend_tokenizer.to_str(), turn, *more]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def render(self, text: PairText, with_image: bool, response: str | None) -> str:
@@ -42,17 +61,14 @@ class ChatEncoder:
         turns.append({"role": "user", "content": [*image, {"type": "text", "text": text.query}]})
         if response is not None:
             turns.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
-        return self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=response is None)
+        return self.tokenizer.apply_chat_template(
+            turns, chat_template=self.template, tokenize=False, add_generation_prompt=response is None
+        )
 
     def encode(self, text: PairText, with_image: bool, response: str) -> tuple[list[int], list[int]]:
         """(prefix ids, response ids) with one placeholder an image; the response ends as the family's rule says."""
         prompt = self.render(text, with_image, None)
-        whole = self.render(text, with_image, response)
-        if not whole.startswith(prompt):
-            raise UserError(
-                "The base model's chat template renders the assistant's turn differently from its generation "
-                f"prompt, so a response cannot be told from its prompt: {prompt!r} against {whole!r}."
-            )
+        whole = f"{prompt}{self.lead}{response}{self.tail}"
         # A template that writes the beginning-of-sequence token itself must not get a second one.
         bos = self.tokenizer.bos_token
         encoding = self.tokenizer(

@@ -21,10 +21,14 @@ ImageSizes = tuple[tuple[int, int], tuple[int, int]]
 class Parts:
     """A model taken apart into what the scorer runs, in this order."""
 
-    tower: nn.Module
-    """Vision tower: never trained, shared by policy and reference."""
+    config: Any
+    """The model's own ``config``."""
+    tower: nn.Module | None
+    """Vision tower: never trained, shared by policy and reference; None where it was let go."""
     projector: nn.Module
-    """Between vision tower and language model."""
+    """Between vision tower and language model, with whatever it adds of its own: what ``project`` runs."""
+    projection: nn.Module
+    """The module of the model inside ``projector`` that ``model.train_projector`` trains."""
     embedding: nn.Module
     """(…,) token ids -> (…, hidden)."""
     rotary: nn.Module
@@ -37,6 +41,16 @@ class Parts:
     """``nn.Linear`` from hidden to vocabulary, without bias."""
     language_model: nn.Module
     """The module that holds embedding, layers and norm: where adapters go."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images as a vision tower takes them."""
+
+    pixels: torch.Tensor
+    """float32, whatever rows the tower takes: images, tiles of images, patches."""
+    grids: tuple[tuple[int, ...], ...]
+    """What the family must know of each image's rows, on the host: tiles and size, or a grid of patches."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,14 @@ class EncodedText:
     """Side 0, side 1: 1-D int64, with the end-of-response tokens of the family's rule, cut to the budget."""
     cut: int
     """Response tokens dropped by the budget, over both sides."""
+    positions: tuple[np.ndarray, ...] = ()
+    """(axes, tokens) int64 of each prefix; a response goes on at the largest + 1 on every axis. Empty: counted from 0."""
+    budgets: tuple[int, int, int] | None = None
+    """Tokens of a response that are scored under each condition; None: all of them."""
+
+    def response(self, side: int, shown: int) -> np.ndarray:
+        """The tokens of ``side``'s response that are scored under condition ``shown``."""
+        return self.responses[side] if self.budgets is None else self.responses[side][: self.budgets[shown]]
 
 
 class Family(Protocol):
@@ -74,8 +96,12 @@ class Family(Protocol):
         """The shortest text that uses every module: ``token`` (1,) as blind prefix and as both responses."""
         ...
 
-    def pixels(self, images: list[Image]) -> torch.Tensor:
-        """RGB images as the vision tower's float32 input, one row an image."""
+    def pixels(self, images: list[Image]) -> Pictures:
+        """RGB images as the vision tower's input."""
+        ...
+
+    def features_of(self, size: tuple[int, int]) -> int:
+        """Features that an image of ``size`` (width, height) becomes."""
         ...
 
     def filler_image(self) -> Image:
@@ -90,10 +116,18 @@ class Family(Protocol):
         """The modules of ``model``, an instance of the family's Hugging Face class."""
         ...
 
-    def encode_images(self, model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    def drop_tower(self, model: nn.Module) -> None:
+        """Lets the vision tower of ``model``, a frozen copy, go."""
+        ...
+
+    def vision_attention(self, backend: str) -> str:
+        """transformers' attention implementation for the vision tower, where the language model's is ``backend``."""
+        ...
+
+    def encode_images(self, parts: Parts, pixels: torch.Tensor, grids: tuple[tuple[int, ...], ...]) -> torch.Tensor:
         """What the vision tower, never trained, says of ``pixels``: the input of ``project``."""
         ...
 
-    def project(self, model: nn.Module, encoded: torch.Tensor) -> torch.Tensor:
+    def project(self, parts: Parts, encoded: torch.Tensor, grids: tuple[tuple[int, ...], ...]) -> torch.Tensor:
         """(features of all images in order, hidden): what takes the placeholders' places."""
         ...

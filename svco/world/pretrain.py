@@ -75,7 +75,7 @@ def make_pool(family: Family, count: int, seed: int, correlated: float, bar: Bar
             for _ in range(min(500, count - start))
         ]
         scenes += chunk
-        pixels.append(family.pixels([render(scene, rng.randrange(2**62)) for scene in chunk]))
+        pixels.append(family.pixels([render(scene, rng.randrange(2**62)) for scene in chunk]).pixels)
     return Pool(scenes, torch.cat(pixels))
 
 

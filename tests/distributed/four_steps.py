@@ -28,7 +28,7 @@ STEPS = 4
 def four_steps(config, world, ds, pairs, recomputed):
     """Loss and gradient norm of each step, and the collectives of the last."""
     family, objective = load_family(config.model.base, 128), make_objective(config.objective)
-    dtype = resolve_dtype(config.model.dtype, world.device)
+    dtype = resolve_dtype(config.model, world.device)
     filled = fill(read_ds_config(ds), config, world.size, str(dtype).removeprefix("torch."))
     filled["zero_optimization"]["log_trace_cache_warnings"] = True
     with engine.loading(filled):

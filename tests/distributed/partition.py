@@ -19,7 +19,7 @@ ds_path, out, *overrides = [a for a in sys.argv[1:] if not a.startswith("--local
 config = load_recipe(None, overrides)
 world = world_from_environment()
 engine.start(world)
-dtype = resolve_dtype(config.model.dtype, world.device)
+dtype = resolve_dtype(config.model, world.device)
 ds = fill(read_ds_config(ds_path), config, world.size, str(dtype).removeprefix("torch."))
 family = load_family(config.model.base, 128)
 with engine.loading(ds):

@@ -6,8 +6,10 @@ import shutil
 
 import launch
 import pytest
-from places import BASE
+from places import BASE, ROOT
 from safetensors.torch import load_file
+
+from svco.cli import main
 
 RECIPE = [
     "model.tune=full",
@@ -72,3 +74,50 @@ def test_resumed_bit_for_bit_and_refused_on_other_ranks(root, two, zero3):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "written by 2 ranks and this run has 1" in " ".join(output.split())
+
+
+@pytest.mark.parametrize("stage", [3, 2])
+def test_exported_from_its_checkpoint(stage, root, two, zero2, monkeypatch, tmp_path):
+    """The masters of two ranks, joined without DeepSpeed's engine: to the byte what the run's end wrote, and equal to
+    what DeepSpeed's own tool reads."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    from svco.engine import read_partitioned
+
+    if stage == 2:
+        launch.run(2, zero2, *RECIPE, f"run.root={root}", "run.name=stage2", "optim.steps=3")
+    run = {3: two, 2: root / "stage2"}[stage]
+    newest = max((run / "checkpoints").glob("step-*"))
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["svco", "export", str(newest), "--to", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 0
+    files = {p.name for p in (tmp_path / "out").iterdir()}
+    assert files == {p.name for p in (run / "model").iterdir()} == {p.name for p in BASE.iterdir()}
+    for file in ("model.safetensors", "config.json", "README.md"):
+        assert (tmp_path / "out" / file).read_bytes() == (run / "model" / file).read_bytes(), file
+    theirs = get_fp32_state_dict_from_zero_checkpoint(str(newest), tag="zero", exclude_frozen_parameters=True)
+    names = json.loads((newest / "zero" / "names.json").read_text())
+    ours = read_partitioned(newest / "zero")
+    assert len(names) == len(ours) == 42
+    assert all(ours[name][1]().equal(theirs[inside]) for inside, name in names.items())
+
+
+def test_a_stopped_run_is_exported_from_its_newest_checkpoint(root, two, monkeypatch):
+    """And loads in plain transformers: every weight in its place, other values than the base's and than the run's end."""
+    from transformers import LlavaForConditionalGeneration
+
+    stopped = root / "stopped"
+    shutil.copytree(two, stopped, ignore=shutil.ignore_patterns("step-000006", "model", "finished.json", "latest"))
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["svco", "export", str(stopped)])
+    with pytest.raises(SystemExit):
+        main()
+    out = stopped / "export" / "full-step-000003"
+    assert "Step 3 of 6 (the run had not ended)" in (out / "README.md").read_text()
+    model, info = LlavaForConditionalGeneration.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    early = model.state_dict()["model.language_model.norm.weight"]
+    for other in (BASE, two / "model"):
+        assert not early.equal(load_file(other / "model.safetensors")["language_model.model.norm.weight"])

@@ -115,7 +115,7 @@ def test_image_behind_the_text_no_grouped_queries_a_head_of_its_own(pairs, tmp_p
     base = text_first(BASE, tmp_path / "base")
     oracle.make_adapter(base, tmp_path / "adapter")
     family = load_family(str(base), 128)
-    prefix = family.encode_text(pairs[0].text, None).prefixes[0].tolist()
+    prefix = family.encode_text(pairs[0].text, ((48, 48), (48, 48))).prefixes[0].tolist()
     assert prefix.index(family.image_token_id) > 5, "some words come first"
     wanted = by_the_oracle(base, pairs, tmp_path / "adapter")
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):

@@ -11,8 +11,8 @@ from places import ROOT
 
 LAYERS = (
     ("errors", "views", "config"),
-    ("dist",),
-    ("pairs", "recipe", "ds_config", "tally", "clock", "watch", "versions", "storage"),
+    ("dist", "names"),
+    ("pairs", "recipe", "ds_config", "paper", "tally", "clock", "watch", "versions", "storage"),
     ("shard_index", "order", "balance", "families", "board"),
     ("shards", "prepare"),
     ("objectives", "packing", "logprobs", "loader", "evaluate"),
@@ -21,6 +21,7 @@ LAYERS = (
     ("model", "memory", "world"),
     ("plain_engine", "checkpoint"),
     ("engine",),
+    ("export",),
     ("run_folder", "data", "precompute"),
     ("train", "cli"),
     ("bench", "doctor"),
@@ -40,7 +41,10 @@ DOORS = {
     "tqdm": {"board"},
     "yaml": {"recipe"},
     "tokenizers": {"world"},
-    "safetensors": {"optimizer", "reference"},
+    "safetensors": {"adapters", "export", "optimizer", "reference"},
+    "huggingface_hub": {"doctor", "export"},
+    "transformers.conversion_mapping": {"names"},
+    "transformers.core_model_loading": {"names"},
     "flash_attn": {"attention"},
     "psutil": {"doctor"},
 }

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svco.balance import divide, imbalance
-from svco.families import EncodedText
+from svco.families import EncodedText, Pictures
 from svco.packing import Layout, PackedCollate
 from svco.prepare import EncodedPair, Lengths
 from svco.views import ALL_CELLS, VIEWS, condition
@@ -22,12 +22,13 @@ class Family:
         return ids == PLACEHOLDER
 
     def pixels(self, images):
-        return torch.tensor(images, dtype=torch.float32).reshape(-1)
+        return Pictures(torch.tensor(images, dtype=torch.float32).reshape(-1), tuple((i,) for i in images))
 
 
 @st.composite
 def pairs(draw):
-    made = []
+    """Pairs with and without positions of their own (three axes) and budgets that differ between conditions."""
+    made, own, cut = [], draw(st.booleans()), draw(st.booleans())
     for p in range(draw(st.integers(1, 4))):
         length = st.integers(1, 6)
 
@@ -36,8 +37,14 @@ def pairs(draw):
 
         features = draw(st.integers(1, 4))
         shown = [np.concatenate([np.full(features, PLACEHOLDER), ids(draw(length), tag)]) for tag in (0, 1)]
+        prefixes = (*shown, ids(draw(length), 2))
+        places = st.integers(0, 20)
         text = EncodedText(
-            prefixes=(*shown, ids(draw(length), 2)), responses=(ids(draw(length), 3), ids(draw(length), 4)), cut=0
+            prefixes,
+            responses=(ids(draw(length), 3), ids(draw(length), 4)),
+            cut=0,
+            positions=tuple(np.array([[draw(places) for _ in prefix] for _ in range(3)]) for prefix in prefixes if own),
+            budgets=draw(st.tuples(length, length, length)) if cut else None,
         )
         made.append(EncodedPair(text, (2 * p, 2 * p + 1), float(draw(st.integers(0, 1)))))
     return made
@@ -47,15 +54,18 @@ cells = st.sets(st.sampled_from(sorted(ALL_CELLS)), min_size=1).map(frozenset)
 
 
 def expected_sequences(batch_pairs, wanted):
-    """flat cell -> (whole sequence of ids, number of scored tokens), one by one as a plain trainer would lay them out."""
-    return {
-        (2 * p + side) * len(VIEWS) + view: (
-            np.concatenate([pair.text.prefixes[condition(side, view)], pair.text.responses[side]]),
-            len(pair.text.responses[side]),
-        )
-        for p, pair in enumerate(batch_pairs)
-        for side, view in wanted
-    }
+    """flat cell -> (whole sequence of ids, its positions, number of scored tokens), as a plain trainer would lay them out."""
+    found = {}
+    for p, pair in enumerate(batch_pairs):
+        for side, view in wanted:
+            shown, text = condition(side, view), pair.text
+            prefix, response = text.prefixes[shown], text.responses[side]
+            response = response[: text.budgets[shown]] if text.budgets else response
+            places = text.positions[shown] if text.positions else np.arange(len(prefix))[None]
+            behind = np.tile(places.max() + 1 + np.arange(len(response)), (len(places), 1))
+            whole = np.concatenate([prefix, response]), np.concatenate([places, behind], axis=1)
+            found[(2 * p + side) * len(VIEWS) + view] = (*whole, len(response))
+    return found
 
 
 def visibility(layout):
@@ -73,20 +83,20 @@ def visibility(layout):
 @settings(deadline=None)
 @given(pairs(), cells)
 def test_every_scored_token_sees_exactly_its_sequence(batch_pairs, wanted):
-    """Following a cell's predicting positions and what they see gives back each whole sequence, in order, with positions
-    0, 1, 2, …: prefixes shared, siblings unseen, every scored token once."""
+    """Following a cell's predicting positions and what they see gives back each whole sequence, in order, with its
+    positions: prefixes shared, siblings unseen, every scored token once."""
     batch = PackedCollate(wanted)(batch_pairs, Family())
-    seen, ids, positions = visibility(batch.layout), batch.input_ids.numpy(), batch.position_ids[0, 0].numpy()
+    seen, ids, positions = visibility(batch.layout), batch.input_ids.numpy(), batch.position_ids[:, 0].numpy()
     sequences = expected_sequences(batch_pairs, wanted)
     assert set(batch.cell.tolist()) == sequences.keys()
-    for cell, (whole, scored) in sequences.items():
+    for cell, (whole, places, scored) in sequences.items():
         mine = batch.cell.numpy() == cell
         assert batch.targets.numpy()[mine].tolist() == whole[-scored:].tolist()
         for offset, place in enumerate(batch.predicts.numpy()[mine]):
             context = np.flatnonzero(seen[place])
             assert ids[context].tolist() == whole[: len(whole) - scored + offset].tolist()
-            assert positions[context].tolist() == list(range(len(context)))
-    assert batch.position_ids.shape == (1, 1, len(ids))
+            assert positions[:, context].tolist() == places[:, : len(context)].tolist()
+    assert batch.position_ids.shape == (3 if batch_pairs[0].text.positions else 1, 1, len(ids))
     assert batch.weight.tolist() == [pair.weight for pair in batch_pairs]
     assert batch.tokens.tolist() == [[len(r) for r in pair.text.responses] for pair in batch_pairs]
 
@@ -102,10 +112,11 @@ def test_nothing_is_laid_out_twice_or_in_vain(batch_pairs, wanted):
     for pair in batch_pairs:
         for shown in sorted(conditions):
             total += len(pair.text.prefixes[shown])
-            total += sum(len(pair.text.responses[side]) - 1 for side in conditions[shown])
+            total += sum(len(pair.text.response(side, shown)) - 1 for side in conditions[shown])
             images += [pair.images[shown]] if shown < 2 else []
     assert batch.llm_tokens == total
     assert batch.pixels.tolist() == images
+    assert batch.grids == tuple((image,) for image in images), "one for each image that is shown"
     # Every position can be reached from a scored one, and placeholders come in the order of their images.
     assert visibility(batch.layout)[batch.predicts.numpy()].any(0).all()
     assert (batch.input_ids[batch.image_slots] == PLACEHOLDER).all()
@@ -160,7 +171,7 @@ def test_costs_are_the_tokens_of_the_row(family, make_pairs):
     from svco.prepare import Prepare
 
     made = make_pairs("train", 0, 6)
-    encoded = [family.encode_text(pair.text, None) for pair in made]
+    encoded = [family.encode_text(pair.text, ((48, 48), (48, 48))) for pair in made]
     lengths = Lengths(
         np.array([[len(p) for p in e.prefixes] for e in encoded]),
         np.array([[len(r) for r in e.responses] for e in encoded]),

@@ -1,0 +1,221 @@
+"""``svco export``: a PEFT adapter, an adapter merged into its base, or a fully tuned model, for everyone else to load.
+
+Weights are read when their turn comes and written shard by shard; nothing is ever whole in memory.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..adapters import AdapterForm, write_adapter
+from ..dist import World
+from ..errors import UserError
+from ..names import WeightNames
+from .base import copy_beside, find_base, weight_names
+from .card import public_base, read_facts, write_card
+from .merge import merged, replaced
+from .source import Source, open_source
+from .stream import Weight, plan_shards, read_folder, write_shards
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Wanted", "export", "public_base", "read_facts", "replacing", "save_model", "write_card"]
+
+SHARD_SIZE = "5GB"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asks of an export."""
+
+    source: Path
+    """A run, a checkpoint folder of one, a PEFT adapter folder or a model folder."""
+    to: Path | None = None
+    """Folder to write, new or empty; None: ``export/<format>`` in the run."""
+    form: str | None = None
+    """``adapter``, ``merged`` or ``full``; None: adapter of an adapter, else full."""
+    checkpoint: str | None = None
+    """``latest`` or ``step-N`` of a run; None: its final weights, or the newest valid checkpoint."""
+    names: str | None = None
+    """``4`` or ``5``: names of transformers 4 or 5; None: the base's own, for an adapter 5."""
+    shard_size: str = SHARD_SIZE
+    """Largest file."""
+    dtype: str | None = None
+    """Of the exported weights; None: the run's."""
+    base: str | None = None
+    """Where the base model is now; None: where the run had it."""
+    base_name: str | None = None
+    """What to call the base in public."""
+
+
+def export(wanted: Wanted, progress: Callable[[Any, str], Any]) -> Path:
+    """Writes the export and returns its folder. UserError for whatever does not fit; then nothing is left behind."""
+    import torch
+
+    source = open_source(wanted.source, wanted.checkpoint, progress)
+    form = wanted.form or ("adapter" if source.kind == "lora" else "full")
+    if (form == "full") is (source.kind == "lora"):
+        fitting = "adapter or merged" if source.kind == "lora" else "full"
+        raise UserError(f"--format {form} does not fit {wanted.source}: it can be exported as {fitting}.")
+    target = _target(wanted, source, form)
+    dtype = getattr(torch, wanted.dtype) if wanted.dtype else source.dtype
+    base = wanted.base or source.base
+    known = source.run is not None and wanted.base_name is None
+    public = source.run.base if known else public_base(source.base or base, wanted.base_name)
+    with replacing(target) as folder:
+        if form == "adapter":
+            names = _write_adapter(folder, source, base, wanted, public.name, dtype)
+        else:
+            names = wanted.names or "base"
+            _write_model(folder, source, find_base(base), wanted, dtype, progress)
+        shown = wanted.dtype or (source.run.dtype if source.run else "auto")
+        if source.kind != "model" or source.run is not None:
+            write_card(folder, form, public, source.run, shown, names)
+    return target
+
+
+def _target(wanted: Wanted, source: Source, form: str) -> Path:
+    if wanted.to is None:
+        run = next(
+            (p for p in (wanted.source, *wanted.source.resolve().parents) if (p / "recipe.yaml").is_file()), None
+        )
+        if run is None:
+            raise UserError(f"{wanted.source} belongs to no run folder: say where to write with --to FOLDER.")
+        target = run / "export" / "-".join(filter(None, (form, source.label)))
+    else:
+        target = wanted.to
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"The output folder {target} is not empty. Choose another with --to.")
+    return target
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` that takes its place once the block is done, and is gone if it fails."""
+    temporary = target.with_name(target.name + ".tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error}.") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_adapter(
+    folder: Path, source: Source, base: str, wanted: Wanted, public: str, dtype: torch.dtype | None
+) -> str:
+    """Writes the adapter; the convention its names are in."""
+    convention = wanted.names or "5"
+    values, form = source.values, source.form
+    if source.run is None or convention != "5":
+        names = weight_names(find_base(base))
+        values, form = _renamed(values, form, names, convention)
+    write_adapter(folder, {name: value.to(dtype).read() for name, value in values.items()}, form, public)
+    return convention
+
+
+def _renamed(
+    values: Mapping[str, Weight], form: AdapterForm, names: WeightNames, convention: str
+) -> tuple[dict[str, Weight], AdapterForm]:
+    """An adapter in another convention: its tensors and the modules it holds whole. Every name must be the base's."""
+    known = set(names.weights)
+    for name, five in names.convert(values, "5").items():
+        if five.replace(".lora_A.", ".").replace(".lora_B.", ".") not in known:
+            raise UserError(f"The adapter does not fit the base: it has {name}, which the base does not know.")
+    into = names.convert(values, convention)
+    whole = set()
+    for name in (name for name in values if ".lora_" not in name):
+        module = next((m for m in form.whole if f".{m}." in f".{name}"), None)
+        if module is None:
+            raise UserError(f"The adapter has {name}, which is neither LoRA nor of a module trained whole.")
+        whole.add(into[name].removesuffix("." + f".{name}".split(f".{module}.", 1)[1]))
+    return {into[name]: value for name, value in values.items()}, AdapterForm(
+        form.alpha, form.dropout, tuple(sorted(whole)), form.rslora
+    )
+
+
+def _write_model(
+    folder: Path,
+    source: Source,
+    base: Path,
+    wanted: Wanted,
+    dtype: torch.dtype | None,
+    progress: Callable[[Any, str], Any],
+) -> None:
+    names = weight_names(base)
+    if source.kind == "lora":
+        into = names.convert(source.values, "5")
+        values = {into[name]: value for name, value in source.values.items()}
+        weights = merged(read_folder(base), names, values, source.form.scale, dtype)
+    else:
+        weights = replaced(read_folder(base), names, source.values, dtype)
+    if wanted.names is not None:
+        into = names.convert(weights, wanted.names)
+        weights = {into[name]: weight for name, weight in weights.items()}
+    copy_beside(base, folder, str(dtype).removeprefix("torch.") if dtype else None)
+    write_shards(folder, weights, plan_shards(folder, weights, wanted.shard_size), progress)
+
+
+def save_model(
+    target: Path,
+    base: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    gather: Callable[[str], torch.Tensor],
+    dtype: torch.dtype,
+    world: World,
+    progress: Callable[[Any, str], Any],
+) -> None:
+    """Writes a fully tuned model from the ranks that hold it, one parameter at a time. A collective.
+
+    ``shapes``: every trained parameter by name; ``gather`` gives one on every rank, and the ranks that do not write let
+    it go at once.
+    """
+    asked: list[str] = []
+
+    def fetch(name: str) -> torch.Tensor:
+        asked.append(name)
+        return gather(name)
+
+    def prepare() -> list[str]:
+        folder = find_base(base)
+        names = weight_names(folder)
+        values = {name: Weight(shape, dtype, partial(fetch, name)) for name, shape in shapes.items()}
+        weights = replaced(read_folder(folder), names, values, dtype)
+        plan = plan_shards(target.parent, weights, SHARD_SIZE)
+
+        def write() -> None:
+            with replacing(target) as temporary:
+                copy_beside(folder, temporary, str(dtype).removeprefix("torch."))
+                write_shards(temporary, weights, plan, progress)
+
+        writers.append(write)
+        return [five for name in plan.order if (five := names.to5(name)) in values]
+
+    writers: list[Callable[[], None]] = []
+    order = world.on_main(prepare)
+    problem: UserError | None = None
+    try:
+        for write in writers:
+            write()
+    except UserError as error:
+        problem = error
+    # The other ranks; and rank 0 after a full disk, or they would wait for it in a gather.
+    for name in order[len(asked) :]:
+        gather(name)
+
+    def report() -> None:
+        if problem is not None:
+            raise problem
+
+    world.on_main(report)

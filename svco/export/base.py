@@ -1,0 +1,69 @@
+"""The base model of an export: its folder, its architecture without weights, and its files beside the weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..names import WeightNames
+
+_BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "additional_chat_templates/*")
+"""Config, generation config, processor, tokenizer, chat templates."""
+_NOT = ("*.index.json", "adapter_config.json", "README*", "trainer_state.json")
+
+
+def find_base(base: str) -> Path:
+    """The folder of ``base``: itself, or its copy in the hub's cache, fetched if need be."""
+    if Path(base).is_dir():
+        return Path(base)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(base, allow_patterns=["*.safetensors", *_BESIDE]))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"The base model {base!r} is neither a folder here nor a model the hub gives us ({reason}). Give its folder "
+            "with --base."
+        ) from None
+
+
+def weight_names(folder: Path) -> WeightNames:
+    """The names of the weights of the model in ``folder``, from its config; no weight is read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # it tells the generation config of every model that is made without weights
+    try:
+        with torch.device("meta"):
+            return WeightNames(AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(str(folder))))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"The model {folder} has no architecture that transformers knows here: {reason}") from None
+    finally:
+        logging.set_verbosity(before)
+
+
+def copy_beside(base: Path, target: Path, dtype: str | None) -> None:
+    """Copies what ``base`` has beside its weights, and puts ``dtype`` into the config; the base's path goes from it."""
+    skipped = {file for pattern in _NOT for file in base.glob(pattern)}
+    for file in sorted({file for pattern in _BESIDE for file in base.glob(pattern)} - skipped):
+        if file.is_file():
+            copy = target / file.relative_to(base)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
+    config = json.loads((base / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(_clean(config, dtype, top=True), indent=2) + "\n")
+
+
+def _clean(config: dict[str, Any], dtype: str | None, top: bool) -> dict[str, Any]:
+    """``config`` and its sub-configs without paths, and with ``dtype`` under the key that it already uses."""
+    kept = {key: value for key, value in config.items() if key != "_name_or_path"}
+    keys = [key for key in ("dtype", "torch_dtype") if kept.get(key)] or (["dtype"] if top else [])
+    kept |= {key: dtype for key in keys if dtype}
+    return {key: _clean(value, dtype, False) if isinstance(value, dict) else value for key, value in kept.items()}

@@ -1,0 +1,150 @@
+"""From a pair's text to three prefixes and two responses, alike for every family that has a processor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import BadSample, UserError
+from ..pairs import PairText
+from .chat import ChatEncoder
+from .protocol import EncodedText, ImageSizes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Size = tuple[int, int]
+"""(width, height), pixels."""
+
+
+class TextSide:
+    """The half of a family that turns pairs into token ids and images into pixels, and needs no weights.
+
+    It is mixed into the family's architecture, which says how many features an image becomes. Tokenizer, image processor and
+    template are loaded one by one: transformers' whole processors of newer families want a video processor, and that torchvision.
+    Pixels are made by the Pillow backend everywhere, so that they do not depend on what else is installed.
+    """
+
+    name = ""
+
+    def __init__(self, base: str, max_text_tokens: int, paper_compat: bool = False):
+        from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+
+        try:
+            self.config = AutoConfig.from_pretrained(base)
+            self.tokenizer = AutoTokenizer.from_pretrained(base)
+            self.image_processor = AutoImageProcessor.from_pretrained(base, backend="pil")
+        except (OSError, ValueError, ImportError) as error:
+            raise UserError(
+                f"The tokenizer or image processor of {base!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
+            ) from None
+        self.chat = ChatEncoder(self.tokenizer, chat_template(base, self.tokenizer))
+        self.max_text_tokens = max_text_tokens
+        self.paper_compat = paper_compat
+        self.image_token_id = self.config.image_token_id
+        self.pixel_fingerprint = self.image_processor.to_json_string()
+        self._features: dict[Size, int] = {}
+        filler = self.filler_size
+        self.fingerprint = self.chat.fingerprint(
+            max_text_tokens, paper_compat, self.features_of(filler), self.pixel_fingerprint
+        )
+
+    @property
+    def filler_size(self) -> Size:
+        """Of an image that stands in the slot of a sample that has none: as few features as the family can make of one."""
+        raise NotImplementedError
+
+    def features_of(self, size: Size) -> int:
+        """Placeholders of an image of ``size``."""
+        if size not in self._features:
+            self._features[size] = self.features(self.config, size)
+        return self._features[size]
+
+    def positions(self, prefix: np.ndarray, size: Size | None) -> np.ndarray:
+        """(axes, tokens of the prefix) int64 positions; ``size`` is its image's, None without one."""
+        return np.arange(len(prefix), dtype=np.int64)[None]
+
+    def encode_text(self, text: PairText, image_sizes: ImageSizes) -> EncodedText:
+        """Three prefixes and two responses. Text is cut at ``max_text_tokens``, image placeholders not counted.
+
+        The budget of the responses is what the longest prompt leaves, one for all views and both sides, so that
+        truncation never differs between match and blind. A cut response keeps no end token. ``paper_compat`` cuts as the
+        authors do: the placeholder counts as one token, and every view has a budget of its own.
+        """
+        image_prefix, responses = self.chat.encode_all(text, with_image=True)
+        blind_prefix, blind_responses = self.chat.encode_all(text, with_image=False)
+        if responses != blind_responses:
+            raise BadSample(
+                "unsplittable", f"sample {text.key!r}: the response's tokens differ with and without an image"
+            )
+        self._check_placeholders(text, image_prefix)
+        shown_budget = self.max_text_tokens - len(image_prefix) + (0 if self.paper_compat else 1)
+        blind_budget = self.max_text_tokens - len(blind_prefix)
+        if not self.paper_compat:
+            shown_budget = blind_budget = min(shown_budget, blind_budget)
+        longest, shortest = max(shown_budget, blind_budget), min(shown_budget, blind_budget)
+        if shortest < 1:
+            raise BadSample(
+                "long-query",
+                f"sample {text.key!r}: its prompt has {self.max_text_tokens - shortest} text tokens and "
+                f"data.max_text_tokens is {self.max_text_tokens}, which leaves no room for a response",
+            )
+        prefixes, positions = zip(
+            *(self._prefix(text, np.asarray(image_prefix, dtype=np.int64), size) for size in image_sizes),
+            self._prefix(text, np.asarray(blind_prefix, dtype=np.int64), None),
+            strict=True,
+        )
+        return EncodedText(
+            prefixes=prefixes,
+            responses=tuple(np.asarray(r[:longest], dtype=np.int64) for r in responses),
+            cut=sum(max(0, len(r) - shortest) for r in responses),
+            positions=positions,
+            budgets=(shown_budget, shown_budget, blind_budget),
+        )
+
+    def _check_placeholders(self, text: PairText, prefix: list[int]) -> None:
+        if (placeholders := prefix.count(self.image_token_id)) != 1:
+            raise BadSample(
+                "bad-schema",
+                f"sample {text.key!r}: the prompt has {placeholders} image placeholders instead of "
+                f"one; the text must not contain {self.tokenizer.decode([self.image_token_id])!r}",
+            )
+
+    def _prefix(self, text: PairText, ids: np.ndarray, size: Size | None) -> tuple[np.ndarray, np.ndarray]:
+        """(ids with one placeholder a feature, their positions)."""
+        if size is None:
+            return ids, self.positions(ids, None)
+        if min(size) < 1:
+            raise BadSample("undecodable-image", f"sample {text.key!r}: an image has no size that can be read")
+        try:
+            features = self.features_of(size)
+        except ValueError as error:  # the processor refuses it, e.g. its aspect ratio
+            raise BadSample(
+                "odd-image", f"sample {text.key!r}: an image of {size[0]} × {size[1]} pixels: {error}"
+            ) from None
+        expanded = np.repeat(ids, np.where(ids == self.image_token_id, features, 1))
+        return expanded, self.positions(expanded, size)
+
+    def filler_text(self, token: np.ndarray) -> EncodedText:
+        size = self.filler_size
+        shown = np.full(self.features_of(size), self.image_token_id, dtype=np.int64)
+        positions = self.positions(shown, size)
+        blind = self.positions(token, None)
+        return EncodedText((shown, shown, token), (token, token), 0, (positions, positions, blind))
+
+    def filler_image(self) -> Image:
+        from PIL import Image
+
+        return Image.new("RGB", self.filler_size)
+
+    def image_token_mask(self, ids: Any) -> Any:
+        return ids == self.image_token_id
+
+
+def chat_template(base: str, tokenizer: Any) -> str | None:
+    """The template that comes with a model, wherever its release keeps it."""
+    from transformers import ProcessorMixin
+
+    found = ProcessorMixin.get_processor_dict(base)[0].get("chat_template") or tokenizer.chat_template
+    return found.get("default") if isinstance(found, dict) else found

@@ -1,0 +1,288 @@
+"""Every family: packed scores and gradients against separate forward passes of the Hugging Face model, the ids against the
+template's own rendering, the sizes of the published checkpoints, and what is refused."""
+
+import io
+import json
+
+import numpy as np
+import oracle
+import pytest
+import tiny_families
+import torch
+from peft import PeftModel
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+
+from svco.errors import BadSample, UserError
+from svco.families import architecture, load_family
+from svco.families.published import published_config
+from svco.model import load_tuned
+from svco.objectives import make_objective
+from svco.packing import PackedCollate
+from svco.pairs import Pair, PairText
+from svco.prepare import Prepare
+from svco.recipe import load_recipe
+from svco.reference import choose_reference
+
+SIZES = (((48, 48), (40, 90)), ((84, 30), (28, 28)))
+"""(width, height) of the images of two pairs: squares, tall and wide ones."""
+QUERY = "What colour is the circle?"
+RESPONSES = (("The circle is red.", "I can see that it is blue."), ("Two.", "There are three squares on the left."))
+GOLDEN = {
+    "llava15": ("<s>USER: {image}What colour is the circle? ASSISTANT:", "<image>\n", " The circle is red. </s>"),
+    "interleave": (
+        "<s><|im_start|>user {image}\nWhat colour is the circle?<|im_end|><|im_start|>assistant\n",
+        "<image>",
+        "The circle is red.<|im_end|>",
+    ),
+    "next_mistral": ("<s>[INST] {image}What colour is the circle? [/INST]", "<image>\n", " The circle is red.</s>"),
+    "next_yi": (
+        "<s><|im_start|>user\n{image}What colour is the circle?<|im_end|><|im_start|>assistant\n",
+        "<image>\n",
+        "The circle is red.<|im_end|>",
+    ),
+    "qwen25_vl": (
+        "<s><|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{image}What colour is the circle?"
+        "<|im_end|>\n<|im_start|>assistant\n",
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        "The circle is red.<|im_end|>",
+    ),
+}
+GOLDEN["onevision"] = GOLDEN["interleave"]
+"""Prompt with its place for the image, the image's part of it, and the first response, as the releases' templates have them."""
+
+
+def pairs():
+    rng = np.random.default_rng(0)
+
+    def jpeg(size):
+        stream = io.BytesIO()
+        small = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+        small.resize(size, Image.BICUBIC).save(stream, "JPEG", quality=95)
+        return stream.getvalue()
+
+    return [
+        Pair(PairText(key=f"pair-{n}", query=QUERY, responses=responses), tuple(jpeg(size) for size in sizes))
+        for n, (sizes, responses) in enumerate(zip(SIZES, RESPONSES, strict=True))
+    ]
+
+
+@pytest.fixture(scope="module", params=tiny_families.BASES)
+def base(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    tiny_families.make_base(request.param, folder / "base")
+    oracle.make_adapter(folder / "base", folder / "adapter")
+    return request.param, folder
+
+
+def pictured(model, folder, image):
+    """(keyword arguments of the model's forward, number of features) of one image."""
+    made = dict(AutoImageProcessor.from_pretrained(folder, backend="pil")(image, return_tensors="pt"))
+    made.pop("batch_num_images", None)
+    made["pixel_values"] = made["pixel_values"].to(model.dtype)
+    return made, len(torch.cat(list(model.model.get_image_features(**made).pooler_output)))
+
+
+def plain_logps(model, name, folder, made):
+    """(2, 3) log-probabilities of one pair from six forward passes of the whole model over whole sequences."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    placeholder = model.config.image_token_id
+    word = tokenizer.decode([placeholder])
+    prompt, shown, _ = GOLDEN[name]
+    rows = []
+    for side in (0, 1):
+        cells = []
+        for image in (made.images[side], None, made.images[1 - side]):
+            extra, features = {}, 0
+            if image is not None:
+                extra, features = pictured(model, folder, Image.open(io.BytesIO(image)).convert("RGB"))
+            text = prompt.format(image=shown.replace(word, word * features) if image is not None else "")
+            if image is None and name in ("interleave", "onevision"):
+                assert "user \nWhat" in text
+            response = GOLDEN[name][2].replace(RESPONSES[0][0], made.text.responses[side])
+            start = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+            ids = tokenizer(text + response, add_special_tokens=False, return_tensors="pt")["input_ids"]
+            if "image_grid_thw" in extra:
+                extra["mm_token_type_ids"] = (ids == placeholder).int()
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits[0].double()
+            cells.append(logits.log_softmax(-1)[start - 1 : -1].gather(1, ids[0, start:, None]).sum())
+        rows.append(torch.stack(cells))
+    return torch.stack(rows)
+
+
+def expected(name, folder, tune):
+    """(policy, reference, gradients by name) by plain transformers and peft in float64."""
+    model = oracle.load_model(folder / "base").eval()
+    if tune == "lora":
+        wrapped = PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True).double().eval()
+        with torch.no_grad(), wrapped.disable_adapter():
+            reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
+    else:
+        parts = architecture(model.config.model_type).parts(model)
+        parts.tower.requires_grad_(False)
+        with torch.no_grad():
+            reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
+    policy = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
+    loss = sum(oracle.svco(p, r, reject=0.3) for p, r in zip(policy, reference)) / len(SIZES)
+    loss.backward()
+    return policy.detach(), reference, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def product(folder, tune, dtype=torch.float64, positions=None):
+    start = f"lora.init_from={folder / 'adapter'}" if tune == "lora" else "optim.lr=1e-6"
+    overrides = [f"model.base={folder / 'base'}", f"model.tune={tune}", "lora.rank=4", "lora.alpha=8", start]
+    config = load_recipe(None, [*overrides, "objective.beta_reject=0.3"])
+    family = load_family(config.model.base, 128)
+    family.positions = positions or family.positions
+    objective = make_objective(config.objective)
+    tuned = load_tuned(config, family, dtype, choose_reference("auto", tune, objective), torch.device("cpu"))
+    oracle.exact_norms(tuned.scorer.to(dtype))
+    batch, bad = Prepare(family, PackedCollate())(pairs())
+    assert not bad
+    policy, reference = tuned.scorer(batch)
+    objective(policy, reference)[0].mean().backward()
+    return policy.logps.detach(), reference.logps, {name: p.grad for name, p in tuned.trainable.items()}
+
+
+def relative(ours, theirs):
+    return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_packed_equals_separate_forwards(base, tune):
+    name, folder = base
+    policy, reference, gradients = product(folder, tune)
+    wanted_policy, wanted_reference, wanted = expected(name, folder, tune)
+    # Qwen's tower rotates in float32 whatever its dtype.
+    tolerance = 1e-9
+    assert relative(policy, wanted_policy) <= tolerance
+    assert relative(reference, wanted_reference) <= tolerance
+    assert (relative(policy, wanted_reference) > 1e-3) is (tune == "lora"), "the adapter must do something"
+    wanted = {name: gradient for name, gradient in wanted.items() if gradient.norm() > 0}
+    ours = {name: gradient for name, gradient in gradients.items() if gradient is not None and gradient.norm() > 0}
+    assert ours.keys() == wanted.keys()
+    assert len(wanted) > 20
+    for name in wanted:
+        assert relative(ours[name], wanted[name]) <= tolerance, name
+
+
+def test_negative_control_position_axes(tmp_path):
+    """Counting positions on all axes alike is not what Qwen2.5-VL does, and the comparison would see it."""
+    tiny_families.make_base("qwen25_vl", tmp_path / "base")
+    oracle.make_adapter(tmp_path / "base", tmp_path / "adapter")
+    right, _, _ = product(tmp_path, "lora")
+    counted, _, _ = product(tmp_path, "lora", positions=lambda prefix, size: np.tile(np.arange(len(prefix)), (3, 1)))
+    assert relative(counted, right) > 1e-3
+
+
+def test_golden_ids_and_features(base):
+    """Prompt and response as the template's text, a placeholder a feature of each image, positions as the model's own."""
+    name, folder = base
+    family = load_family(str(folder / "base"), 128)
+    model = AutoModelForImageTextToText.from_pretrained(folder / "base").eval()
+    prompt, shown, response = GOLDEN[name]
+    for made, sizes in zip(pairs(), SIZES):
+        encoded = family.encode_text(made.text, sizes)
+        assert family.tokenizer.decode(encoded.prefixes[2]) == prompt.format(image="")
+        for side in (0, 1):
+            told = response.replace(RESPONSES[0][0], made.text.responses[side])
+            assert family.tokenizer.decode(encoded.responses[side]) == told
+            image = Image.open(io.BytesIO(made.images[side])).convert("RGB")
+            extra, features = pictured(model, folder / "base", image)
+            assert family.features_of(image.size) == features
+            word = family.tokenizer.decode([family.image_token_id])
+            text = prompt.format(image=shown.replace(word, word * features))
+            assert family.tokenizer.decode(encoded.prefixes[side]) == text
+            if name == "qwen25_vl":
+                ids = torch.from_numpy(encoded.prefixes[side])[None]
+                kinds = (ids == family.image_token_id).int()
+                positions, _ = model.model.get_rope_index(ids, kinds, extra["image_grid_thw"])
+                assert np.array_equal(encoded.positions[side], positions[:, 0].numpy())
+
+
+def test_a_filler_runs_every_module(base):
+    _, folder = base
+    family = load_family(str(folder / "base"), 128)
+    batch, _ = Prepare(family, PackedCollate())([])
+    assert len(batch.grids) == 2 and batch.weight.tolist() == [0.0]
+    assert len(batch.image_slots) == 2 * family.features_of(family.filler_image().size)
+
+
+def test_features_of_true_shapes():
+    """What the releases make of images, by numbers known from elsewhere: 576 and 729 features, of a 672-pixel square LLaVA-NeXT's
+    2,928, a Qwen2.5-VL feature for 28 × 28 pixels."""
+
+    def features(hub_id, size):
+        config = published_config(hub_id)
+        return architecture(config.model_type).features(config, size)
+
+    assert features("llava-hf/llava-1.5-13b-hf", (640, 480)) == 576
+    assert features("llava-hf/llava-interleave-qwen-7b-hf", (640, 480)) == 729
+    assert features("llava-hf/llava-v1.6-34b-hf", (672, 672)) == 576 + 48 * 49 == 2928
+    assert features("Qwen/Qwen2.5-VL-7B-Instruct", (336, 336)) == 144
+
+
+@pytest.mark.parametrize(
+    ("hub_id", "count", "tolerance"),
+    [
+        ("llava-hf/llava-1.5-7b-hf", 7_063_427_072, 0),
+        ("llava-hf/llava-v1.6-mistral-7b-hf", 7_566_747_648, 0),
+        ("Qwen/Qwen2.5-VL-3B-Instruct", 3_754_622_976, 0),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", 8_292_166_656, 0),
+        ("llava-hf/llava-1.5-13b-hf", 13.4e9, 0.05e9),
+        ("llava-hf/llava-v1.6-vicuna-13b-hf", 13.4e9, 0.05e9),
+        ("llava-hf/llava-v1.6-34b-hf", 34.8e9, 0.05e9),
+        ("llava-hf/llava-interleave-qwen-7b-hf", 8.1e9, 0.05e9),
+        ("llava-hf/llava-onevision-qwen2-7b-ov-hf", 8.0e9, 0.05e9),
+    ],
+)
+def test_published_sizes(hub_id, count, tolerance):
+    """Parameters of the true architecture on the meta device: the release's own number, or what it is rounded to."""
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(published_config(hub_id))
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(count, abs=tolerance)
+    parts = architecture(model.config.model_type).parts(model)
+    assert sum(p.numel() for p in parts.layers.parameters()) > 0.7 * count
+
+
+REFUSALS = [
+    ({"model_type": "gemma3"}, "both directions"),
+    ({"model_type": "qwen3_vl"}, "DeepStack"),
+    ({"model_type": "mllama"}, "cross-attention"),
+    ({"model_type": "idefics3"}, "does not support yet"),
+    ({"model_type": "llava", "text_config": {"model_type": "gemma2"}}, "language model of type 'gemma2'"),
+    (
+        {"model_type": "llava_next", "text_config": {"model_type": "mistral", "sliding_window": 4096}},
+        "sliding window of 4096",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "words"), REFUSALS)
+def test_what_cannot_be_packed_is_refused_by_name(config, words, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=words) as caught:
+        load_family(str(tmp_path), 128)
+    assert "llava_onevision" in str(caught.value), "and what is supported is listed"
+
+
+def test_an_image_no_model_takes_is_a_bad_sample(tmp_path):
+    tiny_families.make_base("qwen25_vl", tmp_path)
+    family = load_family(str(tmp_path), 128)
+    text = PairText(key="thin", query=QUERY, responses=RESPONSES[0])
+    with pytest.raises(BadSample, match="'thin'.*3000 × 10 pixels.*aspect ratio"):
+        family.encode_text(text, ((3000, 10), (48, 48)))
+    with pytest.raises(BadSample, match="no size"):
+        family.encode_text(text, ((48, 48), (0, 0)))
+
+
+def test_paper_compat_cuts_as_the_authors_do(tmp_path):
+    """The placeholder counts as a token and every view has a budget of its own; else one budget for all."""
+    tiny_families.make_base("llava15", tmp_path)
+    text = PairText(key="k", query=QUERY, responses=("The circle is red. " * 9, "Blue."))
+    ours, theirs = (load_family(str(tmp_path), 30, compat).encode_text(text, SIZES[0]) for compat in (False, True))
+    blind = len(ours.prefixes[2])
+    shown = len(ours.prefixes[0]) - 16 + 1  # 16 features, one placeholder
+    assert [len(theirs.response(0, c)) for c in (0, 1, 2)] == [30 - shown, 30 - shown, 30 - blind]
+    assert len({len(ours.response(0, c)) for c in (0, 1, 2)}) == 1, "the same tokens under match and blind"
+    assert len(ours.response(0, 0)) == 30 - (shown - 1)

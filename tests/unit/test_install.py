@@ -1,0 +1,23 @@
+"""The CUDA constraints rest on the tested ones, and every recipe and script of the install page is there."""
+
+import re
+
+from places import ROOT
+
+INSTALL = ROOT / "launchers" / "install"
+
+
+def pins(path):
+    return dict(line.split("==") for line in path.read_text().split() if "==" in line)
+
+
+def test_cuda_constraints_rest_on_the_tested_versions():
+    text = (INSTALL / "constraints-cuda.txt").read_text()
+    tested = pins(ROOT / "constraints.txt")
+    assert re.search(r"^-c \.\./\.\./constraints\.txt$", text, re.M)
+    assert f"torch {tested['torch']}'s own" in text, "the CUDA packages belong to that torch"
+    assert not pins(INSTALL / "constraints-cuda.txt").keys() & tested.keys(), "one pin a package"
+    assert (
+        f"version={pins(INSTALL / 'constraints-cuda.txt')['flash-attn']}"
+        in (INSTALL / "flash_attn_wheel.sh").read_text()
+    )
