@@ -36,6 +36,18 @@ def parse() -> argparse.Namespace:
         "--head", action="store_true", help="instead: the log-prob head against plain logits and torch's own"
     )
     parser.add_argument("--peer", choices=("trl", "swift"), help="instead: another trainer against ours, step by step")
+    parser.add_argument(
+        "--scaling",
+        metavar="1,2,4",
+        help="instead, without a launcher: a launch for each number, and how speed scales with it",
+    )
+    parser.add_argument(
+        "--launch",
+        default="deepspeed --num_accelerators {n}",
+        help="how --scaling launches: with a hostfile 'deepspeed --hostfile H --num_nodes {n}', under SLURM "
+        "'srun --nodes {n} python' (default: %(default)s)",
+    )
+    parser.add_argument("--one-point", action="store_true", help=argparse.SUPPRESS)  # one of those launches
     parser.add_argument("--out", metavar="STEM", help="write STEM.json, STEM.md and STEM.png")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -45,16 +57,20 @@ def main() -> None:
     arguments = parse()
     from svco import engine
     from svco.bench import commands
-    from svco.dist import world_from_environment
+    from svco.dist import naming_lost_ranks, world_from_environment
     from svco.ds_config import read_ds_config
 
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
     if arguments.repetitions < 1 or arguments.pairs < 1:
         raise UserError("--repetitions and --pairs must be at least 1.")
+    if arguments.scaling:
+        commands.run_scaling(arguments)
+        return
     try:
         if ds is not None:
             engine.start(world_from_environment())
-        commands.run(arguments, ds, world_from_environment())
+        with naming_lost_ranks():
+            commands.run(arguments, ds, world_from_environment())
     finally:
         engine.stop()
 

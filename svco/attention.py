@@ -27,16 +27,21 @@ Varlen = Callable[..., torch.Tensor]
 
 def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
     """(backend, why) for ``wanted``, which is a backend or ``auto``. UserError when it cannot run here."""
-    obstacles = {"flash": _no_flash(device, dtype), "varlen": _no_varlen(device, dtype), "sdpa": ""}
+    hindered = obstacles(device, dtype)
     if wanted == "auto":
-        backend = next(name for name in BACKENDS if not obstacles[name])
-        passed = [f"no {name}: {obstacles[name]}" for name in BACKENDS[: BACKENDS.index(backend)]]
+        backend = next(name for name in BACKENDS if not hindered[name])
+        passed = [f"no {name}: {hindered[name]}" for name in BACKENDS[: BACKENDS.index(backend)]]
         return backend, "; ".join(passed) or "the fastest, and it is installed"
     if wanted not in BACKENDS:
         raise UserError(f"model.attention is {wanted!r}; known: auto, {', '.join(BACKENDS)}.")
-    if obstacles[wanted]:
-        raise UserError(f"model.attention is {wanted}, which cannot run here: {obstacles[wanted]}. Use auto or sdpa.")
+    if hindered[wanted]:
+        raise UserError(f"model.attention is {wanted}, which cannot run here: {hindered[wanted]}. Use auto or sdpa.")
     return wanted, "as model.attention asks"
+
+
+def obstacles(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """Backend, best first -> why it cannot run here; empty: it can."""
+    return {"flash": _no_flash(device, dtype), "varlen": _no_varlen(device, dtype), "sdpa": ""}
 
 
 def _no_flash(device: torch.device, dtype: torch.dtype) -> str:

@@ -7,7 +7,8 @@ does no communication at all.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -107,9 +108,37 @@ class World:
 
 
 def world_from_environment() -> World:
-    """The place a launcher (deepspeed, torchrun, srun with the same variables) gave this process; a world of one without."""
-    return World(
-        rank=int(os.environ.get("RANK", 0)),
-        size=int(os.environ.get("WORLD_SIZE", 1)),
-        local_rank=int(os.environ.get("LOCAL_RANK", 0)),
-    )
+    """The place a launcher (deepspeed, torchrun, srun) gave this process; a world of one without.
+
+    srun says it in variables of its own, which count when no others are there and the job step has several tasks; then
+    MASTER_ADDR, the host of rank 0, must be set (UserError).
+    """
+    told = os.environ
+    tasks = int(told.get("SLURM_STEP_NUM_TASKS", 1))
+    if "RANK" in told or tasks == 1:
+        return World(int(told.get("RANK", 0)), int(told.get("WORLD_SIZE", 1)), int(told.get("LOCAL_RANK", 0)))
+    if "MASTER_ADDR" not in told:
+        raise UserError(
+            f"srun started {tasks} tasks but MASTER_ADDR is not set, so they cannot find rank 0. In the job script: "
+            'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) MASTER_PORT=29500 '
+            "(launchers/train.slurm does)."
+        )
+    return World(int(told["SLURM_PROCID"]), tasks, int(told["SLURM_LOCALID"]))
+
+
+@contextmanager
+def naming_lost_ranks() -> Iterator[None]:
+    """Turns what gloo, NCCL and their store say when another rank is gone into a UserError that says how to go on."""
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).strip().splitlines()[0]
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in text:
+            raise
+        raise UserError(
+            f"Another rank is gone or silent ({text}). What it said is above, or in its host's log; without a word, its "
+            "host was lost or the network between. The run goes on from its last checkpoint when it is started "
+            "again with run.resume=auto and the same run.name."
+        ) from None

@@ -42,7 +42,8 @@ def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
     if repeated := next((key for key, after in zip(keys, keys[1:]) if key == after), None):
         raise UserError(
             f"{repeated} is given {keys.count(repeated)} times on the command line. If you wrote braces, the shell took them "
-            f"apart: quote them, '{repeated}=…{{000000..000007}}.tar'."
+            f"apart: quote them, '{repeated}=…{{000000..000007}}.tar'. Over several hosts pdsh's other end, a shell, takes "
+            "them apart in spite of quotes: write them into the recipe."
         )
     for override in overrides:
         config = merge(config, _override_tree(override), "the command line")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +21,12 @@ from .model import resolve_dtype
 from .recipe import dump
 from .run_state import wait_until_over
 from .shards import ShardSet
+from .storage import hosts_apart
+from .versions import PACKAGES, commit, package_version
 
 if TYPE_CHECKING:
     from .engine import Engine
     from .model import Tuned
-
-_PACKAGES = ("svco", "torch", "transformers", "deepspeed", "peft", "webdataset", "tokenizers", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,13 @@ class RunFolder:
             _describe(path, config, ds, world)
             return path
 
-        return cls(world.on_main(made))
+        path = world.on_main(made)
+        if apart := hosts_apart(path, world):
+            raise UserError(
+                f"The run folder {path} is not the same folder on all nodes: {', '.join(apart)} cannot see what rank 0 "
+                "writes there. Set run.root to storage that all nodes share, under the same path."
+            )
+        return cls(path)
 
 
 def _make(config: Config, recipe: str) -> Path:
@@ -71,36 +75,14 @@ def _describe(path: Path, config: Config, ds: dict[str, Any] | None, world: Worl
     (path / "recipe.yaml").write_text(dump(config), encoding="utf-8")
     (path / "ds_config.json").write_text(json.dumps(ds, indent=2))
     found = {
-        "versions": {name: _version(name) for name in _PACKAGES},
-        "commit": _commit(),
+        "versions": {name: package_version(name) for name in PACKAGES},
+        "commit": commit(),
         "ranks": world.size,
         "dtype": str(resolve_dtype(config.model, world.device)).removeprefix("torch."),
         "base": asdict(public_base(config.model.base)),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
     (path / "versions.json").write_text(json.dumps(found, indent=1))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the source tree, with ``-dirty`` when it has changes; None when installed without one."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            text=True,
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None if found.returncode == 0 else None
 
 
 def save_tuned(folder: RunFolder, tuned: Tuned, engine: Engine, config: Config, world: World) -> Path:

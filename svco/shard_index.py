@@ -54,8 +54,7 @@ def load_index(tar: Path, cache: Path) -> ShardIndex:
         status = tar.stat()
     except OSError as error:
         raise UserError(f"The shard {tar} cannot be read: {error.strerror}.") from None
-    place = hashlib.sha256(str(tar.resolve()).encode()).hexdigest()[:24]
-    candidates = (tar.with_name(f"{tar.name}.index.json"), cache / f"{place}.index.json")
+    candidates = index_places(tar, cache)
     for candidate in candidates:
         if index := _read(candidate, tar, status):
             return index
@@ -74,6 +73,12 @@ def load_index(tar: Path, cache: Path) -> ShardIndex:
         except OSError:
             continue  # a folder nobody may write to: the cache is next, and without one the index is built each time
     return index
+
+
+def index_places(tar: Path, cache: Path) -> tuple[Path, Path]:
+    """Where the index of ``tar`` may lie: beside it, or in ``cache``."""
+    place = hashlib.sha256(str(tar.resolve()).encode()).hexdigest()[:24]
+    return tar.with_name(f"{tar.name}.index.json"), cache / f"{place}.index.json"
 
 
 def _read(path: Path, tar: Path, status: os.stat_result) -> ShardIndex | None:

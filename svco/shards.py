@@ -65,7 +65,7 @@ def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
         raise UserError(f"The shard pattern {spec!r} has an unbalanced brace.") from None
     found: list[str] = []
     for name in names:
-        if _is_remote(name):
+        if is_remote(name):
             found.append(name)
         elif os.path.isdir(name):
             inside = sorted(glob.glob(os.path.join(glob.escape(name), "*.tar")))
@@ -102,7 +102,7 @@ class ShardSet:
         cache = Path(cache_dir or DEFAULT_CACHE).expanduser()
         sources = expand(spec)
         indices = [
-            load_index(_fetch(name, cache) if _is_remote(name) else Path(name), cache / "indices") for name in sources
+            load_index(_fetch(name, cache) if is_remote(name) else Path(name), cache / "indices") for name in sources
         ]
         owner: dict[str, str] = {}
         for index in indices:
@@ -120,7 +120,7 @@ class ShardSet:
     def fetch(self, cache_dir: str | Path | None = None) -> None:
         """Fetches remote shards that this machine does not have yet: an index may have been made on another node."""
         for source, index in zip(self.sources, self.indices, strict=True):
-            if _is_remote(source) and not Path(index.path).exists():
+            if is_remote(source) and not Path(index.path).exists():
                 _fetch(source, Path(cache_dir or DEFAULT_CACHE).expanduser())
 
     @cached_property
@@ -184,7 +184,8 @@ class ShardSet:
         return tar.read(size)
 
 
-def _is_remote(name: str) -> bool:
+def is_remote(name: str) -> bool:
+    """Whether a shard is fetched rather than read where it lies."""
     return name.startswith(("http://", "https://"))
 
 

@@ -92,8 +92,9 @@ def run(launch: Launch, world: World, life: Life | None = None) -> None:
             session.precompute(resumed=resume is not None)
             fit(session, checkpoints, before)
             finish(session, folder)
-        except Stopped as stopped:
             world.barrier()  # weights gathered ahead may still be on their way to a rank
+        except Stopped as stopped:
+            world.barrier()  # as above
             board.note(
                 f"\nstopped: {stopped}. Exit code {RESUBMIT}; to continue: the same command with run.resume=auto "
                 f"run.name={folder.path.name}"

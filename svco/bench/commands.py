@@ -20,6 +20,13 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
     """One benchmark, on every rank; rank 0 prints and writes."""
     results: list[dict[str, Any]] = []
     stem = arguments.out
+    if arguments.one_point:
+        from .scaling import measure, tell
+
+        point = measure(plans(arguments)[0], ds, world)
+        if world.is_main:
+            tell(point)
+        return
     if arguments.peer:
         from .peer import run_peer
 
@@ -48,6 +55,18 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
         if results:
             plot(results, Path(f"{stem}.png"))
         print(f"\nwritten: {stem}.*", file=sys.stderr)
+
+
+def run_scaling(arguments: Namespace) -> None:
+    """``--scaling``, in a process that no launcher started: prints the table and writes it."""
+    from . import scaling
+
+    plans(arguments)  # refuses what no launch could run
+    text = scaling.run_scaling(arguments)
+    print(text)
+    if arguments.out:
+        Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{arguments.out}.md").write_text(text + "\n", encoding="utf-8")
 
 
 def plans(arguments: Namespace) -> list[Plan]:

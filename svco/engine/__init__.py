@@ -15,7 +15,7 @@ from ..dist import World
 from ..model import Tuned
 from ..optimizer import STATE_FILE, TrainableState
 from ..plain_engine import PlainEngine
-from .process import counting_collectives, loading, start, stop
+from .process import can_build_async_io, counting_collectives, loading, start, stop
 from .sharded import DeepSpeedEngine
 from .stored import read_partitioned
 from .universal import fitting
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DeepSpeedEngine",
     "Engine",
+    "can_build_async_io",
     "counting_collectives",
     "loading",
     "make_engine",

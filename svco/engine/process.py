@@ -21,8 +21,10 @@ def start(world: World, timeout_minutes: float = 30.0) -> None:
 
     Alone under ``python`` rather than a launcher, it supplies the variables a world of one needs.
     """
-    for key, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
-        os.environ.setdefault(key, value)
+    # srun tells under other names what DeepSpeed reads here.
+    place = {"RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_RANK": world.local_rank, "MASTER_ADDR": "127.0.0.1"}
+    for key, value in place.items():
+        os.environ.setdefault(key, str(value))
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # DeepSpeed calls collectives by names that torch has since renamed; nobody who runs svco can do anything about it.
@@ -35,6 +37,13 @@ def start(world: World, timeout_minutes: float = 30.0) -> None:
         torch.cuda.set_device(world.local_rank)
     deepspeed.logger.setLevel(logging.WARNING)
     deepspeed.init_distributed(verbose=False, timeout=timedelta(minutes=timeout_minutes))
+
+
+def can_build_async_io() -> bool:
+    """Whether DeepSpeed's operator for NVMe offload can be compiled here, or was."""
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    return AsyncIOBuilder().is_compatible(verbose=False)
 
 
 def _free_port() -> int:

@@ -32,6 +32,19 @@ def test_ladder_under_zero3_writes_table_figures_and_picture(tmp_path):
     assert moved["+ lockstep"] <= 2.0 < moved["authors-shaped"] < moved["six+six"]
 
 
+def test_scaling_launches_and_measures(tmp_path):
+    done = bench(
+        "--scaling", "2", "--ds", "ds_configs/zero3.json", "--repetitions", "1", "--out", str(tmp_path / "x")
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "x.md").read_text().strip() in done.stdout
+    line = next(line for line in done.stdout.splitlines() if line.startswith("| 2 on 1 |"))
+    step, _, _, alone, difference, _, gathered, reduced = [cell.split()[0] for cell in line.strip("|").split("|")[1:]]
+    assert float(step) > 0 < float(alone)
+    assert float(difference) == pytest.approx(float(step) - float(alone), abs=2e-3)
+    assert float(gathered) > 1 > float(reduced) > 0, "LoRA gathers the model and reduces its adapters"
+
+
 def test_loader_keeps_up():
     done = bench("--data", "data_shards/train-000000.tar")
     assert done.returncode == 0, done.stdout + done.stderr

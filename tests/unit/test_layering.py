@@ -12,7 +12,7 @@ from places import ROOT
 LAYERS = (
     ("errors", "views", "config"),
     ("dist", "names"),
-    ("pairs", "recipe", "ds_config", "paper", "tally", "clock", "watch", "life", "run_state"),
+    ("pairs", "recipe", "ds_config", "paper", "tally", "clock", "watch", "life", "run_state", "versions", "storage"),
     ("shard_index", "order", "balance", "families", "board"),
     ("shards", "prepare"),
     ("objectives", "packing", "logprobs", "loader", "evaluate"),
@@ -25,7 +25,7 @@ LAYERS = (
     ("run_folder", "data", "precompute", "step", "status"),
     ("session",),
     ("train", "cli"),
-    ("bench",),
+    ("bench", "doctor"),
 )
 """A module imports from layers above it on this list, or from its own package; never from its own layer or below."""
 LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
@@ -40,11 +40,11 @@ DOORS = {
     "torch.utils.tensorboard": {"board"},
     "matplotlib": {"sheet", "bench"},
     "tqdm": {"board"},
-    "psutil": {"life", "run_state"},
+    "psutil": {"doctor", "life", "run_state"},
     "yaml": {"recipe"},
     "tokenizers": {"world"},
     "safetensors": {"adapters", "export", "optimizer", "reference"},
-    "huggingface_hub": {"export"},
+    "huggingface_hub": {"doctor", "export"},
     "transformers.conversion_mapping": {"names"},
     "transformers.core_model_loading": {"names"},
     "flash_attn": {"attention"},
