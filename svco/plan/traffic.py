@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from .architecture import Architecture
 from .workload import Tuning
@@ -120,6 +121,7 @@ def _projector(a: Architecture, which: str) -> list[Module]:
     return [Module(f"projector{which}", children=tuple(layers)), *layers]
 
 
+@cache
 def gathered(a: Architecture, tuning: Tuning, recompute: int, limits: Limits) -> Gathered:
     """What one micro-step gathers under ZeRO-3."""
     forward, backward = visits(a, tuning, recompute)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..config import Config
 from ..errors import UserError
 from ..views import BLIND_CONDITION, Cell, condition
 from .architecture import Architecture, Linear
-
-if TYPE_CHECKING:
-    from ..objectives import Objective
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 """``model.dtype`` -> bytes of a weight; ``auto`` is bfloat16 on a GPU."""
@@ -44,24 +41,26 @@ class Row:
         return Row(**{name: value * count for name, value in vars(self).items()})
 
 
-def pair_row(cells: Iterable[Cell], prompt: float, response: float, features: float, crops: float = 1.0) -> Row:
-    """One pair packed: ``prompt`` text tokens before each response of ``response``, ``features`` tokens an image.
-
-    Each condition is laid out once as a prefix with a branch for each cell scored under it; a branch lacks its last token.
+def pair_row(
+    cells: Iterable[Cell], prefixes: Sequence[Any], responses: Sequence[Any], features: Any, crops: Any = 1.0
+) -> Row:
+    """One pair packed: ``prefixes`` of the three conditions and ``responses`` of the two sides in tokens, ``features`` of an
+    image. Each condition is laid out once as a prefix with a branch for each cell scored under it; a branch lacks its last
+    token. Numbers, or arrays of one number a pair.
     """
-    conditions: dict[int, int] = {}
-    for cell in cells:
-        conditions[condition(*cell)] = conditions.get(condition(*cell), 0) + 1
-    branch = response - 1
+    conditions: dict[int, list[int]] = {}
+    for side, view in sorted(cells):
+        conditions.setdefault(condition(side, view), []).append(side)
     tokens = keys = area = blocks = scored = images = 0.0
-    for shown, branches in conditions.items():
-        prefix = prompt + (0 if shown == BLIND_CONDITION else features)
-        tree = prefix + branches * branch
-        tokens += tree
-        blocks += tree**2
-        keys += prefix + branches * (prefix + branch)
-        area += prefix**2 + branches * branch * (prefix + branch)
-        scored += branches * response
+    for shown, sides in conditions.items():
+        prefix = prefixes[shown]
+        branches = [responses[side] - 1 for side in sides]
+        tree = prefix + sum(branches)
+        tokens = tokens + tree
+        blocks = blocks + tree**2
+        keys = keys + prefix + sum(prefix + branch for branch in branches)
+        area = area + prefix**2 + sum(branch * (prefix + branch) for branch in branches)
+        scored = scored + sum(responses[side] for side in sides)
         images += shown != BLIND_CONDITION
     return Row(tokens, keys, area, blocks, scored, images, images * features, images * crops)
 
@@ -133,12 +132,10 @@ class Tuning:
 class Micros:
     """How a step is divided."""
 
-    pairs: float
-    """Pairs of a rank's step."""
     count: int
     """Micro-batches a rank and step."""
     row: Row
-    """One of them: the average."""
+    """One of them, of the fullest rank: the average."""
     largest: Row
     """The largest, for memory."""
 
@@ -149,15 +146,10 @@ def divide(pair: Row, longest: Row, global_batch: int, ranks: int, budget: int) 
         raise UserError(
             f"optim.global_batch is {global_batch} pairs but there are {ranks} GPUs; every rank needs at least one pair a step."
         )
-    pairs = global_batch / ranks
     most = -(-global_batch // ranks)
     at_once = max(1, min(most, int(budget // pair.tokens)))
     count = -(-most // at_once)
-    # The fullest micro-batch has at most the budget, unless a single pair exceeds it.
-    fullest = max(1.0, min(most, budget / longest.tokens))
-    return Micros(pairs, count, pair.times(pairs / count), longest.times(max(fullest, pairs / count) if fullest > 1 else 1))
-
-
-def cells_of(objective: Objective) -> tuple[Cell, ...]:
-    """The cells an objective reads, in order."""
-    return tuple(sorted(objective.cells))
+    # The fullest one holds as many average pairs, or as many of the longest as the budget takes, or one that exceeds it.
+    longest_at_once = max(1, min(most, int(budget // longest.tokens)))
+    largest = max(pair.times(-(-most // count)), longest.times(longest_at_once), key=lambda row: row.tokens)
+    return Micros(count, pair.times(most / count), largest)
