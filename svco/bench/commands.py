@@ -20,6 +20,10 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
     """One benchmark, on every rank; rank 0 prints and writes."""
     results: list[dict[str, Any]] = []
     stem = arguments.out
+    if arguments.validate_plan:
+        from . import plan_check
+
+        return plan_check.run(stem, ds, world, Progress.over(world.is_main))
     if arguments.peer:
         from .peer import run_peer
 

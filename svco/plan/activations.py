@@ -75,7 +75,11 @@ class Activations:
 
     def peak(self, gradients: Gradients) -> float:
         """The most bytes at once."""
-        moments = [self.vision, self.kept + max(self.head, self.head_backward)]
+        return max(self.vision, self.kept + self.head, self.backward_peak(gradients))
+
+    def backward_peak(self, gradients: Gradients) -> float:
+        """The most bytes at once in the backward pass."""
+        moments = [self.kept + self.head_backward]
         # In the layers it falls or grows steadily, so the ends decide: last layer, last recomputed one, first one.
         for done in {0, min(self.layers - self.recompute, self.layers - 1), self.layers - 1}:
             moments.append(self._at_layer(done) + gradients.layer * done + gradients.last + gradients.head)

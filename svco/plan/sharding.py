@@ -102,7 +102,6 @@ def states(a: Architecture, tuning: Tuning, sharding: Sharding, ranks: int, pers
     split = ranks if sharding.stage == 3 else 1
     beside = 0 if tuning.full else trained
     everything = tuning.held(a)
-    wide = b >= 4
     bucket = min(sharding.bucket, trained) if sharding.stage < 3 else sharding.bucket
     return States(
         weights=b * a.weights / split,
@@ -110,7 +109,7 @@ def states(a: Architecture, tuning: Tuning, sharding: Sharding, ranks: int, pers
         copy=b * tuning.copy(a) / split,
         second=b * everything / sharding.group if sharding.group > 1 and sharding.stage == 3 else 0.0,
         persistent=b * persistent if sharding.stage == 3 else 0.0,
-        optimizer=(MOMENTS + (0 if wide else MASTER)) * trained / ranks,
+        optimizer=(MASTER + MOMENTS) * trained / ranks,
         gradients=GRADIENT * trained / ranks,
         local=0.0 if tuning.full and sharding.stage >= 2 else b * trained,
         bucket=b * bucket,
