@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -202,19 +202,17 @@ def count_case(case: Case) -> dict[str, float]:
 
 def check_all(
     ds: dict[str, Any] | None, world: World, progress: Callable[[Iterable[Any], str], Iterable[Any]]
-) -> list[Compared]:
-    """Every case; those under ZeRO-3 where ``ds`` is given. A collective; rank 0's list is complete.
+) -> Iterator[Compared]:
+    """Every case; those under ZeRO-3 where ``ds`` is given. A collective; rank 0's are complete.
 
     All is counted before anything is sharded: ZeRO-3 replaces torch's linear function for good.
     """
-    found = []
     for case in progress(CASES, "counting") if world.is_main else ():
-        found += check(case)
+        yield from check(case)
         gc.collect()
     world.barrier()
     for case in progress(SHARDED, "sharding") if ds is not None else ():
-        found += check_sharded(case, ds, world)
-    return found
+        yield from check_sharded(case, ds, world)
 
 
 def check_sharded(case: Case, ds: dict[str, Any], world: World) -> list[Compared]:
@@ -287,26 +285,27 @@ def tensor_bytes(where: Any = None) -> int:
 
 def table(rows: Sequence[Compared]) -> str:
     """Markdown."""
-    bounds = ", ".join(f"{kind} {bound:.0%}" for kind, bound in BOUNDS.items())
+    head = ["| case | quantity | planned | counted | off by |", "|---|---|---:|---:|---:|"]
+    return "\n".join([*head, *map(str, rows), "", summary(rows)])
+
+
+def summary(rows: Sequence[Compared]) -> str:
+    """The largest deviation of each kind."""
     worst = {kind: max((abs(row.off) for row in rows if row.kind == kind), default=0.0) for kind in BOUNDS}
-    said = ", ".join(f"{kind} {off:.2%}" for kind, off in worst.items())
-    return "\n".join(
-        [
-            "| case | quantity | planned | counted | off by |",
-            "|---|---|---:|---:|---:|",
-            *map(str, rows),
-            "",
-            f"Largest deviations: {said}; allowed: {bounds}.",
-        ]
-    )
+    said = ", ".join(f"{kind} {off:.2%} (allowed: {BOUNDS[kind]:.0%})" for kind, off in worst.items())
+    return f"Largest deviations: {said}."
 
 
 def run(stem: str | None, ds: dict[str, Any] | None, world: World, progress: Any) -> None:
     """The whole check, on every rank; rank 0 prints and writes. UserError when a prediction is too far off."""
-    rows = check_all(ds, world, progress)
+    rows = []
+    for row in check_all(ds, world, progress):
+        rows.append(row)
+        if world.is_main:
+            print(row, flush=True)
     if not world.is_main:
         return
-    print(table(rows))
+    print(summary(rows))
     if stem:
         Path(stem).parent.mkdir(parents=True, exist_ok=True)
         Path(f"{stem}.md").write_text(table(rows) + "\n", encoding="utf-8")
