@@ -37,7 +37,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--peer", choices=("trl", "swift"), help="instead: another trainer against ours, step by step")
     parser.add_argument(
-        "--validate-plan", action="store_true", help="instead: the figures of svco plan against what is counted and held here"
+        "--validate-plan",
+        action="store_true",
+        help="instead: the figures of svco plan against what is counted and held here",
     )
     parser.add_argument("--out", metavar="STEM", help="write STEM.json, STEM.md and STEM.png")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)

@@ -200,7 +200,9 @@ def _add_plan(commands) -> None:
     )
     parser.add_argument("--gpus", type=int, default=8, help="GPUs a node (default %(default)s)")
     parser.add_argument("--nodes", type=int, default=1, help="nodes (default %(default)s)")
-    parser.add_argument("--gpu", default="h100-80g", help="kind of GPU (default %(default)s); an unknown one lists them")
+    parser.add_argument(
+        "--gpu", default="h100-80g", help="kind of GPU (default %(default)s); an unknown one lists them"
+    )
     parser.add_argument(
         "--interconnect", default="400gb", help="network of a node: 100gb, 400gb, 8x400gb (default %(default)s)"
     )

@@ -262,8 +262,6 @@ def run_sharded(case: Case, ds: dict[str, Any], config: Any, world: World) -> di
     with engines.counting_collectives(world) as collectives:
         step()
     found |= {"between": tensor_bytes() - base, "collectives": dict(collectives)}
-    del step, runner, tuned, batch
-    gc.collect()
     return found
 
 

@@ -176,5 +176,7 @@ def _vision(a: Architecture, tuning: Tuning, row: Row) -> float:
     b, tower = tuning.weight_bytes, a.tower
     tokens = row.crops * tower.tokens if tower.tokens else row.features * tower.patch_features
     encoding = b * tower.hidden * tokens * (tower.layers + 1 + 13)
-    placing = b * a.hidden * (row.tokens * (4 if tuning.copied else 2) + row.features * (4 if tuning.trains_projector else 1))
+    placing = (
+        b * a.hidden * (row.tokens * (4 if tuning.copied else 2) + row.features * (4 if tuning.trains_projector else 1))
+    )
     return max(encoding, placing)

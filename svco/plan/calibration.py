@@ -47,7 +47,9 @@ def calibrated(machine: Machine, file: str, question: Question, ds: tuple[str, M
 def _of_check(machine: Machine, found: Mapping[str, Any], name: str) -> Reached:
     """The matmul ceiling, and what the product's own step needs beyond it."""
     reached = replace(
-        machine.reached, matmul=found["matmul_flops_per_second"] / machine.gpu.flops, source=f"{name} ({found['device']})"
+        machine.reached,
+        matmul=found["matmul_flops_per_second"] / machine.gpu.flops,
+        source=f"{name} ({found['device']})",
     )
     machine = replace(machine, reached=reached)
     ratios = []
@@ -96,6 +98,8 @@ def _of_run(
     planned = make_plan(question, machine.of(ranks), *ds).time
     slower = (seconds - planned.exposed - planned.optimizer) / planned.compute * machine.reached.slower
     if slower <= 0:
-        raise UserError(f"--calibration {path}: its steps of {seconds:.3g} s are shorter than what the plan says travels.")
+        raise UserError(
+            f"--calibration {path}: its steps of {seconds:.3g} s are shorter than what the plan says travels."
+        )
     source = f"{path.parent.name}, {len(speeds)} steps on {ranks} GPU(s)"
     return replace(machine, reached=replace(machine.reached, slower=slower, uncertainty=0.15, source=source))

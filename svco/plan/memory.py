@@ -41,7 +41,15 @@ class Memory:
 
     @property
     def total(self) -> float:
-        parts = (self.weights, self.adapters, self.optimizer, self.gradients, self.live, self.activations, self.transient)
+        parts = (
+            self.weights,
+            self.adapters,
+            self.optimizer,
+            self.gradients,
+            self.live,
+            self.activations,
+            self.transient,
+        )
         return sum(parts)
 
     @property
@@ -98,9 +106,7 @@ def gpu_memory(
     return memory, found
 
 
-def host_memory(
-    a: Architecture, tuning: Tuning, sharding: Sharding, per_node: int, ranks: int, workers: int
-) -> Host:
+def host_memory(a: Architecture, tuning: Tuning, sharding: Sharding, per_node: int, ranks: int, workers: int) -> Host:
     """What a node of ``per_node`` GPUs out of ``ranks`` needs beside its GPUs."""
     b, trained = tuning.weight_bytes, tuning.trained(a)
     held = states(a, tuning, sharding, ranks, 0)
@@ -131,5 +137,3 @@ def fewest_recomputed(
         else:
             low = middle + 1
     return low
-
-

@@ -176,7 +176,10 @@ def _remedy(question: Question, plans: Sequence[Plan]) -> str:
     """Why nothing fits, and what would."""
     least = min(plans, key=lambda plan: plan.memory.total)
     memory = least.memory
-    terms = {name: getattr(memory, name) for name in ("weights", "optimizer", "gradients", "live", "activations", "transient")}
+    terms = {
+        name: getattr(memory, name)
+        for name in ("weights", "optimizer", "gradients", "live", "activations", "transient")
+    }
     name = max(terms, key=lambda term: terms[term])
     said = (
         f"Nothing fits {plans[0].machine}: {least.ds} needs least, {memory.total / 1e9:.0f} of {least.usable / 1e9:.0f} GB, of "
@@ -185,7 +188,11 @@ def _remedy(question: Question, plans: Sequence[Plan]) -> str:
     if name in ("activations", "transient") and least.largest_budget:
         return f"{said} It fits with optim.tokens_per_micro_batch={least.largest_budget} and optim.recompute=all."
     more = smallest_machine(question, plans)
-    return f"{said} {more}" if more else f"{said} No number of these GPUs up to 1,024 is enough; try --gpu with more memory."
+    return (
+        f"{said} {more}"
+        if more
+        else f"{said} No number of these GPUs up to 1,024 is enough; try --gpu with more memory."
+    )
 
 
 def smallest_machine(question: Question, plans: Sequence[Plan]) -> str:

@@ -90,7 +90,9 @@ def ask(recipe: str, config: Config, assumed: Assumed, measure: bool = True) -> 
 def _check_targets(tuning: Tuning, a: Architecture) -> None:
     known = {linear.name for linear in a.linears}
     if not tuning.full and (missing := sorted({*tuning.targets} - known)):
-        raise UserError(f"lora.targets names {', '.join(missing)}; the decoder layers of {a.name} have {', '.join(known)}.")
+        raise UserError(
+            f"lora.targets names {', '.join(missing)}; the decoder layers of {a.name} have {', '.join(known)}."
+        )
 
 
 def _assumed(a: Architecture, objective: Objective, assumed: Assumed) -> tuple[Row, tuple[str, ...]]:

@@ -17,7 +17,8 @@ def gb(size: float) -> str:
 def _table(title: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     lines = [
-        row[0].ljust(widths[0]) + "".join("  " + cell.rjust(width) for cell, width in zip(row[1:], widths[1:])) for row in rows
+        row[0].ljust(widths[0]) + "".join("  " + cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))
+        for row in rows
     ]
     return ["", title, *(f"  {line.rstrip()}" for line in lines)]
 
@@ -42,7 +43,10 @@ def text(question: Question, plans: Sequence[Plan], refused: dict[str, str], adv
         *_beside(plans),
         *_work(plans),
     ]
-    lines += ["", f"Memory is compared with {usable(machine) / 1e9:.0f} GB: a tenth of the GPU is left to CUDA, NCCL and fragmentation."]
+    lines += [
+        "",
+        f"Memory is compared with {usable(machine) / 1e9:.0f} GB: a tenth of the GPU is left to CUDA, NCCL and fragmentation.",
+    ]
     for name, why in refused.items():
         lines += [f"{name}: {why}"]
     heading = "Recommended: " if len(plans) > 1 and advice.plan else ""
@@ -69,7 +73,10 @@ def _memory(plans: Sequence[Plan]) -> list[str]:
             row("  (vision tower, when it runs)", "vision"),
             ("fits", *("yes" if plan.fits else f"no: {plan.memory.largest}" for plan in plans)),
             ("layers recomputed", *(str(plan.memory.recompute) for plan in plans)),
-            ("largest optim.tokens_per_micro_batch", *(f"{p.largest_budget:,}" if p.largest_budget else "none" for p in plans)),
+            (
+                "largest optim.tokens_per_micro_batch",
+                *(f"{p.largest_budget:,}" if p.largest_budget else "none" for p in plans),
+            ),
         ],
     )
 
