@@ -208,7 +208,7 @@ def _add_plan(commands) -> None:
     )
     parser.add_argument("--prompt", type=float, default=40, help="where shards are not here: text tokens of a prompt")
     parser.add_argument("--response", type=float, default=60, help="the same: tokens of a response")
-    parser.add_argument("--image-tokens", type=float, default=0, help="the same: tokens of an image (0: one crop's)")
+    parser.add_argument("--image-tokens", type=float, default=0, help="the same: tokens of an image (0: of 640 × 480)")
     parser.add_argument("--pairs", type=int, default=11_000, help="the same: training pairs")
     parser.add_argument(
         "--calibration", metavar="FILE", help="*_calibration.json of launchers/gpu_check.py, or the folder of a run"

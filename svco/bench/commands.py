@@ -23,7 +23,8 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
     if arguments.validate_plan:
         from . import plan_check
 
-        return plan_check.run(stem, ds, world, Progress.over(world.is_main))
+        plan_check.run(stem, ds, world, Progress.over(world.is_main))
+        return
     if arguments.peer:
         from .peer import run_peer
 

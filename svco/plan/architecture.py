@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+PICTURE = (640, 480)
+"""Width and height of an image where none is here to be measured."""
+
+
 @dataclass(frozen=True)
 class Linear:
     """A linear layer."""
@@ -97,6 +101,8 @@ class Architecture:
     """Sizes of the projector's other parameters."""
     tower: Tower
     """The vision tower."""
+    image_tokens: int
+    """Tokens of an image of :data:`PICTURE`."""
 
     @property
     def layer_linear(self) -> int:
@@ -136,19 +142,17 @@ def architecture(base: str) -> Architecture:
 
 
 def _config(base: str) -> Any:
+    """From the folder, from the table of published checkpoints, or from the hub."""
+    from ..families import base_config, check_supported
+    from ..families.published import published_config
+
+    found = None if Path(base).is_dir() else published_config(base)
+    if found is not None:
+        return found
     from transformers import AutoConfig
 
-    from .published import PUBLISHED
-
-    if base in PUBLISHED and not Path(base).exists():
-        return AutoConfig.for_model(**PUBLISHED[base])
-    try:
-        return AutoConfig.from_pretrained(base)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.base is {base!r}, which is neither a folder with a config.json here nor a model whose config is known "
-            f"({str(error).strip().splitlines()[0]}). Known without a network: {', '.join(PUBLISHED)}."
-        ) from None
+    check_supported(base_config(base), base)
+    return AutoConfig.from_pretrained(base)
 
 
 def of_config(config: Any, name: str = "") -> Architecture:
@@ -156,14 +160,15 @@ def of_config(config: Any, name: str = "") -> Architecture:
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from ..families.llava import LlavaFamily
+    from ..families import architecture as adapter
 
     config = deepcopy(config)
     text = config.get_text_config()
     layers, text.num_hidden_layers = text.num_hidden_layers, 1
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    parts = object.__new__(LlavaFamily).parts(model)  # no processor is needed for that
+    family = adapter(config.model_type)
+    parts = family.parts(model)
     layer = parts.layers[0]
     linears, vectors = _split(layer)
     by_name = {linear.name: linear for linear in linears}
@@ -190,6 +195,7 @@ def of_config(config: Any, name: str = "") -> Architecture:
         projector=projector,
         projector_vectors=projector_vectors,
         tower=_tower(parts.tower, config),
+        image_tokens=family.features(config, PICTURE),
     )
 
 

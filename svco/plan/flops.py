@@ -65,7 +65,7 @@ def _last_product(a: Architecture, tuning: Tuning) -> float:
 
 
 def _head_products(tuning: Tuning) -> int:
-    """Products of (scored, hidden, vocabulary): a frozen head has two for the policy, a trained one logits twice and two gradients."""
+    """Products of (scored, hidden, vocabulary): two for the policy; of a trained head logits twice and two gradients."""
     return (4 if tuning.full else 2) + tuning.live
 
 

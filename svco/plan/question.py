@@ -28,7 +28,7 @@ class Assumed:
     response: float = 60
     """Tokens of a response."""
     image_tokens: float = 0
-    """Tokens of an image; 0: one crop's."""
+    """Tokens of an image; 0: those of one of 640 × 480 pixels."""
     pairs: int = 11_000
     """Training pairs; the authors' data set has about so many."""
 
@@ -96,9 +96,7 @@ def _check_targets(tuning: Tuning, a: Architecture) -> None:
 
 
 def _assumed(a: Architecture, objective: Objective, assumed: Assumed) -> tuple[Row, tuple[str, ...]]:
-    features = assumed.image_tokens or a.tower.crop_features
-    if not features:
-        raise UserError(f"How many tokens an image has is decided by its size in {a.name}: give --image-tokens.")
+    features = assumed.image_tokens or a.image_tokens
     shown = assumed.prompt + features
     pair = pair_row(
         objective.cells, (shown, shown, assumed.prompt), (assumed.response,) * 2, features, _crops(a, features)
@@ -111,8 +109,8 @@ def _assumed(a: Architecture, objective: Objective, assumed: Assumed) -> tuple[R
 
 
 def _crops(a: Architecture, features: Any) -> Any:
-    """Crops of an image: any-resolution tiles show as many features as their crops have."""
-    return np.maximum(1.0, np.round(features / a.tower.crop_features)) if a.tower.crop_features else 1.0
+    """Crops of an image: of any-resolution tiles the last is partly padding; a few tokens around an image are none."""
+    return np.maximum(1.0, np.ceil(features / a.tower.crop_features - 0.02)) if a.tower.crop_features else 1.0
 
 
 def _measured(config: Config) -> Any:

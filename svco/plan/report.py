@@ -11,6 +11,8 @@ from .question import Question
 
 
 def gb(size: float) -> str:
+    if size < 1e7:
+        return f"{size / 1e9:.1g}" if size else "0"
     return f"{size / 1e9:,.2f}" if size < 99.5e9 else f"{size / 1e9:,.0f}"
 
 
@@ -31,7 +33,8 @@ def text(question: Question, plans: Sequence[Plan], refused: dict[str, str], adv
     lines = [
         f"Plan of {question.recipe} on {machine}",
         "",
-        f"base          {a.name}: {a.weights / 1e9:.2f} B weights ({a.tower.weights / 1e9:.2f} B vision tower), {a.layers} layers",
+        f"base          {a.name}: {a.weights / 1e9:.2f} B weights ({a.tower.weights / 1e9:.2f} B vision tower), "
+        f"{a.layers} layers",
         f"trained       {tuning.trained(a) / 1e6:,.1f} M weights, {kind}; reference: {tuning.reference}",
         f"pairs         {question.pairs:,}; {question.steps:,} steps of {question.config.optim.global_batch}; "
         f"{question.pair.tokens:,.0f} tokens a pair and stream",
@@ -43,10 +46,8 @@ def text(question: Question, plans: Sequence[Plan], refused: dict[str, str], adv
         *_beside(plans),
         *_work(plans),
     ]
-    lines += [
-        "",
-        f"Memory is compared with {usable(machine) / 1e9:.0f} GB: a tenth of the GPU is left to CUDA, NCCL and fragmentation.",
-    ]
+    left = "a tenth of the GPU is left to CUDA, NCCL and fragmentation"
+    lines += ["", f"Memory is compared with {usable(machine) / 1e9:.0f} GB: {left}."]
     for name, why in refused.items():
         lines += [f"{name}: {why}"]
     heading = "Recommended: " if len(plans) > 1 and advice.plan else ""

@@ -40,11 +40,15 @@ class Sharding:
 
     @classmethod
     def of(cls, name: str, ds: dict[str, Any], config: Config, ranks: int, layer: int) -> Sharding:
-        """Of JSON ``ds`` for recipe ``config``; ``layer``: weights that a leaf module gathers at once."""
-        zero = size(fill(ds, config, ranks, _dtype(config), name), layer)["zero_optimization"]
+        """Of JSON ``ds`` for recipe ``config``; ``layer``: weights that a leaf module gathers at once.
+
+        A second partition of "auto" spans all ranks here: the plan cuts it to a node.
+        """
+        zero = size(fill(_placed(ds), config, ranks, _dtype(config), name), layer)["zero_optimization"]
 
         def number(key: str, default: float) -> float:
-            return float(zero.get(key, default))
+            found = zero.get(key, "auto")
+            return default if found == "auto" else float(found)
 
         def device(key: str) -> str:
             found = (zero.get(key) or {}).get("device", "none")
@@ -62,10 +66,19 @@ class Sharding:
             bucket=number("reduce_bucket_size", 5e8),
             parameters=device("offload_param"),
             optimizer=device("offload_optimizer"),
-            group=int(zero.get("zero_hpz_partition_size", 1)),
+            group=int(number("zero_hpz_partition_size", ranks if "zero_hpz_partition_size" in zero else 1)),
             quantized_weights=bool(zero.get("zero_quantized_weights", False)),
             quantized_gradients=bool(zero.get("zero_quantized_gradients", False)),
         )
+
+
+def _placed(ds: dict[str, Any]) -> dict[str, Any]:
+    """``ds`` with a path where it leaves the folder for offloading to the run: a plan writes nothing there."""
+    zero = dict(ds.get("zero_optimization", {}))
+    for key in ("offload_param", "offload_optimizer"):
+        if (zero.get(key) or {}).get("nvme_path") == "auto":
+            zero[key] = zero[key] | {"nvme_path": "the run's own"}
+    return ds | {"zero_optimization": zero}
 
 
 def _dtype(config: Config) -> str:
