@@ -72,7 +72,7 @@ CASES = (
     Case("34B at 8 layers, LoRA", _cut("llava16-34b", 8), False, 4, pairs=2),
     Case("34B at 8 layers, full", _cut("llava16-34b", 8), True, 8),
     Case("1B, LoRA, on a CPU", BILLION, False, 8, real=True),
-    Case("1B, full, on a CPU", BILLION, True, 16, real=True),
+    Case("0.5B, full, on a CPU", replace(BILLION, layers=6), True, 3, real=True),
 )
 """Counted in one process."""
 _SMALL = SHAPES["llava15-7b"].reduced(6, 0.125, 4008)
@@ -81,7 +81,7 @@ SHARDED = (
     Case("the same, full", _SMALL, True, 3),
     Case("the same, float32", _SMALL, True, 0, "float32"),
     Case("34B at 1/8 width, 4 layers, LoRA", SHAPES["llava16-34b"].reduced(4, 0.125, 4008), False, 2),
-    Case("1B, LoRA", BILLION, False, 16),
+    Case("0.5B, LoRA", replace(BILLION, layers=6), False, 6),
 )
 """Run on every rank under ZeRO-3 with tight limits."""
 
@@ -203,24 +203,22 @@ def count_case(case: Case) -> dict[str, float]:
 def check_all(
     ds: dict[str, Any] | None, world: World, progress: Callable[[Iterable[Any], str], Iterable[Any]]
 ) -> Iterator[Compared]:
-    """Every case; those under ZeRO-3 where ``ds`` is given. A collective; rank 0's are complete.
-
-    All is counted before anything is sharded: ZeRO-3 replaces torch's linear function for good.
-    """
-    for case in progress(CASES, "counting") if world.is_main else ():
-        yield from check(case)
+    """Every case that is counted in one process, or, where ``ds`` is given, every case under ZeRO-3: a collective then."""
+    for case in progress(CASES if ds is None else SHARDED, "counting"):
+        yield from check(case) if ds is None else check_sharded(case, ds, world)
         gc.collect()
-    world.barrier()
-    for case in progress(SHARDED, "sharding") if ds is not None else ():
-        yield from check_sharded(case, ds, world)
 
 
-def check_sharded(case: Case, ds: dict[str, Any], world: World) -> list[Compared]:
-    """What a rank holds under ZeRO-3, between steps and before gradients are reduced, and what travels. A collective."""
+def check_sharded(case: Case, ds: dict[str, Any], world: World, **limits: int) -> list[Compared]:
+    """What a rank holds under ZeRO-3, between steps and before gradients are reduced, and what travels. A collective.
+
+    ``limits`` replace the tight ones, under which nothing is kept for a later use.
+    """
     a, tuning, _ = described(case)
     config = bench_config(Tune(case.full))
     live = (a.layer + (0 if case.full else tuning.adapters(a))) * (2 if case.full else 1)
     sized = tight(ds, live)
+    sized["zero_optimization"] |= limits
     sharding = Sharding.of("the check", sized, config, world.size, live)
     expected = gathered(a, tuning, case.recompute, sharding.limits)
     held = states(a, tuning, sharding, world.size, expected.persistent)
@@ -228,10 +226,11 @@ def check_sharded(case: Case, ds: dict[str, Any], world: World) -> list[Compared
     between = sum(vars(held).values()) - held.local
     moved = {name: size for name, (_, size) in found["collectives"].items()}
     b = tuning.weight_bytes
+    travelling = b * (expected.total + expected.persistent)
     pairs = [
         ("held by a rank between steps", "memory", between, found["between"]),
         ("held before gradients are reduced", "memory", between + held.local, found["before"]),
-        ("gathered in a step", "traffic", b * expected.total, sum(v for k, v in moved.items() if "gather" in k)),
+        ("gathered in a step", "traffic", travelling, sum(v for k, v in moved.items() if "gather" in k)),
         ("reduced in a step", "traffic", b * tuning.trained(a), sum(v for k, v in moved.items() if "scatter" in k)),
     ]
     return [Compared(f"{case.name}, {world.size} ranks", *pair) for pair in pairs]
@@ -250,19 +249,14 @@ def run_sharded(case: Case, ds: dict[str, Any], config: Any, world: World) -> di
     batch.layout.blocks  # noqa: B018 (made once for all layers)
     base += tensor_bytes(batch) + tensor_bytes(batch.layout.blocks)
     found: dict[str, Any] = {}
-
-    def step() -> None:
-        with runner.accumulation():
-            runner.backward(SVCO(*runner(batch))[0].mean())
-            found["before"] = tensor_bytes() - base
-        runner.step(0.0)
-
-    step()
-    step()  # ZeRO-3 records the order of modules in its second step
-    with engines.counting_collectives(world) as collectives:
-        step()
-    found |= {"between": tensor_bytes() - base, "collectives": dict(collectives)}
-    return found
+    for last in (False, False, True):  # ZeRO-3 records the order of modules in its second step
+        with engines.counting_collectives(world) as collectives:
+            with runner.accumulation():
+                runner.backward(SVCO(*runner(batch))[0].mean())
+                if last:
+                    found["before"] = tensor_bytes() - base
+            runner.step(0.0)
+    return found | {"between": tensor_bytes() - base, "collectives": dict(collectives)}
 
 
 def tensor_bytes(where: Any = None) -> int:
@@ -276,7 +270,8 @@ def tensor_bytes(where: Any = None) -> int:
         candidates = tree_leaves([vars(x) if hasattr(x, "__dict__") else x for x in tree_leaves(where)])
     storages = {}
     for item in candidates:
-        if isinstance(item, torch.Tensor) and item.device.type == "cpu":
+        # By type: asking torch's lazy modules for their class would load them.
+        if issubclass(type(item), torch.Tensor) and item.device.type == "cpu":
             storages[item.untyped_storage()._cdata] = item.untyped_storage().nbytes()
     return sum(storages.values())
 
