@@ -21,9 +21,9 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
     results: list[dict[str, Any]] = []
     stem = arguments.out
     if arguments.validate_plan:
-        from . import plan_check
+        from . import plan_table
 
-        plan_check.run(stem, ds, world, Progress.over(world.is_main))
+        plan_table.run(stem, ds, world, Progress.over(world.is_main))
         return
     if arguments.peer:
         from .peer import run_peer

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from svco import engine
-from svco.bench.plan_check import Case, check_sharded
+from svco.bench.plan_check import Case
+from svco.bench.plan_ranks import check_sharded
 from svco.bench.shapes import SHAPES
 from svco.dist import world_from_environment
 from svco.ds_config import read_ds_config
