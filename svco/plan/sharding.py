@@ -44,7 +44,7 @@ class Sharding:
 
         A second partition of "auto" spans all ranks here: the plan cuts it to a node.
         """
-        zero = size(fill(_placed(ds), config, ranks, _dtype(config), name), layer)["zero_optimization"]
+        zero = size(fill(_placed(ds, config), config, ranks, _dtype(config), name), layer)["zero_optimization"]
 
         def number(key: str, default: float) -> float:
             found = zero.get(key, "auto")
@@ -72,12 +72,17 @@ class Sharding:
         )
 
 
-def _placed(ds: dict[str, Any]) -> dict[str, Any]:
-    """``ds`` with a path where it leaves the folder for offloading to the run: a plan writes nothing there."""
+def _placed(ds: dict[str, Any], config: Config) -> dict[str, Any]:
+    """``ds`` with places for offloading where it leaves them to the run: a plan writes nothing there."""
     zero = dict(ds.get("zero_optimization", {}))
     for key in ("offload_param", "offload_optimizer"):
-        if (zero.get(key) or {}).get("nvme_path") == "auto":
-            zero[key] = zero[key] | {"nvme_path": "the run's own"}
+        section = dict(zero.get(key) or {})
+        if section.get("device") == "auto":  # adapters' state is small and stays in the host's memory
+            section["device"] = "cpu" if key == "offload_optimizer" and config.model.tune == "lora" else "nvme"
+        if section.get("nvme_path") == "auto":
+            section["nvme_path"] = "the run's own"
+        if section:
+            zero[key] = section
     return ds | {"zero_optimization": zero}
 
 
