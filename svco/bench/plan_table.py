@@ -32,7 +32,8 @@ def table(rows: Sequence[Compared]) -> str:
 
 def summary(rows: Sequence[Compared]) -> str:
     """The largest deviation of each kind."""
-    worst = {kind: max((abs(row.off) for row in rows if row.kind == kind), default=0.0) for kind in BOUNDS}
+    kinds = [kind for kind in BOUNDS if any(row.kind == kind for row in rows)]
+    worst = {kind: max(abs(row.off) for row in rows if row.kind == kind) for kind in kinds}
     said = ", ".join(f"{kind} {off:.2%} (allowed: {BOUNDS[kind]:.0%})" for kind, off in worst.items())
     return f"Largest deviations: {said}."
 

@@ -199,8 +199,10 @@ def _remedy(question: Question, plans: Sequence[Plan]) -> str:
         f"Nothing fits {plans[0].machine}: {least.ds} needs least, {memory.total / 1e9:.0f} of {least.usable / 1e9:.0f} GB, of "
         f"which {name} are {terms[name] / 1e9:.0f}."
     )
-    if name in ("activations", "transient") and least.largest_budget:
-        return f"{said} It fits with optim.tokens_per_micro_batch={least.largest_budget} and optim.recompute=all."
+    roomiest = max(plans, key=lambda plan: plan.largest_budget)
+    if roomiest.largest_budget:
+        budget = f"optim.tokens_per_micro_batch={roomiest.largest_budget} and optim.recompute=all"
+        return f"{said} {roomiest.ds} fits with {budget}."
     more = smallest_machine(question, plans)
     return (
         f"{said} {more}"

@@ -1,6 +1,7 @@
 """The plan's formulas against torch's own counters, hooks and meta tensors; and what it advises."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -221,17 +222,27 @@ def test_offloaded_states_leave_the_gpu():
 
 
 def test_what_does_not_fit_says_why_and_what_would():
-    question = asked("llava15_7b_full_paper")
-    plans, _ = plan_all(question, machine(1, gpu="rtx4090-24g"), CONFIGS)
-    advice = advise(question, [plan for plan in plans if plan.sharding.parameters == plan.sharding.optimizer == "gpu"])
+    question, kept = asked("llava15_7b_full_paper"), {name: CONFIGS[name] for name in ("zero2", "zero3")}
+    plans, _ = plan_all(question, machine(1, gpu="rtx4090-24g"), kept)
+    advice = advise(question, plans)
     assert advice.plan is None
     assert "Nothing fits 1 rtx4090-24g" in advice.why
-    assert "fits on" in advice.why
+    fitting = re.search(r"(\w+) fits on (\d+) of these GPUs", advice.why)
+    name, ranks = fitting[1], int(fitting[2])
+    budgets = {
+        n: make_plan(question, machine(min(8, n), -(-n // 8), gpu="rtx4090-24g"), name, CONFIGS[name]).largest_budget
+        for n in (ranks // 2, ranks)
+    }
+    assert budgets[ranks] > budgets[ranks // 2] == 0
+
     crowded = asked("llava15_7b_lora", "optim.recompute=none", "optim.tokens_per_micro_batch=100000")
     plans, _ = plan_all(crowded, machine(1, gpu="a100-40g"), {"zero3": CONFIGS["zero3"]})
     advice = advise(crowded, plans)
     assert advice.plan is None
-    assert f"optim.tokens_per_micro_batch={plans[0].largest_budget}" in advice.why
+    budget = plans[0].largest_budget
+    assert f"zero3 fits with optim.tokens_per_micro_batch={budget} and optim.recompute=all" in advice.why
+    mended = asked("llava15_7b_lora", "optim.recompute=all", f"optim.tokens_per_micro_batch={budget}")
+    assert make_plan(mended, machine(1, gpu="a100-40g"), "zero3", CONFIGS["zero3"]).fits
     with pytest.raises(UserError, match="at least one pair"):
         plan_all(question, machine(8, 8), CONFIGS)
 
