@@ -48,6 +48,11 @@ def parse() -> argparse.Namespace:
         "'srun --nodes {n} python' (default: %(default)s)",
     )
     parser.add_argument("--one-point", action="store_true", help=argparse.SUPPRESS)  # one of those launches
+    parser.add_argument(
+        "--validate-plan",
+        action="store_true",
+        help="instead: the figures of svco plan against what is counted and held here",
+    )
     parser.add_argument("--out", metavar="STEM", help="write STEM.json, STEM.md and STEM.png")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -187,7 +187,44 @@ def _status(arguments: argparse.Namespace) -> int:
     return min((code for _, code in seen), key=EXIT_ORDER.index)
 
 
-COMMANDS = (_add_data, _add_status, _add_export)
+def _add_plan(commands) -> None:
+    parser = commands.add_parser(
+        "plan",
+        help="memory, traffic and time of a recipe on a machine, before it is run",
+        description="What a recipe needs and takes on a machine, in seconds and without weights or GPUs.",
+    )
+    parser.add_argument("recipe", help="recipe YAML")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="recipe values to override")
+    parser.add_argument(
+        "--ds", metavar="FILE", default="all", help="DeepSpeed JSON; all (default): compare those of ds_configs/"
+    )
+    parser.add_argument("--gpus", type=int, default=8, help="GPUs a node (default %(default)s)")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes (default %(default)s)")
+    parser.add_argument(
+        "--gpu", default="h100-80g", help="kind of GPU (default %(default)s); an unknown one lists them"
+    )
+    parser.add_argument(
+        "--interconnect", default="400gb", help="network of a node: 100gb, 400gb, 8x400gb (default %(default)s)"
+    )
+    parser.add_argument("--prompt", type=float, default=40, help="where shards are not here: text tokens of a prompt")
+    parser.add_argument("--response", type=float, default=60, help="the same: tokens of a response")
+    parser.add_argument("--image-tokens", type=float, default=0, help="the same: tokens of an image (0: of 640 × 480)")
+    parser.add_argument("--pairs", type=int, default=11_000, help="the same: training pairs")
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="*_calibration.json of launchers/gpu_check.py, or the folder of a run"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw strong and weak scaling to 1,024 GPUs")
+    parser.set_defaults(run=_plan)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from .plan.command import run
+
+    return run(arguments)
+
+
+COMMANDS = (_add_data, _add_status, _add_export, _add_plan)
 """One function a command: adds its parser and sets ``run``."""
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
         if world.is_main:
             tell(point)
         return
+    if arguments.validate_plan:
+        from . import plan_table
+
+        plan_table.run(stem, ds, world, Progress.over(world.is_main))
+        return
     if arguments.peer:
         from .peer import run_peer
 

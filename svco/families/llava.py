@@ -52,8 +52,9 @@ class LlavaArchitecture:
         import torch
 
         config = parts.config
+        # From the tower's own list: a weight looked up from outside its module is one that ZeRO-3 keeps gathered for the step.
         states = parts.tower(
-            pixels.to(parts.embedding.weight.dtype), output_hidden_states=True, return_dict=True
+            pixels.to(next(parts.tower.parameters()).dtype), output_hidden_states=True, return_dict=True
         ).hidden_states
         layers = config.vision_feature_layer
         chosen = [states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]

@@ -111,7 +111,8 @@ class QwenArchitecture:
     def encode_images(self, parts: Parts, pixels: torch.Tensor, grids: Grids) -> torch.Tensor:
         import torch
 
-        return parts.tower(pixels.to(parts.embedding.weight.dtype), torch.tensor(grids))
+        # See LlavaArchitecture: no weight may be looked up from outside its module.
+        return parts.tower(pixels.to(next(parts.tower.parameters()).dtype), torch.tensor(grids))
 
     def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> torch.Tensor:
         import torch

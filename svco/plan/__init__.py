@@ -1,0 +1,1 @@
+"""What a run will need and take, computed in seconds from the recipe, without weights or GPUs."""

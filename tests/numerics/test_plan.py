@@ -1,0 +1,314 @@
+"""The plan's formulas against torch's own counters, hooks and meta tensors; and what it advises."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from places import ROOT
+
+from svco.bench.plan_check import Case, check, described
+from svco.bench.shapes import SHAPES, SyntheticFamily, random_pairs
+from svco.config import ObjectiveConfig
+from svco.ds_config import read_ds_config
+from svco.errors import UserError
+from svco.families import EncodedText
+from svco.families.published import PUBLISHED, published_config
+from svco.logprobs import CHUNK_BYTES
+from svco.objectives import make_objective
+from svco.packing import PackedCollate
+from svco.plan import activations
+from svco.plan.architecture import architecture
+from svco.plan.calibration import calibrated
+from svco.plan.machine import GPUS, Machine, network
+from svco.plan.memory import gpu_memory
+from svco.plan.planner import advise, make_plan, plan_all, usable
+from svco.plan.question import Assumed, ask
+from svco.plan.report import as_json, text
+from svco.plan.scaling import curve
+from svco.plan.workload import Micros, pair_row
+from svco.prepare import EncodedPair
+from svco.recipe import load_recipe
+
+RECIPES = sorted((ROOT / "launchers" / "recipes").glob("*.yaml"))
+CONFIGS = {file.stem: read_ds_config(file) for file in sorted((ROOT / "ds_configs").glob("*.json"))}
+GROUPED = SHAPES["llava16-34b"].reduced(3, 0.125, 4008)
+WIDE = replace(SHAPES["llava15-7b"], layers=2, vision_layers=2)
+
+
+def machine(gpus=8, nodes=1, gpu="h100-80g", interconnect="400gb"):
+    return Machine(GPUS[gpu], gpus, nodes, network(interconnect), interconnect)
+
+
+def asked(recipe, *overrides):
+    return ask(
+        recipe, load_recipe(ROOT / "launchers" / "recipes" / f"{recipe}.yaml", overrides), Assumed(), measure=False
+    )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(Case(f"LoRA, {n} recomputed", SHAPES["tiny"], False, n, "float32", 1) for n in (0, 1, 4)),
+        Case("LoRA, a fuller row", SHAPES["tiny"], False, 4, "float32", 5),
+        *(Case(f"full, {n} recomputed", SHAPES["tiny"], True, n, "float32", 2) for n in (0, 3)),
+        Case("grouped keys, LoRA", GROUPED, False, 1),
+        Case("grouped keys, full", GROUPED, True, 3),
+        Case("7B's width, LoRA", WIDE, False, 2),
+        Case("7B's width, full", WIDE, True, 0),
+        Case("real tensors, LoRA", SHAPES["tiny"], False, 2, "float32", 2, real=True),
+        Case("real tensors, full", SHAPES["tiny"], True, 1, "float32", 1, real=True),
+    ],
+    ids=lambda case: case.name,
+)
+def test_memory_within_a_tenth_and_flops_within_a_hundredth(case):
+    rows = check(case)
+    assert len(rows) == 5
+    for row in rows:
+        assert row.passed, str(row)
+
+
+def test_a_plan_of_something_else_is_seen():
+    """The control: one layer more or less, half the pairs, another rank."""
+    case = Case("LoRA", SHAPES["tiny"], False, 2, "float32", 2)
+    counted = {row.quantity: row for row in check(case)}
+    for wrong in (replace(case, recompute=1), replace(case, pairs=1), replace(case, full=True)):
+        a, tuning, row = described(wrong)
+        made = activations.activations(a, tuning, row, wrong.recompute, activations.Kernels(widened_head=True))
+        off = replace(counted["kept for the backward pass"], planned=made.kept)
+        assert not off.passed, wrong
+
+
+def test_rows_are_those_of_the_packer():
+    """Lengths that differ between conditions and sides, and objectives that read some cells only."""
+    rng = np.random.default_rng(0)
+    shape = SHAPES["tiny"]
+    family = SyntheticFamily(shape)
+    pair = random_pairs(shape, 1, 0)[0]
+
+    def ids(length):
+        return rng.integers(3, 500, length)
+
+    query = ids(11)
+    shown = np.concatenate([np.full(shape.features, shape.vocabulary - 1), query])
+    encoded = EncodedPair(EncodedText((shown, shown, query), (ids(7), ids(13)), 0), pair.images, 1.0)
+    for name in ("svco", "dpo", "sft"):
+        cells = make_objective(ObjectiveConfig(name=name)).cells
+        batch = PackedCollate(cells)([encoded], family)
+        row = pair_row(cells, (len(shown), len(shown), len(query)), (7, 13), shape.features)
+        spans = zip(batch.layout.queries, batch.layout.keys)
+        area = sum((stop - start) * sum(b - a for a, b in ranges) for (start, stop), ranges in spans)
+        assert row.tokens == batch.llm_tokens
+        assert row.keys == len(batch.layout.key_index)
+        assert row.area == area
+        assert row.scored == len(batch.targets)
+        assert row.images == len(batch.pixels)
+        assert row.features == len(batch.image_slots)
+        assert row.blocks == sum((stop - start) ** 2 for (start, stop), _ in batch.layout.trees)
+
+
+@pytest.mark.parametrize("base", PUBLISHED)
+def test_every_published_weight_is_counted(base):
+    """Against the whole model on the meta device; a tied head once."""
+    from transformers import AutoModelForImageTextToText
+
+    config = published_config(base)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    a = architecture(base)
+    assert a.weights == sum(p.numel() for p in model.parameters())
+    assert a.tied == (model.lm_head.weight is model.get_input_embeddings().weight)
+    assert a.image_tokens > 100
+    assert a.layers == config.get_text_config().num_hidden_layers
+
+
+def test_a_target_that_no_layer_has_is_refused():
+    with pytest.raises(UserError, match=r"lora\.targets names fc1"):
+        asked("llava15_7b_lora", "lora.targets=[q_proj, fc1]")
+
+
+def test_the_chunk_is_the_heads():
+    assert activations.CHUNK_BYTES == CHUNK_BYTES
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_has_a_plan(recipe):
+    question = ask(recipe.stem, load_recipe(recipe), Assumed(), measure=False)
+    plans, refused = plan_all(question, machine(8, 4), CONFIGS)
+    assert not refused
+    assert [plan.ds for plan in plans] == list(CONFIGS)
+    advice = advise(question, plans)
+    assert advice.plan is not None, advice.why
+    said = text(question, plans, refused, advice)
+    for word in ("assumed", "± 35%", "layers recomputed", advice.why):
+        assert word in said
+    assert "nan" not in json.dumps(as_json(question, plans, refused, advice)).lower()
+
+
+def test_the_largest_budget_is_the_largest_that_fits():
+    question = asked("llava15_7b_full_paper", "optim.recompute=all")
+    where = machine()
+    plan = make_plan(question, where, "zero3", CONFIGS["zero3"])
+
+    def total(budget):
+        row = question.longest.times(budget / question.longest.tokens)
+        a = question.architecture
+        return gpu_memory(a, question.tuning, plan.sharding, 8, Micros(1, row, row), a.layers)[0].total
+
+    assert total(plan.largest_budget) <= usable(where) < total(plan.largest_budget + 256)
+
+
+def test_recomputation_fills_what_memory_there_is():
+    """More memory, fewer layers; and one layer fewer would not fit."""
+    question = asked("llava15_7b_full_paper")
+    counts = {}
+    for gpu in ("a100-40g", "h100-80g", "h200-141g"):
+        where = machine(gpu=gpu)
+        plan = make_plan(question, where, "zero3", CONFIGS["zero3"])
+        counts[gpu] = plan.memory.recompute
+        if 0 < plan.memory.recompute < 32:
+            a = question.architecture
+            less, _ = gpu_memory(a, question.tuning, plan.sharding, 8, plan.micros, plan.memory.recompute - 1)
+            assert plan.memory.total <= usable(where) < less.total
+    assert counts["a100-40g"] > counts["h100-80g"] >= counts["h200-141g"] == 0
+
+
+def test_which_config():
+    lora = asked("llava15_7b_lora")
+    plans, _ = plan_all(lora, machine(8, 4), CONFIGS)
+    advice = advise(lora, plans)
+    assert advice.plan.ds == "zero2"
+    assert "pure cost" in advice.why
+    by_name = {plan.ds: plan for plan in plans}
+    assert by_name["zero3"].travel.across > 50 * by_name["zero2"].travel.across
+
+    full = asked("llava16_34b_full")
+    plans, _ = plan_all(full, machine(8, 4), {name: CONFIGS[name] for name in ("zero2", "zero3")})
+    assert advise(full, plans).plan.ds == "zero3"
+    assert not plans[0].fits
+    assert plans[0].memory.largest == "weights"
+
+
+def test_a_second_partition_keeps_frozen_weights_in_the_node():
+    ds = CONFIGS["zero3"] | {
+        "zero_optimization": CONFIGS["zero3"]["zero_optimization"] | {"zero_hpz_partition_size": 8}
+    }
+    question = asked("llava15_7b_lora")
+    plain, second = (
+        make_plan(question, machine(8, 4), name, c) for name, c in (("zero3", CONFIGS["zero3"]), ("hpz", ds))
+    )
+    assert second.travel.across == 2 * question.tuning.trained(question.architecture)
+    assert second.memory.weights == pytest.approx(
+        plain.memory.weights + 2 * question.tuning.held(question.architecture) / 8
+    )
+    assert second.time.total < plain.time.total
+
+
+def test_offloaded_states_leave_the_gpu():
+    zero = CONFIGS["zero3"]["zero_optimization"]
+    offloaded = {"offload_param": {"device": "nvme", "nvme_path": "auto"}, "offload_optimizer": {"device": "cpu"}}
+    question = asked("llava15_7b_full_paper")
+    plain = make_plan(question, machine(), "zero3", CONFIGS["zero3"])
+    moved = make_plan(question, machine(), "moved", CONFIGS["zero3"] | {"zero_optimization": zero | offloaded})
+    trained = question.tuning.trained(question.architecture)
+    assert moved.memory.optimizer == 0
+    assert moved.host.memory - plain.host.memory == pytest.approx(16 * trained)
+    assert moved.host.nvme == pytest.approx(2 * question.tuning.held(question.architecture))
+    assert moved.time.total > plain.time.total
+
+
+def test_what_does_not_fit_says_why_and_what_would():
+    question, kept = asked("llava15_7b_full_paper"), {name: CONFIGS[name] for name in ("zero2", "zero3")}
+    plans, _ = plan_all(question, machine(1, gpu="rtx4090-24g"), kept)
+    advice = advise(question, plans)
+    assert advice.plan is None
+    assert "Nothing fits 1 rtx4090-24g" in advice.why
+    fitting = re.search(r"(\w+) fits on (\d+) of these GPUs", advice.why)
+    name, ranks = fitting[1], int(fitting[2])
+    budgets = {
+        n: make_plan(question, machine(min(8, n), -(-n // 8), gpu="rtx4090-24g"), name, CONFIGS[name]).largest_budget
+        for n in (ranks // 2, ranks)
+    }
+    assert budgets[ranks] > budgets[ranks // 2] == 0
+
+    crowded = asked("llava15_7b_lora", "optim.recompute=none", "optim.tokens_per_micro_batch=100000")
+    plans, _ = plan_all(crowded, machine(1, gpu="a100-40g"), {"zero3": CONFIGS["zero3"]})
+    advice = advise(crowded, plans)
+    assert advice.plan is None
+    budget = plans[0].largest_budget
+    assert f"zero3 fits with optim.tokens_per_micro_batch={budget} and optim.recompute=all" in advice.why
+    mended = asked("llava15_7b_lora", "optim.recompute=all", f"optim.tokens_per_micro_batch={budget}")
+    assert make_plan(mended, machine(1, gpu="a100-40g"), "zero3", CONFIGS["zero3"]).fits
+    with pytest.raises(UserError, match="at least one pair"):
+        plan_all(question, machine(8, 8), CONFIGS)
+
+
+def test_a_run_calibrates_its_own_plan(tmp_path):
+    question, where = asked("llava15_7b_lora"), machine()
+    planned = make_plan(question, where, "zero3", CONFIGS["zero3"]).time.total
+    speed = question.config.optim.global_batch / (2 * planned)
+    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps({"pairs_per_second": speed}) for _ in range(9)))
+    (tmp_path / "versions.json").write_text(json.dumps({"ranks": 8}))
+    measured = calibrated(where, str(tmp_path), question, ("zero3", CONFIGS["zero3"]))
+    again = make_plan(question, measured, "zero3", CONFIGS["zero3"]).time
+    assert again.total == pytest.approx(2 * planned, rel=0.02)
+    assert again.uncertainty < 0.35
+    with pytest.raises(UserError, match="the one --ds config"):
+        calibrated(where, str(tmp_path), question, None)
+
+
+def test_a_gpu_check_calibrates(tmp_path):
+    question, where = asked("llava15_7b_lora"), machine()
+    file = tmp_path / "2026_calibration.json"
+
+    def plan(seconds):
+        step = {"layers": 32, "hidden": 4096, "unique_tokens": 4 * 1626, "seconds": seconds, "peak_bytes": 0}
+        found = {"device": "H100", "matmul_flops_per_second": 7e14, "lora_step": {"+ lockstep": step}}
+        file.write_text(json.dumps(found))
+        measured = calibrated(where, str(file), question, None)
+        assert measured.reached.matmul == pytest.approx(7e14 / 989e12)
+        return make_plan(question, measured, "zero2", CONFIGS["zero2"]).time
+
+    slow, quick = plan(2.0), plan(1.0)
+    assert slow.compute == pytest.approx(2 * quick.compute)
+    file.write_text("{}")
+    with pytest.raises(UserError, match="is not what launchers/gpu_check.py writes"):
+        calibrated(where, str(file), question, None)
+
+
+def test_scaling_to_a_thousand_gpus():
+    """More GPUs do more; ZeRO-3's gathers of LoRA are hidden inside a node and cost beyond it."""
+    question = asked("llava15_7b_lora")
+    for weak in (False, True):
+        points = curve(question, machine(), "zero2", CONFIGS["zero2"], weak)
+        assert [point.ranks for point in points] == [2**n for n in range(11)]
+        speeds = [point.pairs_per_second for point in points]
+        assert all(after > before for before, after in zip(speeds, speeds[1:]))
+        assert speeds[-1] < 1024 * speeds[0]
+    gathered = {p.ranks: p for p in curve(question, machine(), "zero3", CONFIGS["zero3"], weak=True)}
+    assert gathered[16].exposed > 2 * gathered[8].exposed
+
+
+def test_the_command(tmp_path):
+    """A recipe whose shards are here is measured; mistakes are told in a sentence."""
+
+    def svco(*arguments):
+        line = [sys.executable, "-m", "svco.cli", "plan", *arguments]
+        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+    files = [tmp_path / "plan.json", tmp_path / "scaling.png"]
+    done = svco("launchers/recipes/tiny.yaml", "--gpus", "2", "--json", files[0], "--figure", files[1])
+    assert done.returncode == 0, done.stderr
+    assert "lengths: measured" in done.stdout
+    assert "model, not measured" in done.stdout
+    assert files[1].stat().st_size > 10_000
+    found = json.loads(files[0].read_text())
+    assert found["recommended"] in {plan["ds"] for plan in found["plans"]} == CONFIGS.keys()
+    wrong = svco("launchers/recipes/tiny.yaml", "--gpu", "h300")
+    assert wrong.returncode == 2
+    assert "known: a100-40g" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
