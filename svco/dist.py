@@ -26,6 +26,8 @@ class World:
     """Number of processes."""
     local_rank: int = 0
     """This process among those of its host; picks the GPU."""
+    local_size: int = 1
+    """Number of processes on its host."""
 
     @property
     def is_main(self) -> bool:
@@ -98,8 +100,11 @@ class World:
 
 def world_from_environment() -> World:
     """The place a launcher (deepspeed, torchrun, srun with the same variables) gave this process; a world of one without."""
+    size = int(os.environ.get("WORLD_SIZE", 1))
     return World(
         rank=int(os.environ.get("RANK", 0)),
-        size=int(os.environ.get("WORLD_SIZE", 1)),
+        size=size,
         local_rank=int(os.environ.get("LOCAL_RANK", 0)),
+        # torchrun and deepspeed name it differently.
+        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", size))),
     )

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from .evaluate import score_pairs, summarise, table
 from .job import Job, Split, cache_dir, describe, evaluation_loader, make_job
 from .loader import StepBatches
 from .memory import RecomputeDial
-from .model import Tuned, load_tuned, resolve_dtype
+from .model import Tuned, load_tuned, outline, resolve_dtype
 from .optimizer import learning_rate
 from .order import ORDER_VERSION
 from .precompute import Precompute
@@ -59,7 +60,9 @@ def run(launch: Launch, world: World) -> None:
     ds = (
         None
         if launch.ds is None
-        else fill(dict(launch.ds), config, world.size, str(dtype).removeprefix("torch."), launch.ds_path)
+        else fill(
+            dict(launch.ds), config, world.size, str(dtype).removeprefix("torch."), launch.ds_path, world.local_size
+        )
     )
     if ds is None and world.size > 1:
         raise UserError(
@@ -73,20 +76,22 @@ def run(launch: Launch, world: World) -> None:
     folder = RunFolder.open(config, launch.recipe, world, ds)
     checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.keep, world)
     resume = resume_point(config, checkpoints)
-    with engines.loading(ds):
-        tuned = load_tuned(config, job.family, dtype, job.reference, world.device, progress=world.is_main)
-    engine = engines.make_engine(tuned, config.optim, world, ds, resume)
-    before = None if resume is None else read_position(resume)
-    board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)
-    board.note(f"run {folder.path}\n{describe(job, world)}")
-    board.note(f"attention: {tuned.attention} ({tuned.why_attention})")
-    session = Session(job, tuned, engine, world, board)
-    try:
-        session.precompute(resumed=resume is not None)
-        fit(session, checkpoints, before)
-        finish(session, folder)
-    finally:
-        board.close()
+    outlined = partial(outline, config, job.family, dtype)
+    with engines.swapping(ds, outlined, folder.path.name, job.reference, world) as ds:
+        with engines.loading(ds):
+            tuned = load_tuned(config, job.family, dtype, job.reference, world.device, progress=world.is_main)
+        engine = engines.make_engine(tuned, config.optim, world, ds, resume)
+        before = None if resume is None else read_position(resume)
+        board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)
+        board.note(f"run {folder.path}\n{describe(job, world)}")
+        board.note(f"attention: {tuned.attention} ({tuned.why_attention})")
+        session = Session(job, tuned, engine, world, board)
+        try:
+            session.precompute(resumed=resume is not None)
+            fit(session, checkpoints, before)
+            finish(session, folder)
+        finally:
+            board.close()
 
 
 @dataclass

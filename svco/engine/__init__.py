@@ -17,11 +17,12 @@ from ..optimizer import STATE_FILE, TrainableState
 from ..plain_engine import PlainEngine
 from .process import counting_collectives, loading, start, stop
 from .sharded import DeepSpeedEngine
+from .swap import swapping
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DeepSpeedEngine", "Engine", "counting_collectives", "loading", "make_engine", "start", "stop"]
+__all__ = ["DeepSpeedEngine", "Engine", "counting_collectives", "loading", "make_engine", "start", "stop", "swapping"]
 
 
 class Engine(Protocol):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import OptimConfig
 from ..dist import World
-from ..ds_config import size
+from ..ds_config import offloaded, size
 from ..model import Tuned
-from ..optimizer import make_adamw
+from ..optimizer import make_adamw, parameter_groups
+from .gathered import GatherCheck, compressed
 from .state import PartitionedState, PortableState
 
 if TYPE_CHECKING:
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 def _weights(module: nn.Module) -> int:
     """Weights of ``module``, which may be partitioned."""
     return sum(getattr(p, "ds_numel", p.numel()) for p in module.parameters())
+
+
+def _make_optimizer(trainable: dict[str, nn.Parameter], config: OptimConfig, ds: dict[str, Any]) -> Any:
+    """AdamW; DeepSpeed's own, which is several times faster there, where its state lives on the CPU or on disk."""
+    if offloaded(ds, "optimizer") == "none":
+        return make_adamw(trainable, config)
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    groups = parameter_groups(trainable, config)
+    return DeepSpeedCPUAdam(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay)
 
 
 class DeepSpeedEngine:
@@ -34,7 +45,7 @@ class DeepSpeedEngine:
         self.portable = tuned.wrapped is not None
         self.managed = ds["managed_gradient_accumulation"]
         self.stage = ds["zero_optimization"]["stage"]
-        self.optimizer = make_adamw(self.trainable, config)
+        self.optimizer = _make_optimizer(self.trainable, config, ds)
         if self.stage == 3:
             leaves = tuple(tuned.scorer.leaves)
             if leaves:
@@ -43,6 +54,11 @@ class DeepSpeedEngine:
         self.engine, self.zero, _, _ = deepspeed.initialize(
             model=tuned.scorer, optimizer=self.optimizer, config=ds, dist_init_required=False
         )
+        self.check = None
+        if self.stage == 3 and compressed(ds):
+            names = {id(p): name for name, p in tuned.scorer.named_parameters()}
+            quantised = ds["zero_optimization"].get("zero_quantized_weights", False)
+            self.check = GatherCheck(tuned.scorer.layers, names, quantised, world)
         self.state = (
             PortableState(self.zero, self.stage, self.optimizer, self.trainable, world)
             if self.portable
@@ -69,6 +85,8 @@ class DeepSpeedEngine:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.engine.step()
+        if self.check is not None:
+            self.check.after(self.engine.global_steps)
         return torch.as_tensor(self.engine.get_global_grad_norm() or 0.0)
 
     def values(self) -> dict[str, torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,13 +58,25 @@ class PortableState:
         """AdamW makes its state at the first step only; DeepSpeed's accessors need it to be there."""
         import torch
 
-        for flat in self._flats():
-            if not self.optimizer.state.get(flat):
-                self.optimizer.state[flat] = {"step": torch.tensor(float(adam_step))} | {
-                    m: torch.zeros_like(flat) for m in MOMENTS
-                }
+        for number, flat in enumerate(self._flats()):
+            if self.optimizer.state.get(flat):
+                continue
+            with self._swapped_in(number):
+                # DeepSpeed's CPU kernel takes the step as a number, torch's AdamW as a tensor.
+                step = torch.tensor(float(adam_step)) if isinstance(self.optimizer, torch.optim.AdamW) else adam_step
+                self.optimizer.state[flat] = {"step": step} | {m: torch.zeros_like(flat) for m in MOMENTS}
         if self.stage < 3:
             self.zero._lazy_init_hp_params_optimizer_state()
+
+    @contextmanager
+    def _swapped_in(self, number: int) -> Iterator[None]:
+        """Inside, sub-group ``number`` is in memory; on leaving it goes back to the disk it may live on."""
+        swapped = self.stage == 3 and self.zero._swappable_optimizer_subgroup(number)
+        if swapped:
+            self.zero._optimizer_states_and_gradient_swap_in(number)
+        yield
+        if swapped:
+            self.zero._optimizer_states_and_gradient_swap_out(number)
 
     def _set(self, p: torch.nn.Parameter, value: torch.Tensor, moment: str | None) -> None:
         """Puts a full float32 ``value`` into this rank's share of the master (moment None) or of a moment of ``p``."""

@@ -40,7 +40,7 @@ DOORS = {
     "tqdm": {"board"},
     "yaml": {"recipe"},
     "tokenizers": {"world"},
-    "safetensors": {"optimizer", "reference"},
+    "safetensors": {"optimizer", "reference", "bench"},
     "flash_attn": {"attention"},
 }
 MODULES = sorted((ROOT / "svco").rglob("*.py"))
