@@ -1,6 +1,6 @@
-"""Writes a base model of a true shape with random weights, for trials: ``python launchers/make_random_base.py --shape llava15-13b``.
+"""Writes a base model of a true shape with random weights, for trials of memory, disk and time.
 
-Sharded bfloat16 safetensors, drawn shard by shard, with the embedded base model's tokenizer and chat template.
+Sharded bfloat16 safetensors, drawn shard by shard, with the embedded base model's tokenizer and chat template: for trials.
 """
 
 from __future__ import annotations

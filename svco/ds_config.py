@@ -126,7 +126,7 @@ def _check_zeropp(zero: dict[str, Any], world_size: int, local_size: int, path: 
     if zero.get("zero_hpz_partition_size") == "auto":
         zero["zero_hpz_partition_size"] = local_size
     size = zero.get("zero_hpz_partition_size", 1)
-    asked = [key for key in (*_COMPRESSED, "zero_hpz_partition_size") if zero.get(key, 1) not in (False, 1)]
+    asked = [key for key in _COMPRESSED if zero.get(key)] + ["zero_hpz_partition_size"] * (size != 1)
     if asked and (zero["stage"] != 3 or offloaded({"zero_optimization": zero}, "param") != "none"):
         raise UserError(f"{path} sets {', '.join(asked)}: ZeRO++ needs stage 3 without offload_param.")
     if not isinstance(size, int) or size < 1 or world_size % size:

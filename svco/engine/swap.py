@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ def swapping(
 
 
 def _fit_buffers(section: dict[str, Any], model: nn.Module, world: World) -> None:
-    """Fills "auto" buffers: each takes the largest share of a weight, and there are enough for a layer and the weights after it."""
+    """Fills "auto" buffers: each takes the largest share of a weight, and there are enough for a layer and what follows."""
     shares = {id(p): math.ceil(p.numel() / world.size) for p in model.parameters()}
 
     def swapped(module: nn.Module) -> list[int]:
@@ -126,7 +126,5 @@ def _remove(folder: Path, world: World) -> None:
     for own in folder.glob(f"zero_stage_3/*/rank{world.rank}"):
         shutil.rmtree(own, ignore_errors=True)
     for empty in [*folder.glob("zero_stage_3/*"), folder / "zero_stage_3", folder]:
-        try:
+        with suppress(OSError):  # another rank's files are still there
             empty.rmdir()
-        except OSError:
-            pass  # another rank's files are still there
