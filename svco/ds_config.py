@@ -105,7 +105,16 @@ def _check_offload(zero: dict[str, Any], config: Config, path: str) -> None:
     """UserError for offloading that DeepSpeed or svco cannot do; fills ``nvme_path``."""
     for key, devices in _OFFLOAD.items():
         section = zero.get(key) or {}
+        lora = key == "offload_optimizer" and config.model.tune == "lora"
+        if section.get("device") == "auto":
+            # Adapters' state is small, and saving them gathers it a parameter at a time.
+            section["device"] = "cpu" if lora else "nvme"
         device = section.get("device", "none")
+        if device == "nvme" and lora:
+            raise UserError(
+                f"{path} offloads the optimizer to NVMe and model.tune is lora: the state of adapters is small. Set "
+                f'{key}.device to "cpu" or "auto".'
+            )
         if zero["stage"] not in devices.get(device, ()):
             allowed = ", ".join(f"{name} (stage {', '.join(map(str, stages))})" for name, stages in devices.items())
             raise UserError(f"{path} sets {key}.device to {device!r} at stage {zero['stage']}. It can be {allowed}.")

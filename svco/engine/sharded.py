@@ -12,7 +12,7 @@ from ..ds_config import offloaded, size
 from ..model import Tuned
 from ..optimizer import make_adamw, parameter_groups
 from .gathered import GatherCheck, compressed
-from .state import PartitionedState, PortableState
+from .state import PartitionedState, PortableState, SwappedState
 
 if TYPE_CHECKING:
     import torch
@@ -59,11 +59,12 @@ class DeepSpeedEngine:
             names = {id(p): name for name, p in tuned.scorer.named_parameters()}
             quantised = ds["zero_optimization"].get("zero_quantized_weights", False)
             self.check = GatherCheck(tuned.scorer.layers, names, quantised, world)
-        self.state = (
-            PortableState(self.zero, self.stage, self.optimizer, self.trainable, world)
-            if self.portable
-            else PartitionedState(self.engine, self.optimizer, world)
-        )
+        if self.portable:
+            self.state = PortableState(self.zero, self.stage, self.optimizer, self.trainable, world)
+        elif offloaded(ds, "optimizer") == "nvme":
+            self.state = SwappedState(self.zero, self.optimizer, world)
+        else:
+            self.state = PartitionedState(self.engine, self.optimizer, world)
 
     def __call__(self, batch: Any) -> Any:
         return self.engine(batch)

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     import torch
 
 
+def _moments(flat: torch.Tensor, optimizer: torch.optim.Optimizer, adam_step: int) -> dict[str, Any]:
+    """AdamW's state of ``flat`` after ``adam_step`` steps without a gradient."""
+    import torch
+
+    # DeepSpeed's CPU kernel takes the step as a number, torch's AdamW as a tensor.
+    step = torch.tensor(float(adam_step)) if isinstance(optimizer, torch.optim.AdamW) else adam_step
+    return {"step": step} | {m: torch.zeros_like(flat) for m in MOMENTS}
+
+
 class PortableState:
     """Values and moments of what is trained, gathered by parameter name: for any engine and any number of ranks."""
 
@@ -56,27 +65,11 @@ class PortableState:
 
     def _make_moments(self, adam_step: int = 0) -> None:
         """AdamW makes its state at the first step only; DeepSpeed's accessors need it to be there."""
-        import torch
-
-        for number, flat in enumerate(self._flats()):
-            if self.optimizer.state.get(flat):
-                continue
-            with self._swapped_in(number):
-                # DeepSpeed's CPU kernel takes the step as a number, torch's AdamW as a tensor.
-                step = torch.tensor(float(adam_step)) if isinstance(self.optimizer, torch.optim.AdamW) else adam_step
-                self.optimizer.state[flat] = {"step": step} | {m: torch.zeros_like(flat) for m in MOMENTS}
+        for flat in self._flats():
+            if not self.optimizer.state.get(flat):
+                self.optimizer.state[flat] = _moments(flat, self.optimizer, adam_step)
         if self.stage < 3:
             self.zero._lazy_init_hp_params_optimizer_state()
-
-    @contextmanager
-    def _swapped_in(self, number: int) -> Iterator[None]:
-        """Inside, sub-group ``number`` is in memory; on leaving it goes back to the disk it may live on."""
-        swapped = self.stage == 3 and self.zero._swappable_optimizer_subgroup(number)
-        if swapped:
-            self.zero._optimizer_states_and_gradient_swap_in(number)
-        yield
-        if swapped:
-            self.zero._optimizer_states_and_gradient_swap_out(number)
 
     def _set(self, p: torch.nn.Parameter, value: torch.Tensor, moment: str | None) -> None:
         """Puts a full float32 ``value`` into this rank's share of the master (moment None) or of a moment of ``p``."""
@@ -116,12 +109,69 @@ class PartitionedState:
         """Reads what ``save`` wrote; UserError for another number of ranks. A collective."""
         saved = len(list((folder / "zero").glob("*optim_states.pt")))
         if saved and saved != self.world.size:
-            raise UserError(
-                f"The checkpoint {folder} was written by {saved} ranks and this run has {self.world.size}. Full "
-                f"fine-tuning keeps DeepSpeed's own partitioned state: resume with {saved} ranks."
-            )
+            raise _other_ranks(folder, saved, self.world.size)
         path, _ = self.engine.load_checkpoint(str(folder), tag="zero", load_module_strict=False)
         if path is None:
             raise UserError(f"DeepSpeed cannot load the checkpoint {folder}/zero; resume from an older step-N folder.")
         for group, decay in zip(self.optimizer.param_groups, self.decays, strict=True):
             group["weight_decay"] = decay  # DeepSpeed restores the first group's hyper-parameters into every group
+
+
+class SwappedState:
+    """A rank's masters and moments from its disk, a file a sub-group.
+
+    DeepSpeed's own checkpoint (0.19.8) copies the swap files, but a resumed run never reads their moments, starts Adam's step
+    again at 0 and leaves sub-groups too small to be swapped at the base model's weights.
+    """
+
+    def __init__(self, zero: Any, optimizer: torch.optim.Optimizer, world: World):
+        self.zero, self.optimizer, self.world = zero, optimizer, world
+
+    def save(self, folder: Path) -> None:
+        """Writes this rank's part."""
+        from safetensors.torch import save_file
+
+        for number, flat in enumerate(self.zero.fp32_partitioned_groups_flat):
+            with self._in_memory(number):
+                state = self.optimizer.state[flat]
+                tensors = {"master": flat.detach()} | {m: state[m] for m in MOMENTS}
+                save_file(tensors, self._file(folder, number), {"adam_step": str(int(state["step"]))})
+
+    def load(self, folder: Path) -> None:
+        """Reads what ``save`` wrote; UserError for another number of ranks. A collective."""
+        import torch
+        from safetensors import safe_open
+
+        saved = {path.name.split("-")[1] for path in folder.glob("swapped-*.safetensors")}
+        if len(saved) != self.world.size:
+            raise _other_ranks(folder, len(saved), self.world.size)
+        self.zero._partition_all_parameters()
+        for number, flat in enumerate(self.zero.fp32_partitioned_groups_flat):
+            with self._in_memory(number), safe_open(self._file(folder, number), "pt") as file, torch.no_grad():
+                step = int(file.metadata()["adam_step"])
+                state = self.optimizer.state[flat] = _moments(flat, self.optimizer, step)
+                flat.copy_(file.get_tensor("master"))
+                for moment in MOMENTS:
+                    state[moment].copy_(file.get_tensor(moment))
+                self.zero._reassign_or_swap_out_partitioned_parameters(number)  # what the forward pass uses
+        self.zero._post_step(set())
+
+    def _file(self, folder: Path, number: int) -> Path:
+        return folder / f"swapped-{self.world.rank:05d}-{number:05d}.safetensors"
+
+    @contextmanager
+    def _in_memory(self, number: int) -> Iterator[None]:
+        """Inside, sub-group ``number`` is in memory; on leaving it goes back to where it lives."""
+        swapped = self.zero._swappable_optimizer_subgroup(number)
+        if swapped:
+            self.zero._optimizer_states_and_gradient_swap_in(number)
+        yield
+        if swapped:
+            self.zero._optimizer_states_and_gradient_swap_out(number)
+
+
+def _other_ranks(folder: Path, saved: int, now: int) -> UserError:
+    return UserError(
+        f"The checkpoint {folder} was written by {saved} ranks and this run has {now}. Full fine-tuning keeps partitioned state: "
+        f"resume with {saved} ranks."
+    )

@@ -40,7 +40,7 @@ DOORS = {
     "tqdm": {"board"},
     "yaml": {"recipe"},
     "tokenizers": {"world"},
-    "safetensors": {"optimizer", "reference", "bench"},
+    "safetensors": {"optimizer", "reference", "engine", "bench"},
     "flash_attn": {"attention"},
 }
 MODULES = sorted((ROOT / "svco").rglob("*.py"))

@@ -112,7 +112,7 @@ def test_deepspeed_itself_accepts_every_shipped_ds_config(ds):
     assert filled["zero_optimization"].keys() <= known
     zero = DeepSpeedConfig(filled).zero_config
     assert zero.stage == json.loads(ds.read_text())["zero_optimization"]["stage"]
-    places = {"zero3_offload": ("cpu", "cpu"), "zero3_nvme": ("nvme", "nvme")}.get(ds.stem, (None, None))
+    places = {"zero3_offload": ("cpu", "cpu"), "zero3_nvme": ("nvme", "cpu")}.get(ds.stem, (None, None))
     assert (
         tuple(o and str(getattr(o.device, "value", o.device)) for o in (zero.offload_param, zero.offload_optimizer))
         == places
@@ -144,7 +144,8 @@ def test_zero3_gathers_a_layer_ahead():
             {"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}},
             ("'cpu' at stage 2", "cpu (stage 3)"),
         ),
-        ({"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "nvme"}}}, ("run.swap", "nvme_path")),
+        ({"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}, ("run.swap", "nvme_path")),
+        ({"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "nvme"}}}, ("model.tune is lora", '"cpu"')),
         (
             {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu", "ratio": 0.5}}},
             ("offload_optimizer.ratio to 0.5", "with 1 only"),
