@@ -121,7 +121,7 @@ class SwappedState:
     """A rank's masters and moments from its disk, a file a sub-group.
 
     DeepSpeed's own checkpoint (0.19.8) copies the swap files, but a resumed run never reads their moments, starts Adam's step
-    again at 0 and leaves sub-groups too small to be swapped at the base model's weights.
+    again at 0 and leaves alone sub-groups too small to be swapped: its second step was seen to be another one.
     """
 
     def __init__(self, zero: Any, optimizer: torch.optim.Optimizer, world: World):
