@@ -26,7 +26,8 @@ _OFFLOAD = {
 """What can be offloaded where, at which stages."""
 _ONE_PLACE = {"ratio": 1, "super_offload": False, "pipeline_read": False, "pipeline_write": False, "fast_init": False}
 """Settings of ``offload_optimizer`` under which svco could not save the optimizer's state, at the value they must have."""
-_COMPRESSED = ("zero_quantized_weights", "zero_quantized_gradients", "zero_quantized_nontrainable_weights")
+COMPRESSED = ("zero_quantized_weights", "zero_quantized_gradients", "zero_quantized_nontrainable_weights")
+"""ZeRO++'s quantised settings."""
 
 _LIVE = 10**9
 """Weights that may be gathered at once when layers are small: 2 GB in half precision."""
@@ -135,7 +136,7 @@ def _check_zeropp(zero: dict[str, Any], world_size: int, local_size: int, path: 
     if zero.get("zero_hpz_partition_size") == "auto":
         zero["zero_hpz_partition_size"] = local_size
     size = zero.get("zero_hpz_partition_size", 1)
-    asked = [key for key in _COMPRESSED if zero.get(key)] + ["zero_hpz_partition_size"] * (size != 1)
+    asked = [key for key in COMPRESSED if zero.get(key)] + ["zero_hpz_partition_size"] * (size != 1)
     if asked and (zero["stage"] != 3 or offloaded({"zero_optimization": zero}, "param") != "none"):
         raise UserError(f"{path} sets {', '.join(asked)}: ZeRO++ needs stage 3 without offload_param.")
     if not isinstance(size, int) or size < 1 or world_size % size:

@@ -2,10 +2,14 @@
 
 import pytest
 import torch
+from places import ROOT
 
 from svco.dist import World
+from svco.ds_config import fill, read_ds_config
+from svco.engine import loading
 from svco.engine.gathered import QUANTISED, compare, distance
 from svco.errors import UserError
+from svco.recipe import load_recipe
 
 
 def blocks_of_8_bits(weights, size=256):
@@ -56,3 +60,13 @@ def test_small_adapters_in_a_block_with_large_weights_are_caught(weights):
         compare({"adapter": (together[128:], adapter)}, QUANTISED, World())
     zeros = torch.zeros(128)
     compare({"untrained": (zeros, zeros)}, QUANTISED, World())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_quantised_gathers_are_refused_without_a_gpu():
+    shipped = fill(read_ds_config(ROOT / "ds_configs" / "zeropp.json"), load_recipe(None), 2, "float32")
+    with (
+        pytest.raises(UserError, match=r"zero_quantized_weights, zero_quantized_gradients, which are CUDA"),
+        loading(shipped),
+    ):
+        pass
