@@ -122,7 +122,9 @@ def _check_offload(zero: dict[str, Any], config: Config, path: str) -> None:
         for name, value in _ONE_PLACE.items() if key == "offload_optimizer" else ():
             if section.get(name, value) != value:
                 raise UserError(f"{path} sets {key}.{name} to {section[name]!r}; svco runs with {value!r} only.")
-        if device == "nvme" and section.get("nvme_path", "auto") == "auto":
+        if device != "nvme":
+            section.pop("nvme_path", None)
+        elif section.get("nvme_path", "auto") == "auto":
             if not config.run.swap:
                 raise UserError(
                     f'{path} offloads to NVMe and leaves its nvme_path "auto": set run.swap to a folder on each node\'s own '
