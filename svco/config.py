@@ -22,6 +22,9 @@ class RunConfig:
     resume: str = "none"
     """``none``: a new run (its folder must be new). ``auto``: continue ``run.name`` from its newest valid checkpoint, or
     start it when it has none. A path: continue from that checkpoint."""
+    swap: str = ""
+    """Folder on each node's own disk for what the DeepSpeed config offloads to NVMe (its ``nvme_path: "auto"``). A run uses a
+    subfolder of its name and empties it when it ends."""
     log_every: int = 1
     """Steps between two lines of metrics.jsonl."""
     time_limit: str = ""

@@ -27,6 +27,8 @@ class World:
     """Number of processes."""
     local_rank: int = 0
     """This process among those of its host; picks the GPU."""
+    local_size: int = 1
+    """Number of processes on its host."""
 
     @property
     def is_main(self) -> bool:
@@ -116,14 +118,18 @@ def world_from_environment() -> World:
     told = os.environ
     tasks = int(told.get("SLURM_STEP_NUM_TASKS", 1))
     if "RANK" in told or tasks == 1:
-        return World(int(told.get("RANK", 0)), int(told.get("WORLD_SIZE", 1)), int(told.get("LOCAL_RANK", 0)))
+        size = int(told.get("WORLD_SIZE", 1))
+        # torchrun and deepspeed name the ranks of a node differently.
+        local_size = int(told.get("LOCAL_WORLD_SIZE", told.get("LOCAL_SIZE", size)))
+        return World(int(told.get("RANK", 0)), size, int(told.get("LOCAL_RANK", 0)), local_size)
     if "MASTER_ADDR" not in told:
         raise UserError(
             f"srun started {tasks} tasks but MASTER_ADDR is not set, so they cannot find rank 0. In the job script: "
             'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) MASTER_PORT=29500 '
             "(launchers/train.slurm does)."
         )
-    return World(int(told["SLURM_PROCID"]), tasks, int(told["SLURM_LOCALID"]))
+    local_size = int(told.get("SLURM_STEP_TASKS_PER_NODE", str(tasks)).partition("(")[0].partition(",")[0])  # "8(x4)"
+    return World(int(told["SLURM_PROCID"]), tasks, int(told["SLURM_LOCALID"]), local_size)
 
 
 @contextmanager

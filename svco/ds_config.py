@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ _OURS = {
     "tensorboard": "svco writes the run's own TensorBoard log",
     "wandb": "svco logs to TensorBoard and metrics.jsonl",
 }
+
+_OFFLOAD = {
+    "offload_param": {"none": (1, 2, 3), "cpu": (3,), "nvme": (3,)},
+    "offload_optimizer": {"none": (1, 2, 3), "cpu": (1, 2, 3), "nvme": (3,)},
+}
+"""What can be offloaded where, at which stages."""
+_ONE_PLACE = {"ratio": 1, "super_offload": False, "pipeline_read": False, "pipeline_write": False, "fast_init": False}
+"""Settings of ``offload_optimizer`` under which svco could not save the optimizer's state, at the value they must have."""
+COMPRESSED = ("zero_quantized_weights", "zero_quantized_gradients", "zero_quantized_nontrainable_weights")
+"""ZeRO++'s quantised settings."""
 
 _LIVE = 10**9
 """Weights that may be gathered at once when layers are small: 2 GB in half precision."""
@@ -38,9 +49,16 @@ def read_ds_config(path: str | Path) -> dict[str, Any]:
 
 
 def fill(
-    ds: dict[str, Any], config: Config, world_size: int, dtype: str, path: str = "the DeepSpeed config"
+    ds: dict[str, Any],
+    config: Config,
+    world_size: int,
+    dtype: str,
+    path: str = "the DeepSpeed config",
+    local_size: int = 0,
 ) -> dict[str, Any]:
     """``ds`` with every field the recipe decides filled in; a field that says otherwise is an error naming both.
+
+    ``local_size`` is the number of ranks on a node; 0: all of them.
 
     DeepSpeed's own batch fields are 1 / 1 / world: svco packs micro-batches by tokens and weights them itself, so the
     number of micro-batches varies from step to step and DeepSpeed must neither count nor average them.
@@ -49,12 +67,14 @@ def fill(
     for key, remedy in _OURS.items():
         if key in ds:
             raise UserError(f"{path} has a section {key!r}; remove it: {remedy}.")
-    stage = ds.get("zero_optimization", {}).get("stage", 0)
-    if stage not in (1, 2, 3):
+    zero = ds.get("zero_optimization", {})
+    if zero.get("stage", 0) not in (1, 2, 3):
         raise UserError(
-            f"{path} has zero_optimization.stage {stage!r}; svco runs with stage 1, 2 or 3, or with --ds none in "
-            "one process without DeepSpeed."
+            f"{path} has zero_optimization.stage {zero.get('stage', 0)!r}; svco runs with stage 1, 2 or 3, or with --ds none "
+            "in one process without DeepSpeed."
         )
+    _check_offload(zero, config, path)
+    _check_zeropp(zero, world_size, local_size or world_size, path)
     clip = config.optim.max_grad_norm
     decided = {
         ("train_micro_batch_size_per_gpu",): (1, "svco sizes micro-batches by optim.tokens_per_micro_batch"),
@@ -80,6 +100,57 @@ def fill(
         section[keys[-1]] = value
     ds.setdefault("steps_per_print", 2**31 - 1)  # the run's own log says it all
     return ds
+
+
+def _check_offload(zero: dict[str, Any], config: Config, path: str) -> None:
+    """UserError for offloading that DeepSpeed or svco cannot do; fills ``nvme_path``."""
+    for key, devices in _OFFLOAD.items():
+        section = zero.get(key) or {}
+        lora = key == "offload_optimizer" and config.model.tune == "lora"
+        if section.get("device") == "auto":
+            # Adapters' state is small, and saving them gathers it a parameter at a time.
+            section["device"] = "cpu" if lora else "nvme"
+        device = section.get("device", "none")
+        if device == "nvme" and lora:
+            raise UserError(
+                f"{path} offloads the optimizer to NVMe and model.tune is lora: the state of adapters is small. Set "
+                f'{key}.device to "cpu" or "auto".'
+            )
+        if zero["stage"] not in devices.get(device, ()):
+            allowed = ", ".join(f"{name} (stage {', '.join(map(str, stages))})" for name, stages in devices.items())
+            raise UserError(f"{path} sets {key}.device to {device!r} at stage {zero['stage']}. It can be {allowed}.")
+        for name, value in _ONE_PLACE.items() if key == "offload_optimizer" else ():
+            if section.get(name, value) != value:
+                raise UserError(f"{path} sets {key}.{name} to {section[name]!r}; svco runs with {value!r} only.")
+        if device != "nvme":
+            section.pop("nvme_path", None)
+        elif section.get("nvme_path", "auto") == "auto":
+            if not config.run.swap:
+                raise UserError(
+                    f'{path} offloads to NVMe and leaves its nvme_path "auto": set run.swap to a folder on each node\'s own '
+                    "disk, e.g. run.swap=/local/scratch."
+                )
+            section["nvme_path"] = config.run.swap
+
+
+def _check_zeropp(zero: dict[str, Any], world_size: int, local_size: int, path: str) -> None:
+    """UserError for ZeRO++ settings that do not fit the ranks; fills ``zero_hpz_partition_size``."""
+    if zero.get("zero_hpz_partition_size") == "auto":
+        zero["zero_hpz_partition_size"] = local_size
+    size = zero.get("zero_hpz_partition_size", 1)
+    asked = [key for key in COMPRESSED if zero.get(key)] + ["zero_hpz_partition_size"] * (size != 1)
+    if asked and (zero["stage"] != 3 or offloaded({"zero_optimization": zero}, "param") != "none"):
+        raise UserError(f"{path} sets {', '.join(asked)}: ZeRO++ needs stage 3 without offload_param.")
+    if not isinstance(size, int) or size < 1 or world_size % size:
+        raise UserError(
+            f"{path} sets zero_hpz_partition_size to {size!r}, which does not divide the {world_size} ranks. It is the number "
+            'of ranks that share a node; "auto" takes it from the launcher.'
+        )
+
+
+def offloaded(ds: Mapping[str, Any], what: str) -> str:
+    """Where ``what`` (``param`` or ``optimizer``) lives between its uses: ``none`` (the device), ``cpu`` or ``nvme``."""
+    return (ds["zero_optimization"].get(f"offload_{what}") or {}).get("device", "none")
 
 
 def size(ds: dict[str, Any], layer: int | None) -> dict[str, Any]:

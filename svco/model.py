@@ -66,7 +66,6 @@ def load_tuned(
     ``strategy`` says where the reference comes from (:mod:`svco.reference`), ``device`` where it will all run.
     ``progress`` False keeps transformers' own bars off the terminal (ranks above 0).
     """
-    import torch
     from transformers.utils import logging
 
     if not progress:
@@ -74,19 +73,7 @@ def load_tuned(
     backend, why = choose_backend(config.model.attention, device, dtype)
     register(backend)
     policy = _load_base(config, family, dtype, backend)
-    parts = family.parts(policy)
-    reference, wrapped = None, None
-    if config.model.tune == "lora":
-        whole = (module_name(policy, parts.projection),) if config.model.train_projector else ()
-        policy.requires_grad_(False)
-        # LoRA's initial values: the same on every rank and in every engine. Not before loading, which draws random numbers
-        # or not according to how the weights are partitioned.
-        torch.manual_seed(config.run.seed)
-        wrapped = add_adapters(policy, config.lora, module_name(policy, parts.language_model), whole)
-    else:
-        # What the authors train: projector and language model, head included.
-        policy.requires_grad_(True)
-        parts.tower.requires_grad_(False)
+    wrapped, reference = _choose_trained(policy, config, family), None
     if strategy == "frozen-copy":
         reference = _load_base(config, family, dtype, backend).requires_grad_(False)
         # The tower is never trained: the policy's does for both.
@@ -96,6 +83,36 @@ def load_tuned(
             compile_layers(family.parts(model).layers)
     scorer = PackedScorer(family, policy, Reference(reference, strategy == "lockstep"), adapter_switch)
     return Tuned(policy, reference, wrapped, scorer, backend, why)
+
+
+def outline(config: Config, family: Family, dtype: torch.dtype) -> nn.Module:
+    """The policy of :func:`load_tuned` on the meta device: every shape and what is trained, and no weight."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    architecture = AutoConfig.from_pretrained(config.model.base)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(architecture, dtype=dtype)
+    _choose_trained(model, config, family)
+    return model
+
+
+def _choose_trained(policy: nn.Module, config: Config, family: Family) -> Any:
+    """Sets what of ``policy`` learns and adds its adapters in place; peft's wrapper, or None for full fine-tuning."""
+    import torch
+
+    parts = family.parts(policy)
+    if config.model.tune == "full":
+        # What the authors train: projector and language model, head included.
+        policy.requires_grad_(True)
+        parts.tower.requires_grad_(False)
+        return None
+    whole = (module_name(policy, parts.projection),) if config.model.train_projector else ()
+    policy.requires_grad_(False)
+    # LoRA's initial values: the same on every rank and in every engine. Not before loading, which draws random numbers
+    # or not according to how the weights are partitioned.
+    torch.manual_seed(config.run.seed)
+    return add_adapters(policy, config.lora, module_name(policy, parts.language_model), whole)
 
 
 def module_name(root: nn.Module, module: nn.Module) -> str:

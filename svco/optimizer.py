@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .config import OptimConfig
 
@@ -34,10 +34,8 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     return config.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def make_adamw(trainable: dict[str, nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over ``trainable``. Biases and norms get no weight decay; a group without parameters is left out."""
-    import torch
-
+def parameter_groups(trainable: dict[str, nn.Parameter], config: OptimConfig) -> list[dict[str, Any]]:
+    """``trainable`` as AdamW's groups. Biases and norms get no weight decay; a group without parameters is left out."""
     # Under ZeRO-3 a partitioned parameter has shape [0]; its true shape is ds_shape.
     decayed = {name for name, p in trainable.items() if len(getattr(p, "ds_shape", p.shape)) > 1}
     groups = [
@@ -47,8 +45,15 @@ def make_adamw(trainable: dict[str, nn.Parameter], config: OptimConfig) -> torch
         }
         for decays in (True, False)
     ]
+    return [g for g in groups if g["params"]]
+
+
+def make_adamw(trainable: dict[str, nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over ``trainable``."""
+    import torch
+
     return torch.optim.AdamW(
-        [g for g in groups if g["params"]],
+        parameter_groups(trainable, config),
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from .evaluate import table
 from .job import Job, describe, make_job
 from .life import Life
 from .memory import RecomputeDial
-from .model import load_tuned, resolve_dtype
+from .model import load_tuned, outline, resolve_dtype
 from .optimizer import learning_rate
 from .order import ORDER_VERSION
 from .paper import deviations
@@ -61,7 +62,9 @@ def run(launch: Launch, world: World, life: Life | None = None) -> None:
     ds = (
         None
         if launch.ds is None
-        else fill(dict(launch.ds), config, world.size, str(dtype).removeprefix("torch."), launch.ds_path)
+        else fill(
+            dict(launch.ds), config, world.size, str(dtype).removeprefix("torch."), launch.ds_path, world.local_size
+        )
     )
     if ds is None and world.size > 1:
         raise UserError(
@@ -73,35 +76,46 @@ def run(launch: Launch, world: World, life: Life | None = None) -> None:
             print(dry_run_text(job, world, ds, dtype))
         return
     folder = RunFolder.open(config, launch.recipe, world, ds)
-    with Heart(folder.path, world.is_main, world.size, launch.command) as heart:
-        checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.keep, world)
-        resume = resume_point(config, checkpoints)
-        before = None if resume is None else read_position(resume)
-        heart.tell(doing="loading the model", step=before.step if before else 0, steps=job.steps)
-        with engines.loading(ds):
-            tuned = load_tuned(config, job.family, dtype, job.reference, world.device, progress=world.is_main)
-        engine = engines.make_engine(tuned, config.optim, world, ds, resume)
-        life = life or Life(world)
-        life.saved(0.0 if resume is None else save_seconds(resume))
-        board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)
-        board.note(f"run {folder.path}\n{describe(job, world)}")
-        board.note(deviations(config, dtype))
-        board.note(f"attention: {tuned.attention} ({tuned.why_attention})")
-        session = Session(job, tuned, engine, world, board, life, heart)
-        try:
-            session.precompute(resumed=resume is not None)
-            fit(session, checkpoints, before)
-            finish(session, folder)
-            world.barrier()  # weights gathered ahead may still be on their way to a rank
-        except Stopped as stopped:
-            world.barrier()  # as above
-            board.note(
-                f"\nstopped: {stopped}. Exit code {RESUBMIT}; to continue: the same command with run.resume=auto "
-                f"run.name={folder.path.name}"
-            )
-            raise
-        finally:
-            board.close()
+    outlined = partial(outline, config, job.family, dtype)
+    with (
+        Heart(folder.path, world.is_main, world.size, launch.command) as heart,
+        engines.swapping(ds, outlined, folder.path.name, job.reference, world) as ds,
+    ):
+        train(job, folder, ds, dtype, world, life or Life(world), heart)
+
+
+def train(
+    job: Job, folder: RunFolder, ds: dict[str, Any] | None, dtype: torch.dtype, world: World, life: Life, heart: Heart
+) -> None:
+    """Loads the model, begins or resumes, and runs to the end."""
+    config = job.config
+    checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.keep, world)
+    resume = resume_point(config, checkpoints)
+    before = None if resume is None else read_position(resume)
+    heart.tell(doing="loading the model", step=before.step if before else 0, steps=job.steps)
+    with engines.loading(ds):
+        tuned = load_tuned(config, job.family, dtype, job.reference, world.device, progress=world.is_main)
+    engine = engines.make_engine(tuned, config.optim, world, ds, resume)
+    life.saved(0.0 if resume is None else save_seconds(resume))
+    board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)
+    board.note(f"run {folder.path}\n{describe(job, world)}")
+    board.note(deviations(config, dtype))
+    board.note(f"attention: {tuned.attention} ({tuned.why_attention})")
+    session = Session(job, tuned, engine, world, board, life, heart)
+    try:
+        session.precompute(resumed=resume is not None)
+        fit(session, checkpoints, before)
+        finish(session, folder)
+        world.barrier()  # weights gathered ahead may still be on their way to a rank
+    except Stopped as stopped:
+        world.barrier()  # as above
+        board.note(
+            f"\nstopped: {stopped}. Exit code {RESUBMIT}; to continue: the same command with run.resume=auto "
+            f"run.name={folder.path.name}"
+        )
+        raise
+    finally:
+        board.close()
 
 
 def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: torch.dtype) -> str:

@@ -18,6 +18,7 @@ from ..plain_engine import PlainEngine
 from .process import can_build_async_io, counting_collectives, loading, start, stop
 from .sharded import DeepSpeedEngine
 from .stored import read_partitioned
+from .swap import swapping
 from .universal import fitting
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "read_partitioned",
     "start",
     "stop",
+    "swapping",
 ]
 
 

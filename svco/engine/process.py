@@ -11,7 +11,8 @@ from datetime import timedelta
 from typing import Any
 
 from ..dist import World
-from ..ds_config import size
+from ..ds_config import COMPRESSED, size
+from ..errors import UserError
 
 
 def start(world: World, timeout_minutes: float = 30.0) -> None:
@@ -66,11 +67,20 @@ def stop() -> None:
 def loading(ds: dict[str, Any] | None) -> Iterator[None]:
     """Inside, ``from_pretrained`` partitions weights as it loads them when ``ds`` says ZeRO-3: each rank holds its share.
 
-    transformers looks for a live ``HfDeepSpeedConfig``; it must stay referenced for as long as models are loaded.
+    transformers looks for a live ``HfDeepSpeedConfig``; it must stay referenced for as long as models are loaded. UserError for
+    8-bit gathers without a GPU.
     """
     if ds is None or ds["zero_optimization"]["stage"] < 3:
         yield
         return
+    import torch
+
+    asked = [key for key in COMPRESSED if ds["zero_optimization"].get(key)]
+    if asked and not torch.cuda.is_available():
+        raise UserError(
+            f"The DeepSpeed config sets {', '.join(asked)}, which are CUDA kernels, and there is no CUDA GPU here. Set them to "
+            "false; zero_hpz_partition_size works without."
+        )
     from transformers.integrations import HfDeepSpeedConfig
 
     alive = HfDeepSpeedConfig(size(ds, None))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,15 @@ from .stored import NAMES
 
 if TYPE_CHECKING:
     import torch
+
+
+def _moments(flat: torch.Tensor, optimizer: torch.optim.Optimizer, adam_step: int) -> dict[str, Any]:
+    """AdamW's state of ``flat`` after ``adam_step`` steps without a gradient."""
+    import torch
+
+    # DeepSpeed's CPU kernel takes the step as a number, torch's AdamW as a tensor.
+    step = torch.tensor(float(adam_step)) if isinstance(optimizer, torch.optim.AdamW) else adam_step
+    return {"step": step} | {m: torch.zeros_like(flat) for m in MOMENTS}
 
 
 class PortableState:
@@ -56,13 +67,9 @@ class PortableState:
 
     def _make_moments(self, adam_step: int = 0) -> None:
         """AdamW makes its state at the first step only; DeepSpeed's accessors need it to be there."""
-        import torch
-
         for flat in self._flats():
             if not self.optimizer.state.get(flat):
-                self.optimizer.state[flat] = {"step": torch.tensor(float(adam_step))} | {
-                    m: torch.zeros_like(flat) for m in MOMENTS
-                }
+                self.optimizer.state[flat] = _moments(flat, self.optimizer, adam_step)
         if self.stage < 3:
             self.zero._lazy_init_hp_params_optimizer_state()
 
@@ -124,3 +131,66 @@ def writer(file: Path, folder: Path) -> int:
     """The rank that wrote ``file`` of DeepSpeed's checkpoint in ``folder``: its name says so, and files for all are rank 0's."""
     named = re.search(r"pp_rank_(\d+)_|(?:^|/)rank(\d+)/", file.relative_to(folder).as_posix())
     return int(named[1] or named[2]) if named else 0
+
+
+class SwappedState:
+    """A rank's masters and moments from its disk, a file a sub-group.
+
+    DeepSpeed's own checkpoint (0.19.8) copies the swap files, but a resumed run never reads their moments, starts Adam's step
+    again at 0 and leaves alone sub-groups too small to be swapped: its second step was seen to be another one.
+    """
+
+    def __init__(self, zero: Any, optimizer: torch.optim.Optimizer, world: World):
+        self.zero, self.optimizer, self.world = zero, optimizer, world
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes this rank's part; the files it wrote."""
+        from safetensors.torch import save_file
+
+        files = []
+        for number, flat in enumerate(self.zero.fp32_partitioned_groups_flat):
+            with self._in_memory(number):
+                state = self.optimizer.state[flat]
+                tensors = {"master": flat.detach()} | {m: state[m] for m in MOMENTS}
+                files.append(self._file(folder, number))
+                save_file(tensors, files[-1], {"adam_step": str(int(state["step"]))})
+        return files
+
+    def load(self, folder: Path) -> None:
+        """Reads what ``save`` wrote; UserError for another number of ranks. A collective."""
+        import torch
+        from safetensors import safe_open
+
+        saved = {path.name.split("-")[1] for path in folder.glob("swapped-*.safetensors")}
+        if len(saved) != self.world.size:
+            raise _other_ranks(folder, len(saved), self.world.size)
+        self.zero._partition_all_parameters()
+        for number, flat in enumerate(self.zero.fp32_partitioned_groups_flat):
+            with self._in_memory(number), safe_open(self._file(folder, number), "pt") as file, torch.no_grad():
+                step = int(file.metadata()["adam_step"])
+                state = self.optimizer.state[flat] = _moments(flat, self.optimizer, step)
+                flat.copy_(file.get_tensor("master"))
+                for moment in MOMENTS:
+                    state[moment].copy_(file.get_tensor(moment))
+                self.zero._reassign_or_swap_out_partitioned_parameters(number)  # what the forward pass uses
+        self.zero._post_step(set())
+
+    def _file(self, folder: Path, number: int) -> Path:
+        return folder / f"swapped-{self.world.rank:05d}-{number:05d}.safetensors"
+
+    @contextmanager
+    def _in_memory(self, number: int) -> Iterator[None]:
+        """Inside, sub-group ``number`` is in memory; on leaving it goes back to where it lives."""
+        swapped = self.zero._swappable_optimizer_subgroup(number)
+        if swapped:
+            self.zero._optimizer_states_and_gradient_swap_in(number)
+        yield
+        if swapped:
+            self.zero._optimizer_states_and_gradient_swap_out(number)
+
+
+def _other_ranks(folder: Path, saved: int, now: int) -> UserError:
+    return UserError(
+        f"The checkpoint {folder} was written by {saved} ranks and this run has {now}. Full fine-tuning keeps partitioned state: "
+        f"resume with {saved} ranks."
+    )

@@ -43,7 +43,7 @@ DOORS = {
     "psutil": {"doctor", "life", "run_state"},
     "yaml": {"recipe"},
     "tokenizers": {"world"},
-    "safetensors": {"adapters", "export", "optimizer", "reference"},
+    "safetensors": {"adapters", "bench", "engine", "export", "optimizer", "reference"},
     "huggingface_hub": {"doctor", "export"},
     "transformers.conversion_mapping": {"names"},
     "transformers.core_model_loading": {"names"},

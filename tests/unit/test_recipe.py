@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import yaml
@@ -85,13 +86,38 @@ def test_every_shipped_recipe_and_ds_config_fit():
     assert RECIPES
     assert DS
     for recipe in RECIPES:
-        config = load_recipe(recipe)
+        config = load_recipe(recipe, ["run.swap=/local"])
         for ds in DS:
-            filled = fill(read_ds_config(ds), config, 4, "bfloat16", str(ds))
-            assert "auto" not in json.dumps(size(filled, 10**6)), "every auto field is filled"
+            filled = fill(read_ds_config(ds), config, 4, "bfloat16", str(ds), 2)
+            sized = json.dumps(size(filled, 10**6))
+            # The buffers are filled once the model's shapes are known.
+            assert '"auto"' not in re.sub(r'"buffer_(count|size)": "auto"', "", sized), "every auto field is filled"
             assert filled["train_batch_size"] == 4
             assert filled["bf16"]["enabled"]
             assert filled["managed_gradient_accumulation"] is (config.model.tune == "lora")
+
+
+@pytest.mark.parametrize("ds", DS, ids=lambda path: path.stem)
+def test_deepspeed_itself_accepts_every_shipped_ds_config(ds):
+    """Its own config model: types and names. (Quantised gathers cannot run without a GPU.)"""
+    from deepspeed.runtime.config import DeepSpeedConfig
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    config = load_recipe(None, ["run.swap=/local"])
+    filled = size(fill(read_ds_config(ds), config, 1, "bfloat16", str(ds)), 10**6)
+    for section in ("offload_param", "offload_optimizer"):
+        offload = filled["zero_optimization"].get(section, {})
+        offload |= {key: 4 for key, value in offload.items() if value == "auto"}
+    known = {field.alias or name for name, field in DeepSpeedZeroConfig.model_fields.items()}
+    assert filled["zero_optimization"].keys() <= known
+    zero = DeepSpeedConfig(filled).zero_config
+    assert zero.stage == json.loads(ds.read_text())["zero_optimization"]["stage"]
+    places = {"zero3_offload": ("cpu", "cpu"), "zero3_nvme": ("nvme", "cpu")}.get(ds.stem, (None, None))
+    assert (
+        tuple(o and str(getattr(o.device, "value", o.device)) for o in (zero.offload_param, zero.offload_optimizer))
+        == places
+    )
+    assert zero.zero_quantized_weights is zero.zero_quantized_gradients is (ds.stem == "zeropp")
 
 
 def test_zero3_gathers_a_layer_ahead():
@@ -114,6 +140,18 @@ def test_zero3_gathers_a_layer_ahead():
         ({"fp16": {"enabled": True}}, ("fp16.enabled", "model.dtype is float32")),
         ({"optimizer": {"type": "Adam"}}, ("optimizer", "optim.*")),
         ({"zero_optimization": {"stage": 0}}, ("stage 0", "--ds none")),
+        (
+            {"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}},
+            ("'cpu' at stage 2", "cpu (stage 3)"),
+        ),
+        ({"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}, ("run.swap", "nvme_path")),
+        ({"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "nvme"}}}, ("model.tune is lora", '"cpu"')),
+        (
+            {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu", "ratio": 0.5}}},
+            ("offload_optimizer.ratio to 0.5", "with 1 only"),
+        ),
+        ({"zero_optimization": {"stage": 3, "zero_hpz_partition_size": 4}}, ("does not divide the 2 ranks",)),
+        ({"zero_optimization": {"stage": 2, "zero_quantized_weights": True}}, ("zero_quantized_weights", "stage 3")),
     ],
 )
 def test_contradictions_name_both_values(change, says):

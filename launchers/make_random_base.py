@@ -1,0 +1,43 @@
+"""Writes a base model of a true shape with random weights, for trials of memory, disk and time.
+
+Sharded bfloat16 safetensors, drawn shard by shard, with the embedded base model's tokenizer and chat template: for trials.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from svco.errors import people
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--shape", required=True, help="a shape of svco.bench.shapes, such as llava15-13b")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the base model")
+    parser.add_argument("--image", type=int, default=0, help="side of an image in pixels; 0: the shape's own")
+    parser.add_argument("--layers", type=int, default=0, help="decoder layers; 0: all")
+    parser.add_argument("--seed", type=int, default=0, help="seeds the weights")
+    parser.add_argument("--shard", default="2GB", help="size of a file, and about the memory this takes")
+    arguments = parser.parse_args()
+
+    from dataclasses import replace
+
+    from svco.bench.random_base import make_random_base
+    from svco.bench.shapes import SHAPES
+    from svco.board import Progress
+    from svco.errors import UserError
+
+    if arguments.shape not in SHAPES:
+        raise UserError(f"There is no shape {arguments.shape!r}; there are: {', '.join(SHAPES)}.")
+    shape = SHAPES[arguments.shape].reduced(arguments.layers, 1, 0)
+    shape = replace(shape, image=arguments.image or shape.image)
+    count = make_random_base(shape, arguments.output, arguments.seed, arguments.shard, Progress.over(True))
+    print(f"{arguments.output}: {count:,} parameters" + (f" ({shape.cut})" if shape.cut else ""))
+
+
+if __name__ == "__main__":
+    with people():
+        main()

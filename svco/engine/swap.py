@@ -1,0 +1,130 @@
+"""ZeRO-Infinity's disk: a folder of the run's own with room for it, and the memory that weights pass through."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..dist import World
+from ..ds_config import offloaded
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_SMALLEST = 2**20
+"""DeepSpeed keeps shares of fewer bytes in memory."""
+_AHEAD = 3
+"""Buffers beyond a layer's own: weights that are read ahead."""
+_OPTIMIZER_BYTES = 16
+"""float32 master, two moments and gradient of a trained weight."""
+_REMOTE = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "9p", "afs", "fuse", "tmpfs", "ramfs")
+"""Starts of the names of file systems that are no disk of this node."""
+
+
+@contextmanager
+def swapping(
+    ds: dict[str, Any] | None, outline: Callable[[], nn.Module], name: str, strategy: str, world: World
+) -> Iterator[dict[str, Any] | None]:
+    """Yields ``ds`` with all that swapping to NVMe needs filled in; ``ds`` itself when it does not swap. A collective.
+
+    ``outline`` makes the run's model without weights, ``name`` is the run's, ``strategy`` the reference's. On leaving, this
+    rank's files are removed. UserError if the folder is not a local disk or has too little room.
+    """
+    swapped = [what for what in ("param", "optimizer") if ds is not None and offloaded(ds, what) == "nvme"]
+    if not swapped:
+        yield ds
+        return
+    if "param" in swapped and strategy == "frozen-copy":
+        raise UserError(
+            "The weights are offloaded to NVMe and the reference is a frozen copy: DeepSpeed swaps one model a run. Use "
+            "model.reference=cached, or offload to the CPU (ds_configs/zero3_offload.json)."
+        )
+    model = outline()
+    sections = {what: dict(ds["zero_optimization"][f"offload_{what}"]) for what in swapped}
+    for section in sections.values():
+        section["nvme_path"] = str(Path(section["nvme_path"]) / name)
+    if "param" in swapped:
+        _fit_buffers(sections["param"], model, world)
+    problems = [p for p in world.gather(_problem(sections, model, world)) if p]
+    if problems:
+        raise UserError(problems[0])
+    try:
+        yield ds | {"zero_optimization": ds["zero_optimization"] | {f"offload_{w}": s for w, s in sections.items()}}
+    finally:
+        for section in sections.values():
+            _remove(Path(section["nvme_path"]), world)
+
+
+def _fit_buffers(section: dict[str, Any], model: nn.Module, world: World) -> None:
+    """Fills "auto" buffers: each takes the largest share of a weight, and there are enough for a layer and what follows."""
+    shares = {id(p): math.ceil(p.numel() / world.size) for p in model.parameters()}
+
+    def swapped(module: nn.Module) -> list[int]:
+        return [n for p in module.parameters() if (n := shares[id(p)]) * p.element_size() >= _SMALLEST]
+
+    from torch import nn
+
+    blocks = [block for blocks in model.modules() if isinstance(blocks, nn.ModuleList) for block in blocks]
+    fitting = {
+        "buffer_size": max(swapped(model), default=_SMALLEST),
+        "buffer_count": max((len(swapped(block)) for block in blocks), default=0) + _AHEAD,
+    }
+    for key, value in fitting.items():
+        if section.get(key, "auto") == "auto":
+            section[key] = value
+
+
+def _problem(sections: dict[str, dict[str, Any]], model: nn.Module, world: World) -> str | None:
+    """Why this node cannot swap, or None."""
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    if not AsyncIOBuilder().is_compatible(verbose=False):
+        return "Offloading to NVMe needs libaio and its headers (Debian: apt install libaio-dev) on every node."
+    needs = {
+        "param": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "optimizer": sum(p.numel() for p in model.parameters() if p.requires_grad) * _OPTIMIZER_BYTES,
+    }
+    wanted: dict[str, float] = {}
+    for what, section in sections.items():
+        path = section["nvme_path"]
+        wanted[path] = wanted.get(path, 0) + needs[what] * world.local_size / world.size
+    for path, bytes_needed in wanted.items():
+        folder = Path(path)
+        try:
+            _remove(folder, world)  # of an earlier start of this run
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            return f"The folder {folder} for offloading to NVMe cannot be made: {error}. Set run.swap to another one."
+        if (kind := _file_system(folder)).startswith(_REMOTE):
+            return f"{folder} is on {kind}, which is no disk of this node's own. Set run.swap to a folder on a local NVMe disk."
+        if free < bytes_needed:
+            return (
+                f"Offloading needs {bytes_needed / 1e9:.1f} GB in {folder} on each node and {free / 1e9:.1f} GB are free. Set "
+                "run.swap to a larger disk, or use more nodes."
+            )
+    return None
+
+
+def _file_system(folder: Path) -> str:
+    """Name of the file system that ``folder`` is on; empty where the kernel does not say."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return ""
+    above = [(len(point), kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
+    return max(above, default=(0, ""))[1]
+
+
+def _remove(folder: Path, world: World) -> None:
+    """Removes this rank's files under ``folder``, and every folder that this leaves empty."""
+    for own in folder.glob(f"zero_stage_3/*/rank{world.rank}"):
+        shutil.rmtree(own, ignore_errors=True)
+    for empty in [*folder.glob("zero_stage_3/*"), folder / "zero_stage_3", folder]:
+        with suppress(OSError):  # another rank's files are still there
+            empty.rmdir()
