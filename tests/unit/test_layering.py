@@ -44,7 +44,7 @@ DOORS = {
     "yaml": {"recipe"},
     "tokenizers": {"world"},
     "safetensors": {"adapters", "bench", "engine", "export", "optimizer", "reference"},
-    "huggingface_hub": {"doctor", "export"},
+    "huggingface_hub": {"bench", "doctor", "export"},
     "transformers.conversion_mapping": {"names"},
     "transformers.core_model_loading": {"names"},
     "flash_attn": {"attention"},
