@@ -110,7 +110,7 @@ def meet(world: World, timeout: float) -> Meeting:
             "of the launcher."
         ) from None
     store.set(f"svco/host/{world.rank}", socket.gethostname())
-    meeting = Meeting(world.rank, world.size, world.local_rank, store, timeout)
+    meeting = Meeting(world.rank, world.size, world.local_rank, world.local_size, store, timeout)
     meeting.barrier()
     return meeting
 

@@ -123,8 +123,8 @@ def _read_state(folder: Path) -> dict[str, Weight]:
         return {name.removeprefix("value/"): value for name, value in found if name.startswith("value/")}
     if any(folder.glob("swapped-*.safetensors")):
         raise UserError(
-            f"The checkpoint {folder} is of a run whose optimizer is on NVMe: it holds each rank's disk as it was and no weights by "
-            "name. Continue the run (run.resume=auto) to its end, which writes the model."
+            f"The checkpoint {folder} is of a run whose optimizer is on NVMe: it holds each rank's disk as it was, and no "
+            "weights by name. Continue the run (run.resume=auto) to its end, which writes the model."
         )
     return {
         name: Weight(shape, torch.float32, read) for name, (shape, read) in read_partitioned(folder / "zero").items()
