@@ -25,7 +25,7 @@ from svco.world.contrast import world_pairs
 ds_path, out, *overrides = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]
 config = load_recipe(None, overrides)
 world = world_from_environment()
-engine.start(world, config.run.timeout_minutes)
+engine.start(world)
 ds = fill(read_ds_config(ds_path), config, world.size, "float32", local_size=world.local_size)
 family, objective = load_family(config.model.base, 128), make_objective(config.objective)
 with engine.loading(ds):
