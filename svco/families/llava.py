@@ -84,11 +84,6 @@ class LlavaFamily(LlavaArchitecture, TextSide):
 
     name = "llava"
 
-    @property
-    def filler_size(self) -> Size:
-        side = self.config.vision_config.image_size
-        return (side, side)
-
     def pixels(self, images: list[Image]) -> Pictures:
         """Pixels (images, 3, height, width), resized, cropped and normalised by the model's own image processor."""
         pixels = self.image_processor(images, return_tensors="pt")["pixel_values"]

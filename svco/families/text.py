@@ -52,8 +52,9 @@ class TextSide:
 
     @property
     def filler_size(self) -> Size:
-        """Of an image that stands in the slot of a sample that has none: as few features as the family can make of one."""
-        raise NotImplementedError
+        """Of an image that stands in the slot of a sample that has none: the smallest that the tower takes as it is."""
+        side = self.config.vision_config.image_size
+        return (side, side)
 
     def features_of(self, size: Size) -> int:
         """Placeholders of an image of ``size``."""

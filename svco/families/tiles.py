@@ -84,11 +84,6 @@ class OnevisionArchitecture(LlavaNextArchitecture):
 
 
 class _TileText(TextSide):
-    @property
-    def filler_size(self) -> Size:
-        side = self.config.vision_config.image_size
-        return (side, side)
-
     def pixels(self, images: list[Image]) -> Pictures:
         """Pixels (tiles of all images, 3, side, side). One image at a time: together they would be padded to the most tiles."""
         import torch
