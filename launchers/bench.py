@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
         "--launch",
         default="deepspeed --num_accelerators {n}",
         help="how --scaling launches: with a hostfile 'deepspeed --hostfile H --num_nodes {n}', under SLURM "
-        "'srun --nodes {n} python' (default: %(default)s)",
+        "'srun --nodes {n} --ntasks-per-node 8 python' (default: %(default)s)",
     )
     parser.add_argument("--one-point", action="store_true", help=argparse.SUPPRESS)  # one of those launches
     parser.add_argument(

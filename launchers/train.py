@@ -53,7 +53,7 @@ def main() -> None:
         )
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
 
-    from svco.dist import naming_lost_ranks, world_from_environment
+    from svco.dist import world_from_environment
     from svco.life import Life
 
     world = world_from_environment()
@@ -65,8 +65,7 @@ def main() -> None:
         try:
             if ds is not None:
                 engine.start(world, config.run.timeout_minutes)
-            with naming_lost_ranks():
-                run(launch, world, life)
+            run(launch, world, life)
         finally:
             engine.stop()
 

@@ -55,7 +55,8 @@ class ModelConfig:
     paper_compat: bool = False
     """Do as the authors' trainer does where svco differs: ``dtype: auto`` is float16 on a GPU, and text is cut with the image
     placeholder counted as one token and a budget of its own for every view, so that match and blind may score different
-    lengths. What still differs from the paper's runs is printed when a run starts."""
+    lengths. Where responses end is alike: with the end-of-sequence token for LLaVA-1.5, with the template's own end of a turn for
+    LLaVA-Interleave. What still differs from the paper's runs is printed when a run starts."""
     train_projector: bool = False
     """With ``tune: lora``: also train the projector in full. (Full fine-tuning always trains it.)"""
     reference: str = "auto"

@@ -113,7 +113,7 @@ def world_from_environment() -> World:
     """The place a launcher (deepspeed, torchrun, srun) gave this process; a world of one without.
 
     srun says it in variables of its own, which count when no others are there and the job step has several tasks; then
-    MASTER_ADDR, the host of rank 0, must be set (UserError).
+    MASTER_ADDR, the host of rank 0, and MASTER_PORT must be set (UserError).
     """
     told = os.environ
     tasks = int(told.get("SLURM_STEP_NUM_TASKS", 1))
@@ -122,9 +122,9 @@ def world_from_environment() -> World:
         # torchrun and deepspeed name the ranks of a node differently.
         local_size = int(told.get("LOCAL_WORLD_SIZE", told.get("LOCAL_SIZE", size)))
         return World(int(told.get("RANK", 0)), size, int(told.get("LOCAL_RANK", 0)), local_size)
-    if "MASTER_ADDR" not in told:
+    if absent := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in told]:
         raise UserError(
-            f"srun started {tasks} tasks but MASTER_ADDR is not set, so they cannot find rank 0. In the job script: "
+            f"srun started {tasks} tasks but {' and '.join(absent)} is not set, so they cannot find rank 0. In the job script: "
             'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) MASTER_PORT=29500 '
             "(launchers/train.slurm does)."
         )

@@ -171,13 +171,7 @@ def _first_line(kind: type, error: BaseException | None) -> str:
     line = next(iter(str(error).strip().splitlines()), "")
     if kind is UserError:
         return line
-    said = f"{kind.__name__}: {line}" if line else kind.__name__
-    collective = "gloo" in line or "NCCL" in line
-    return (
-        f"a collective failed, as it does when another rank has died (its own output says why): {said}"
-        if collective
-        else said
-    )
+    return f"{kind.__name__}: {line}" if line else kind.__name__
 
 
 def wait_until_over(folder: Path) -> None:

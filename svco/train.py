@@ -15,7 +15,7 @@ from .board import Board, Progress
 from .checkpoint import Checkpoints, Position, read_position, save_seconds
 from .clock import Clock
 from .config import Config
-from .dist import World
+from .dist import World, naming_lost_ranks
 from .ds_config import fill
 from .errors import RESUBMIT, Stopped, UserError
 from .evaluate import table
@@ -79,6 +79,7 @@ def run(launch: Launch, world: World, life: Life | None = None) -> None:
     outlined = partial(outline, config, job.family, dtype)
     with (
         Heart(folder.path, world.is_main, world.size, launch.command) as heart,
+        naming_lost_ranks(),
         engines.swapping(ds, outlined, folder.path.name, job.reference, world) as ds,
     ):
         train(job, folder, ds, dtype, world, life or Life(world), heart)

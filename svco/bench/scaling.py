@@ -154,7 +154,8 @@ def table(points: list[Point], arguments: Namespace) -> str:
     for p in points:
         step, speed = median(p.together), p.pairs / median(p.together)
         efficiency = speed / p.ranks / (first.pairs / median(first.together) / first.ranks)
-        exposed = "–" if idle is None else f"{differ(p) - idle:.3f} ({(differ(p) - idle) / step:.0%})"
+        seconds = differ(p) - (idle or 0.0)
+        exposed = f"{'at most ' if idle is None else ''}{seconds:.3f} ({seconds / step:.0%})"
         rows.append(
             f"| {p.ranks} on {p.hosts} | {step:.3f} | {speed:.2f} | {efficiency:.0%} | {median(p.alone):.3f} | "
             f"{differ(p):.3f} | {exposed} | {p.gathered / 1e6:,.1f} | {p.reduced / 1e6:,.1f} |"
@@ -175,7 +176,7 @@ def table(points: list[Point], arguments: Namespace) -> str:
             "",
             "Efficiency: pairs/s a rank, relative to the first row's. Alone: the same step with whole weights and no collective, "
             "on every rank at once. Exposed communication: step − alone, less the same at one rank (ZeRO's bookkeeping), in "
-            "brackets as a share of the step; – without a row of one rank.",
+            "brackets as a share of the step; without a row of one rank that is not known, and what is said is an upper bound.",
         ]
     )
 

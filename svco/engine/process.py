@@ -23,10 +23,11 @@ def start(world: World, timeout_minutes: float = 30.0) -> None:
     Alone under ``python`` rather than a launcher, it supplies the variables a world of one needs.
     """
     # srun tells under other names what DeepSpeed reads here.
-    place = {"RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_RANK": world.local_rank, "MASTER_ADDR": "127.0.0.1"}
+    place = {"RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_RANK": world.local_rank}
+    if world.size == 1:
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
     for key, value in place.items():
         os.environ.setdefault(key, str(value))
-    os.environ.setdefault("MASTER_PORT", str(_free_port()))
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # DeepSpeed calls collectives by names that torch has since renamed; nobody who runs svco can do anything about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")

@@ -203,5 +203,5 @@ def test_a_rank_that_dies_ends_the_run(root, zero3):
     assert process.returncode not in (0, 75), output[-4000:]
     said, verdict = look(root / "lost")
     assert verdict == 1, said
-    assert "lost: failed: a collective failed, as it does when another rank has died" in said
+    assert "lost: failed: Another rank is gone or silent" in said
     assert "run.name=lost run.resume=auto" in said
