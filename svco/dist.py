@@ -124,7 +124,7 @@ def world_from_environment() -> World:
         return World(int(told.get("RANK", 0)), size, int(told.get("LOCAL_RANK", 0)), local_size)
     if absent := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in told]:
         raise UserError(
-            f"srun started {tasks} tasks but {' and '.join(absent)} is not set, so they cannot find rank 0. In the job script: "
+            f"srun started {tasks} tasks without {' and '.join(absent)}, so they cannot find rank 0. In the job script: "
             'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) MASTER_PORT=29500 '
             "(launchers/train.slurm does)."
         )

@@ -108,4 +108,4 @@ def test_srun_says_who_a_rank_is():
     for number, output in enumerate(outputs):
         assert output.splitlines()[-1] == f"{number} 2 {number} ['0', '1']", output
     output = task(0).communicate(timeout=100)[0]
-    assert "srun started 2 tasks but MASTER_ADDR is not set" in output
+    assert "srun started 2 tasks without MASTER_ADDR and MASTER_PORT" in output

@@ -33,8 +33,8 @@ def test_figures():
     assert "here" in text
 
 
-def test_without_one_rank_exposed_communication_is_not_claimed():
-    assert row(table([point(4, 2.0, 1.1)], ARGUMENTS), 4)[6] == "–"
+def test_without_one_rank_exposed_communication_is_a_bound():
+    assert row(table([point(4, 2.0, 1.1)], ARGUMENTS), 4)[6] == "at most 0.900 (45%)"
 
 
 @pytest.mark.parametrize(
