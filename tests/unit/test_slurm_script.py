@@ -66,7 +66,7 @@ def test_a_finished_run(tmp_path):
     assert submit(tmp_path, *ARGUMENTS)[0] == 0
     called = (tmp_path / "srun.called").read_text().split()
     assert called[:2] == ["node-3:21234", "12"], "rank 0's host, a port of the job's own, a task's cores"
-    assert called[-6:] == ["--ds", "ds.json", "run.root=out", "run.root=out", "run.name=try", "run.resume=auto"]
+    assert called[-6:] == ["launchers/train.py", "--ds", "ds.json", "run.root=out", "run.name=try", "run.resume=auto"]
     assert (tmp_path / "asked").read_text() == "status out/try\n"
     assert not (tmp_path / "requeued").exists()
 
