@@ -16,15 +16,17 @@ mapfile -t hosts < <(awk '!/^[[:space:]]*(#|$)/ { print $1 }' "$hostfile")
 master=${MASTER_ADDR:-$(ssh -n "${hosts[0]}" hostname -I | awk '{ print $1 }')}
 [ -n "$master" ] || { echo "no address of ${hosts[0]}: set MASTER_ADDR" >&2; exit 2; }
 
-# What a run depends on, as it is set here.
+# What a run depends on, as it is set here. Tokens and the like do not travel, since everybody on a host can read the command
+# lines there: 'hf auth login' on each host, or a base model on shared storage.
 environment="cd $(printf %q "$PWD");"
-for name in $(compgen -e | grep -E '^(PATH|LD_LIBRARY_PATH|OMP_|HF_|NCCL_|GLOO_|TORCH_|CUDA_|DEEPSPEED_|DS_|PYTHON|SVCO_|UCX_)'); do
+for name in $(compgen -e | grep -E '^(PATH|LD_LIBRARY_PATH|OMP_|HF_|NCCL_|GLOO_|TORCH_|CUDA_|DEEPSPEED_|DS_|PYTHON|SVCO_|UCX_)' \
+    | grep -vE 'TOKEN|KEY|SECRET|PASSWORD'); do
     environment+=" export $name=$(printf %q "${!name}");"
 done
 
 pids=()
 # shellcheck disable=SC2317 # called by the trap
-end() { kill "${pids[@]}" 2>/dev/null; }
+end() { [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null; }
 trap end EXIT
 trap 'exit 130' INT TERM
 for rank in "${!hosts[@]}"; do
@@ -36,9 +38,12 @@ for rank in "${!hosts[@]}"; do
     pids+=($!)
 done
 
-# The first that fails ends all.
-for _ in "${hosts[@]}"; do
-    wait -n "${pids[@]}"
-    code=$?
-    [ $code -eq 0 ] || exit $code
+# The first that fails ends all. (wait -n would not do: it forgets those that ended at the same time.)
+while [ ${#pids[@]} -gt 0 ]; do
+    for rank in "${!pids[@]}"; do
+        kill -0 "${pids[rank]}" 2>/dev/null && continue
+        wait "${pids[rank]}" || exit $?
+        unset "pids[rank]"
+    done
+    sleep 0.2
 done

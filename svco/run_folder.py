@@ -41,8 +41,13 @@ class RunFolder:
         """Makes the folder, or takes the one of the run that is resumed. A collective: rank 0 decides, all agree."""
 
         def made() -> Path:
-            path = _make(config, recipe)
-            _describe(path, config, ds, world)
+            try:
+                path = _make(config, recipe)
+                _describe(path, config, ds, world)
+            except OSError as error:
+                raise UserError(
+                    f"The run folder cannot be made or written to: {error}. Choose another run.root or run.name."
+                ) from None
             return path
 
         path = world.on_main(made)
@@ -64,10 +69,7 @@ def _make(config: Config, recipe: str) -> Path:
             f"The run folder {path} is not empty. Continue that run with run.resume=auto, or choose another run.name."
         )
     wait_until_over(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The run folder {path} cannot be made: {error}. Choose another run.root.") from None
+    path.mkdir(parents=True, exist_ok=True)
     return path
 
 

@@ -179,11 +179,12 @@ def wait_until_over(folder: Path) -> None:
 
     Ranks whose launcher is gone may still be saving, and a host that died is missed only after a while.
     """
-    first = RunState.read(folder)
-    if first is not None and first.verdict(time.time()) == "running":
-        print(f"waiting for process {first.pid} on {first.host} to leave {folder}", file=sys.stderr, flush=True)
+    first = None
     while (state := RunState.read(folder)) is not None and state.verdict(time.time()) == "running":
-        if state.beat != first.beat and not state.reason:
+        if first is None:
+            first = state
+            print(f"waiting for process {first.pid} on {first.host} to leave {folder}", file=sys.stderr, flush=True)
+        elif state.beat != first.beat and not state.reason:
             raise UserError(
                 f"The run {folder} is running: {state.doing}, step {state.step} of {state.steps}, process {state.pid} on "
                 f"{state.host}. Wait for it, stop it (kill -USR1 {state.pid}), or choose another run.name."

@@ -42,6 +42,8 @@ class Wanted:
     """``model.base``."""
     nvme: bool = False
     """The DeepSpeed JSON offloads to NVMe."""
+    compiles: bool = False
+    """It offloads or quantises, for which DeepSpeed compiles operators on GPUs too."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that every rank must have, with their values."""
     written: Mapping[str, str] = field(default_factory=dict)
@@ -132,13 +134,15 @@ def attention(facts: Sequence[Facts]) -> Check:
         return Check(FAIL, "attention", differing(found), remedy)
     kernel = next(iter(found))
     if facts[0].gpus and kernel == "sdpa":
-        return Check(WARN, "attention", f"sdpa ({why})", "slow on GPUs: pip install 'svco[gpu]'")
+        return Check(
+            WARN, "attention", f"sdpa ({why})", "slow on GPUs: build flash-attn as launchers/install/README.md says"
+        )
     return Check(OK, "attention", f"{kernel} ({why})" if why else kernel)
 
 
 def operators(facts: Sequence[Facts], wanted: Wanted) -> Check:
-    """DeepSpeed compiles small operators at first use: for the ranks of one CPU host, and for NVMe."""
-    needed = wanted.nvme or not facts[0].gpus
+    """DeepSpeed compiles small operators at first use: for the ranks of one CPU host, for offloading and for quantising."""
+    needed = wanted.compiles or not facts[0].gpus
     lacking = by_value(facts, lambda f: ", ".join(name for name, there in f.compilers.items() if not there))
     lacking.pop("", None)
     if needed and lacking:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..config import Config
 from ..dist import World
+from ..ds_config import COMPRESSED, fill, offloaded
 from ..errors import UserError
 from ..storage import hosts_apart
 from . import checks, surroundings
@@ -17,6 +20,9 @@ from .checks import FAIL, OK, WARN, Check, Wanted
 from .facts import Facts, collect
 from .meeting import Meeting, meet
 from .network import check_network
+
+OFFLOADS = ("param", "optimizer")
+"""What can live elsewhere than on the device."""
 
 
 def examine(
@@ -34,10 +40,14 @@ def examine(
     """
     meeting = meet(world, timeout)
     written = meeting.broadcast(deepspeed_env())
+    filled, settings = deepspeed_json(config, ds, meeting)
+    swap = swap_folder(filled)
+    # The disk to look at is the one that is swapped to: the JSON may name it itself, or nothing be swapped.
+    config = replace(config, run=replace(config.run, swap=swap))
     facts = meeting.gather(collect(config, world.rank, world.local_rank, {*written, *environment}))
-    wanted = Wanted(config.model.base, _uses_nvme(ds), environment, written)
+    wanted = Wanted(config.model.base, bool(swap), compiles(filled), environment, written)
     verdicts = []
-    for check in _all(config, wanted, facts, meeting, timeout, megabytes):
+    for check in chain(settings, _all(config, wanted, facts, meeting, timeout, megabytes)):
         verdicts.append(check.verdict)
         if meeting.is_main:
             print(check, flush=True)
@@ -114,9 +124,40 @@ def _touch(root: Path, name: str) -> None:
     mark.unlink()
 
 
-def _uses_nvme(ds: Mapping[str, Any] | None) -> bool:
-    zero = (ds or {}).get("zero_optimization", {})
-    return any(zero.get(key, {}).get("device") == "nvme" for key in ("offload_param", "offload_optimizer"))
+def deepspeed_json(
+    config: Config, ds: Mapping[str, Any] | None, meeting: Meeting
+) -> tuple[dict[str, Any] | None, list[Check]]:
+    """(``ds`` filled as a run would, None without one or where a run would refuse it; what is to be said). A collective."""
+    if ds is None:
+        return None, []
+
+    def made() -> dict[str, Any]:
+        from ..model import resolve_dtype
+
+        dtype = str(resolve_dtype(config.model, meeting.device)).removeprefix("torch.")
+        return fill(dict(ds), config, meeting.size, dtype, local_size=meeting.local_size)
+
+    try:
+        filled = meeting.on_main(made)
+    except UserError as error:
+        return None, [Check(FAIL, "DeepSpeed JSON", str(error), "a run would end with this: change it or the recipe")]
+    places = ", ".join(f"{what} on {offloaded(filled, what)}" for what in OFFLOADS if offloaded(filled, what) != "none")
+    stage = filled["zero_optimization"]["stage"]
+    return filled, [Check(OK, "DeepSpeed JSON", f"stage {stage}" + (f", {places}" if places else ""))]
+
+
+def swap_folder(ds: Mapping[str, Any] | None) -> str:
+    """The folder that the filled ``ds`` swaps to; empty when it swaps nothing."""
+    found = [what for what in OFFLOADS if ds and offloaded(ds, what) == "nvme"]
+    return ds["zero_optimization"][f"offload_{found[0]}"]["nvme_path"] if found else ""
+
+
+def compiles(ds: Mapping[str, Any] | None) -> bool:
+    """Whether DeepSpeed compiles operators for the filled ``ds``: Adam on the CPU, reads and writes of NVMe, quantising."""
+    if ds is None:
+        return False
+    quantised = any(ds["zero_optimization"].get(key) for key in COMPRESSED)
+    return quantised or any(offloaded(ds, what) != "none" for what in OFFLOADS)
 
 
 def deepspeed_env() -> dict[str, str]:

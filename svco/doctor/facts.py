@@ -149,7 +149,8 @@ def _addresses(found: Mapping[str, list[Any]]) -> dict[str, str]:
 
 
 def _places(config: Config) -> dict[str, Path]:
-    return {"run.root": Path(config.run.root), "data.cache_dir": cache_dir(config), "/tmp": Path("/tmp")}
+    found = {"run.root": Path(config.run.root), "data.cache_dir": cache_dir(config), "/tmp": Path("/tmp")}
+    return found | ({"run.swap": Path(config.run.swap)} if config.run.swap else {})
 
 
 def _free(path: Path) -> int:

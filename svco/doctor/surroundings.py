@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 from .checks import FAIL, GB, OK, WARN, Check, Wanted, apart_by, by_value, differing
 from .facts import Facts
 
-PLENTY = {"run.root": 20 * GB, "data.cache_dir": 2 * GB, "/tmp": 2 * GB}
+PLENTY = {"run.root": 20 * GB, "data.cache_dir": 2 * GB, "/tmp": 2 * GB, "run.swap": 20 * GB}
 """Free space below which a place is worth a look; below a twentieth of it a run would not get far."""
 SHM = (128 * 10**6, 10**9)
 """Sizes of /dev/shm: below the first NCCL and loaders fail (Docker gives 64 MB), below the second they may."""
+SECRET = re.compile("TOKEN|KEY|SECRET|PASSWORD")
+"""What the names of variables say whose values nobody else should see."""
 FORWARD = (
     "pdsh takes along only NCCL*, PYTHON*, UCX*, MV2* and MLFLOW*: write the others into ~/.deepspeed_env (example: "
     "launchers/deepspeed_env.example), or start with launchers/ssh.sh, srun or torchrun"
@@ -21,7 +24,7 @@ def environment(facts: Sequence[Facts], wanted: Wanted) -> list[Check]:
     checks = []
     for what, values, verdict in (("--env", wanted.environment, FAIL), (".deepspeed_env", wanted.written, WARN)):
         missed = [
-            f"{name} is {differing(wrong)}, not {value}"
+            f"{name} is {_shown(name, wrong)}, not {'what it should be' if SECRET.search(name) else value}"
             for name, value in values.items()
             if (wrong := {v: where for v, where in by_value(facts, _getter(name)).items() if v != value})
         ]
@@ -30,7 +33,7 @@ def environment(facts: Sequence[Facts], wanted: Wanted) -> list[Check]:
     names = sorted({name for f in facts for name in f.environment})
     apart = apart_by(facts, "environment", names)
     if apart:
-        text = "; ".join(f"{name}: {differing(found)}" for name, found in apart.items())
+        text = "; ".join(f"{name}: {_shown(name, found)}" for name, found in apart.items())
         checks.append(Check(WARN, "environment", f"differs between ranks: {text}", FORWARD))
     crowded = any(f.local_rank for f in facts)
     if crowded and any("OMP_NUM_THREADS" not in f.environment for f in facts):
@@ -39,6 +42,13 @@ def environment(facts: Sequence[Facts], wanted: Wanted) -> list[Check]:
     if not checks:
         checks.append(Check(OK, "environment", f"alike on all ranks: {', '.join(names) or 'nothing of interest set'}"))
     return checks
+
+
+def _shown(name: str, found: Mapping[str | None, list[str]]) -> str:
+    """``differing``, without the values of a secret: reports end in logs that others read."""
+    if not SECRET.search(name):
+        return differing(found)
+    return "; ".join(f"{'none' if value is None else 'set'} on {', '.join(where)}" for value, where in found.items())
 
 
 def _getter(name: str) -> Callable[[Facts], str | None]:
@@ -84,15 +94,18 @@ def shards(facts: Sequence[Facts]) -> Check:
 
 def disk(facts: Sequence[Facts]) -> Check:
     low = {}
-    for place, plenty in PLENTY.items():
+    places = {place: plenty for place, plenty in PLENTY.items() if place in facts[0].disk}
+    for place, plenty in places.items():
         for host, free in {f.host: f.disk.get(place, 0) for f in facts}.items():
             if free < plenty:
                 low.setdefault((place, free < plenty / 20), []).append(f"{host}: {free / GB:.2g} GB")
     if low:
         text = "; ".join(f"little space for {place}: {', '.join(where)}" for (place, _), where in low.items())
         verdict = FAIL if any(empty for _, empty in low) else WARN
-        return Check(verdict, "disk", text, "free some, or point run.root, data.cache_dir or TMPDIR elsewhere")
-    least = {place: min(f.disk.get(place, 0) for f in facts) for place in PLENTY}
+        return Check(
+            verdict, "disk", text, "free some, or point run.root, data.cache_dir, run.swap or TMPDIR elsewhere"
+        )
+    least = {place: min(f.disk.get(place, 0) for f in facts) for place in places}
     return Check(OK, "disk", ", ".join(f"{place} {free / GB:.3g} GB free" for place, free in least.items()))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import Position, read_position
+from ..checkpoint import MANIFEST, Position, read_position
 from ..config import Config
 from ..errors import UserError
 from ..evaluate import table
@@ -76,7 +76,10 @@ class RunFacts:
 def read_facts(run: Path, position: Position | None) -> RunFacts:
     """The facts of run folder ``run``, whose weights at ``position`` (None: at its end) are exported."""
     if position is None and (latest := run / "checkpoints" / "latest").is_file():
-        position = read_position(latest.with_name(latest.read_text()))
+        newest = latest.with_name(latest.read_text())
+        position = (
+            read_position(newest) if (newest / MANIFEST).is_file() else None
+        )  # it may have been deleted for space
     config = load_recipe(run / "recipe.yaml")
     about = _read_json(run / "versions.json") or {}
     if "dtype" not in about or "base" not in about:

@@ -3,10 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from places import ROOT
 
-from svco.doctor import checks, surroundings
+from svco.doctor import checks, examine, surroundings
 from svco.doctor.checks import FAIL, OK, WARN, Wanted
 from svco.doctor.facts import Facts
+from svco.doctor.meeting import Meeting
+from svco.ds_config import read_ds_config
+from svco.recipe import load_recipe
 
 GPU = ("NVIDIA H100 80GB HBM3",) * 2
 FIRST = Facts(
@@ -32,7 +36,10 @@ FIRST = Facts(
 )
 SECOND = replace(FIRST, rank=1, host="beta", resolved="10.0.0.2", addresses={"lo": "127.0.0.1", "eth0": "10.0.0.2"})
 CPU = {"gpus": (), "cuda": None, "driver": None, "attention": {"flash": "no GPU", "varlen": "no GPU", "sdpa": ""}}
-NVME, SET = Wanted(nvme=True), Wanted(environment={"HF_HOME": "/shared"}, written={"OMP_NUM_THREADS": "4"})
+NVME, SET = (
+    Wanted(nvme=True, compiles=True),
+    Wanted(environment={"HF_HOME": "/shared"}, written={"OMP_NUM_THREADS": "4"}),
+)
 
 CASES = {
     # what is looked at: (check, changes on beta, changes on both, verdict, what it says)
@@ -49,6 +56,7 @@ CASES = {
                      "flash on alpha; varlen on beta"),
     "sdpa on GPUs": (checks.attention, {}, {"attention": {"flash": "old", "varlen": "old", "sdpa": ""}}, WARN, "no flash: old"),
     "no ninja": (checks.operators, {"compilers": {"ninja": False, "g++": True}}, CPU, FAIL, "no ninja in PATH on beta"),
+    "no g++ on GPUs": (checks.operators, {"compilers": {"ninja": True, "g++": False}}, {}, FAIL, "no g++ in PATH on beta"),
     "no libaio": (checks.operators, {"async_io": False}, {}, FAIL, "async_io cannot be built on beta"),
     "loopback": (checks.addresses, {"resolved": "127.0.1.1"}, CPU, FAIL, "leads to the loopback on beta"),
     "loopback, GPUs": (checks.addresses, {"resolved": "127.0.1.1"}, {}, WARN, "leads to the loopback on beta"),
@@ -62,6 +70,7 @@ CASES = {
     "other shards": (surroundings.shards, {"shards": {"train-000000.tar": 10**8}}, {}, FAIL, "100,000,000 bytes in 1 shards"),
     "disk low": (surroundings.disk, {"disk": FIRST.disk | {"/tmp": 10**9}}, {}, WARN, "/tmp: beta: 1 GB"),
     "disk full": (surroundings.disk, {"disk": FIRST.disk | {"run.root": 10**8}}, {}, FAIL, "run.root: beta"),
+    "swap full": (surroundings.disk, {"disk": FIRST.disk | {"run.swap": 10**8}}, {}, FAIL, "run.swap: beta"),
     "shm of docker": (surroundings.shared_memory, {"shm": 64 * 10**6}, {}, FAIL, "beta has 64 MB"),
     "shm small": (surroundings.shared_memory, {"shm": 5 * 10**8}, {}, WARN, "beta has 500 MB"),
     "memory": (surroundings.memory, {}, {"memory": 10**10}, FAIL, "rank 0 loads 14 GB"),
@@ -94,6 +103,43 @@ def test_environment():
     assert found[1].found == "OMP_NUM_THREADS is 8 on alpha; none on beta, not 4"
     assert "HF_HUB_OFFLINE: 1 on alpha; 0 on beta" in found[2].found
     assert all("deepspeed_env.example" in c.remedy for c in found)
+
+
+def test_secrets_are_not_printed():
+    """HF_TOKEN's value differs, in the recipe of the launch and between ranks."""
+    first, second = (replace(f, environment={"HF_TOKEN": f"hf_{f.host}"}) for f in (FIRST, SECOND))
+    third = replace(SECOND, rank=2, host="gamma", environment={})
+    found = surroundings.environment([first, second, third], Wanted(environment={"HF_TOKEN": "hf_wanted"}))
+    text = "".join(map(str, found))
+    assert [c.verdict for c in found] == [FAIL, WARN]
+    assert "HF_TOKEN: set on alpha; set on beta; none on gamma" in found[1].found
+    assert "hf_" not in text, text
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "swap", "compiled"),
+    [
+        ("zero3", [], "", False),
+        ("zero3_offload", [], "", True),
+        ("zero3_nvme", ["run.swap=/local/scratch"], "/local/scratch", True),
+    ],
+)
+def test_what_a_deepspeed_json_needs(name, overrides, swap, compiled):
+    ds = read_ds_config(ROOT / "ds_configs" / f"{name}.json")
+    filled, (check,) = examine.deepspeed_json(load_recipe(None, overrides), ds, Meeting())
+    assert check.verdict == OK
+    assert (examine.swap_folder(filled), examine.compiles(filled)) == (swap, compiled)
+
+
+def test_a_deepspeed_json_that_a_run_would_refuse():
+    ds = read_ds_config(ROOT / "ds_configs" / "zero3_nvme.json")
+    filled, (check,) = examine.deepspeed_json(load_recipe(None), ds, Meeting())
+    assert (filled, check.verdict) == (None, FAIL)
+    assert "set run.swap" in check.found
+    assert not examine.compiles(filled)
+    nothing = {"zero_optimization": {"stage": 3, "offload_param": None, "zero_quantized_gradients": True}}
+    filled, (check,) = examine.deepspeed_json(load_recipe(None), nothing, Meeting())
+    assert (check.verdict, examine.compiles(filled)) == (OK, True)
 
 
 def test_clocks():

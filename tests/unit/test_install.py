@@ -21,3 +21,10 @@ def test_cuda_constraints_rest_on_the_tested_versions():
         f"version={pins(INSTALL / 'constraints-cuda.txt')['flash-attn']}"
         in (INSTALL / "flash_attn_wheel.sh").read_text()
     )
+
+
+def test_the_image_takes_nothing_that_git_ignores():
+    ignored = (ROOT / ".gitignore").read_text().split()
+    assert {f"**/{pattern}" for pattern in ignored} <= set(
+        (INSTALL / "Dockerfile.dockerignore").read_text().splitlines()
+    )

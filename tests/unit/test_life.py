@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,8 +15,10 @@ import pytest
 from svco.checkpoint import Checkpoints, Position
 from svco.dist import World
 from svco.errors import Stopped, UserError
+from svco.export import read_facts
 from svco.life import Life
 from svco.recipe import duration, load_recipe
+from svco.run_folder import RunFolder
 from svco.run_state import STALE_SECONDS, Heart, RunState, wait_until_over
 from svco.status import EXIT_CODES, find_runs, look
 
@@ -81,6 +84,7 @@ def test_signals_are_heard_inside_and_left_alone_outside():
 ORPHAN = """
 import os, sys, time
 from svco.dist import World
+from svco.export import read_facts
 from svco.life import Life
 with Life(World()) as life:
     print("ready", flush=True)
@@ -240,3 +244,23 @@ def test_a_run_that_another_process_works_on_is_not_taken_over(run, monkeypatch)
     monkeypatch.setattr("svco.run_state.BEAT_SECONDS", 0.05)
     with heart(run), pytest.raises(UserError, match="is running: starting, step 0 of 0, process"):
         wait_until_over(run)
+
+
+@pytest.mark.parametrize("blocked", ["one", "one/recipe.yaml"])
+def test_a_run_folder_that_cannot_be_written_is_no_traceback(tmp_path, blocked):
+    """A file in the folder's place; then a folder in a file's, which stops root too."""
+    if blocked == "one":
+        (tmp_path / blocked).touch()
+    else:
+        (tmp_path / blocked).mkdir(parents=True)
+    config = load_recipe(None, [f"run.root={tmp_path}", "run.name=one", "run.resume=auto"])
+    with pytest.raises(UserError, match=f"cannot be made or written to: .*{blocked}"):
+        RunFolder.open(config, "tiny", World(), None)
+
+
+def test_a_card_without_the_checkpoint_that_latest_names(run):
+    (run / "recipe.yaml").write_text("")
+    (run / "versions.json").write_text(json.dumps({"dtype": "float32", "base": {"name": "tiny", "on_hub": False}}))
+    assert read_facts(run, None).position.step == 8
+    shutil.rmtree(run / "checkpoints" / "step-000008")
+    assert read_facts(run, None).position is None

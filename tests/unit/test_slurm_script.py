@@ -20,6 +20,7 @@ STAND_INS = {
         trap 'echo USR1 > got; stop=1' USR1; trap 'echo TERM > got; stop=1' TERM
         touch started
         while [ -n "$WAITS" ] && [ -z "${stop-}" ]; do sleep 0.05; done
+        [ -z "$PART" ] || { mkdir -p out/references; echo "$PART" > out/references/0a1b.safetensors; }
         [ -z "$STEP" ] || { mkdir -p out/try/checkpoints; echo "$STEP" > out/try/checkpoints/latest; }
         exit "$SRUN_CODE" """,
     "scontrol": """
@@ -31,7 +32,7 @@ STAND_INS = {
 
 def submit(folder, *arguments, send=None, **stands):
     """Runs the script as a job of 2 nodes; ``send``: a signal it gets once srun runs. (exit code, output)."""
-    (folder / "bin").mkdir()
+    (folder / "bin").mkdir(exist_ok=True)
     for name, body in STAND_INS.items():
         (folder / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
         (folder / "bin" / name).chmod(0o755)
@@ -42,6 +43,7 @@ def submit(folder, *arguments, send=None, **stands):
         "SLURM_CPUS_PER_TASK": "12",
         "WAITS": "1" if send else "",
         "STEP": "",
+        "PART": "",
         "SRUN_CODE": "0",
         "SVCO_CODE": "0",
     }
@@ -64,8 +66,29 @@ def test_a_finished_run(tmp_path):
     assert submit(tmp_path, *ARGUMENTS)[0] == 0
     called = (tmp_path / "srun.called").read_text().split()
     assert called[:2] == ["node-3:21234", "12"], "rank 0's host, a port of the job's own, a task's cores"
-    assert called[-5:] == ["--ds", "ds.json", "run.root=out", "run.name=try", "run.resume=auto"]
+    assert called[-6:] == ["launchers/train.py", "--ds", "ds.json", "run.root=out", "run.name=try", "run.resume=auto"]
     assert (tmp_path / "asked").read_text() == "status out/try\n"
+    assert not (tmp_path / "requeued").exists()
+
+
+def test_the_run_is_where_the_script_looks_whatever_the_recipe_says(tmp_path):
+    assert submit(tmp_path, "try", "--recipe", "of_another_root.yaml")[0] == 0
+    assert (tmp_path / "srun.called").read_text().split()[-3:] == ["run.root=runs", "run.name=try", "run.resume=auto"]
+    assert (tmp_path / "asked").read_text() == "status runs/try\n"
+
+
+def test_a_part_of_the_cached_reference_is_progress(tmp_path):
+    """Another run's, of the same root, is not: it lay there before."""
+    stopped = {"SVCO_CODE": "75", "SRUN_CODE": "75", "send": signal.SIGUSR1}
+    (tmp_path / "out" / "references").mkdir(parents=True)
+    (tmp_path / "out" / "references" / "0a1b.safetensors").write_text("earlier")
+    assert submit(tmp_path, *ARGUMENTS, PART="more", **stopped)[0] == 0
+    assert (tmp_path / "requeued").exists()
+    for name in ("requeued", "started"):
+        (tmp_path / name).unlink()
+    code, output = submit(tmp_path, *ARGUMENTS, **stopped)
+    assert code == 75
+    assert "nor a part of a cached reference" in output
     assert not (tmp_path / "requeued").exists()
 
 
