@@ -4,13 +4,15 @@
 # make clean   removes the environment and what runs left behind
 #
 # Variables: PYTHON (3.11 or newer), VENV, TORCH_INDEX (another wheel index, e.g. https://download.pytorch.org/whl/cpu:
-# plain Linux wheels of torch are the CUDA builds of several GB), EXTRAS (e.g. test,gpu), TESTS (arguments for pytest).
+# plain Linux wheels of torch are the CUDA builds of several GB), EXTRAS (e.g. test,gpu), TESTS (arguments for pytest),
+# WORKERS (processes that run tests; many tests start ranks of their own).
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
 EXTRAS ?= test
 TESTS ?=
+WORKERS ?= 2
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
@@ -25,7 +27,7 @@ demo: $(STAMP)
 	deepspeed --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json
 
 test: $(STAMP) lint
-	python -m pytest $(TESTS)
+	python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(TESTS)
 
 lint: $(STAMP)
 	ruff check

@@ -12,9 +12,12 @@ from places import BASE
 
 
 def pytest_collection_modifyitems(items):
-    """A test marked ``gpu`` is skipped without one, and says so in the summary."""
+    """Tests of a file, and all that look at the one demo run, stay with one worker: they share fixtures. A test marked ``gpu``
+    is skipped without one, and says so in the summary."""
     import torch
 
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("demo" if "demo" in item.fixturenames else item.path.name))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
