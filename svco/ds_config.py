@@ -167,6 +167,15 @@ def offloaded(ds: Mapping[str, Any], what: str) -> str:
     return (ds["zero_optimization"].get(f"offload_{what}") or {}).get("device", "none")
 
 
+def check_swapped(place: str, reference: str) -> None:
+    """UserError if weights that live in ``place`` cannot be those of a run whose reference is ``reference``, once chosen."""
+    if place == "nvme" and reference == "frozen-copy":
+        raise UserError(
+            "The weights are offloaded to NVMe and the reference is a frozen copy: DeepSpeed swaps one model a run. Use "
+            "model.reference=cached, or offload to the CPU (ds_configs/zero3_offload.json)."
+        )
+
+
 def size(ds: dict[str, Any], layer: int | None) -> dict[str, Any]:
     """``ds`` with ZeRO-3's "auto" sizes filled from ``layer``, the weights that one leaf module gathers at once; None leaves
     them out, for loading, where they play no part.

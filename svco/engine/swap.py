@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..dist import World
-from ..ds_config import offloaded
+from ..ds_config import check_swapped, offloaded
 from ..errors import UserError
 
 if TYPE_CHECKING:
@@ -39,11 +39,7 @@ def swapping(
     if not swapped:
         yield ds
         return
-    if "param" in swapped and strategy == "frozen-copy":
-        raise UserError(
-            "The weights are offloaded to NVMe and the reference is a frozen copy: DeepSpeed swaps one model a run. Use "
-            "model.reference=cached, or offload to the CPU (ds_configs/zero3_offload.json)."
-        )
+    check_swapped(offloaded(ds, "param"), strategy)
     model = outline()
     sections = {what: dict(ds["zero_optimization"][f"offload_{what}"]) for what in swapped}
     for section in sections.values():
