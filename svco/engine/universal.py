@@ -28,20 +28,15 @@ def fitting(
     removed on leaving: the next save is in the form of these ranks. UserError for what cannot be converted.
     """
     parts = [] if folder is None else sorted((folder / "zero").glob("*optim_states.pt"))
-    if folder is None or not parts or (ds is not None and len(parts) == world.size):
+    if folder is None or ds is None or len(parts) in (0, world.size):
         yield folder, ds
         return
     whole = (folder / "zero" / "zero_pp_rank_0_mp_rank_00_model_states.pt").exists()
-    if (
-        ds is None
-        or ds["zero_optimization"]["stage"] < 3
-        or not whole
-        or (folder / "zero" / "offloaded_tensors").exists()
-    ):
+    if ds["zero_optimization"]["stage"] < 3 or not whole:
         raise UserError(
             f"The checkpoint {folder} was written by {len(parts)} ranks and this run has {world.size}. Full fine-tuning keeps "
-            "DeepSpeed's own partitioned state, which fits another number of ranks under ZeRO-3 without an optimizer on NVMe "
-            f"only: resume with {len(parts)} ranks."
+            f"DeepSpeed's own partitioned state, which fits another number of ranks under ZeRO-3 only: resume with {len(parts)} "
+            "ranks."
         )
     converted = folder.with_name(f"{folder.name}.universal")
     _convert(folder, converted, world)
