@@ -7,10 +7,10 @@ from torch import nn
 
 from svco.dist import World
 from svco.ds_config import fill, read_ds_config
-from svco.engine import make_engine, swapping
+from svco.engine import swapping
 from svco.errors import UserError
 from svco.families import load_family
-from svco.model import load_tuned, outline
+from svco.model import outline
 from svco.recipe import load_recipe
 
 pytest.importorskip("deepspeed")
@@ -74,24 +74,6 @@ def test_nobody_makes_the_folder_while_another_cleans_up(tmp_path):
     with swapping(ds(tmp_path), model, "run", "lockstep", Watched(0, 2, 0, 2)):
         pass
     assert met == [False, True], "the ranks meet when all have cleaned up, and when all have made the folder"
-
-
-def test_full_fine_tuning_resumes_what_was_written_the_same_way(tmp_path):
-    """Without DeepSpeed, in memory and on NVMe: three forms of its state, and no engine is made for the wrong one."""
-    config = load_recipe(None, [f"model.base={BASE}", "model.tune=full", f"run.swap={tmp_path}"])
-    tuned = load_tuned(config, load_family(str(BASE), 128), torch.float32, "cached", torch.device("cpu"), False)
-    forms = {
-        "zero3": ("zero/zero_pp_rank_0_mp_rank_00_optim_states.pt", "in memory"),
-        "zero3_nvme": ("swapped-00000-00000.safetensors", "on NVMe"),
-    }
-    for name, (file, _) in forms.items():
-        (tmp_path / name / file).parent.mkdir(parents=True)
-        (tmp_path / name / file).touch()
-    for now, written in (("zero3", "zero3_nvme"), ("zero3_nvme", "zero3"), (None, "zero3")):
-        ds = now and fill(read_ds_config(f"ds_configs/{now}.json"), config, 1, "float32")
-        how = forms[now][1] if now else r"--ds none"
-        with pytest.raises(UserError, match=f"was written .*{forms[written][1]}.* this run is one .*{how}"):
-            make_engine(tuned, config.optim, World(), ds, tmp_path / written)
 
 
 def test_nothing_happens_without_nvme(tmp_path):
