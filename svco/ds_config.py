@@ -26,8 +26,8 @@ _OFFLOAD = {
 """What can be offloaded where, at which stages."""
 _ONE_PLACE = {"ratio": 1, "super_offload": False, "pipeline_read": False, "pipeline_write": False, "fast_init": False}
 """Settings of ``offload_optimizer`` under which svco could not save the optimizer's state, at the value they must have."""
-COMPRESSED = ("zero_quantized_weights", "zero_quantized_gradients", "zero_quantized_nontrainable_weights")
-"""ZeRO++'s quantised settings."""
+COMPRESSED = ("zero_quantized_weights", "zero_quantized_gradients")
+"""ZeRO++'s quantised settings; "auto": for full fine-tuning."""
 
 _LIVE = 10**9
 """Weights that may be gathered at once when layers are small: 2 GB in half precision."""
@@ -74,7 +74,7 @@ def fill(
             "in one process without DeepSpeed."
         )
     _check_offload(zero, config, path)
-    _check_zeropp(zero, world_size, local_size or world_size, path)
+    _check_zeropp(zero, config, world_size, local_size or world_size, path)
     clip = config.optim.max_grad_norm
     decided = {
         ("train_micro_batch_size_per_gpu",): (1, "svco sizes micro-batches by optim.tokens_per_micro_batch"),
@@ -133,8 +133,22 @@ def _check_offload(zero: dict[str, Any], config: Config, path: str) -> None:
             section["nvme_path"] = config.run.swap
 
 
-def _check_zeropp(zero: dict[str, Any], world_size: int, local_size: int, path: str) -> None:
-    """UserError for ZeRO++ settings that do not fit the ranks; fills ``zero_hpz_partition_size``."""
+def _check_zeropp(zero: dict[str, Any], config: Config, world_size: int, local_size: int, path: str) -> None:
+    """UserError for ZeRO++ settings that do not fit the recipe or the ranks; fills those that are "auto"."""
+    if zero.get("zero_quantized_nontrainable_weights"):
+        raise UserError(
+            f"{path} sets zero_quantized_nontrainable_weights, which keeps 8-bit shards that svco cannot check. Remove it."
+        )
+    lora = config.model.tune == "lora"
+    for key in COMPRESSED:
+        if zero.get(key) == "auto":
+            zero[key] = not lora
+        if zero.get(key) and lora:
+            raise UserError(
+                f"{path} sets {key} and model.tune is lora: 8-bit gathers round young adapters away, and their gradients are "
+                f'small and travel once a step. Set {" and ".join(COMPRESSED)} to false or "auto"; zero_hpz_partition_size '
+                "works without."
+            )
     if zero.get("zero_hpz_partition_size") == "auto":
         zero["zero_hpz_partition_size"] = local_size
     size = zero.get("zero_hpz_partition_size", 1)
@@ -151,6 +165,15 @@ def _check_zeropp(zero: dict[str, Any], world_size: int, local_size: int, path: 
 def offloaded(ds: Mapping[str, Any], what: str) -> str:
     """Where ``what`` (``param`` or ``optimizer``) lives between its uses: ``none`` (the device), ``cpu`` or ``nvme``."""
     return (ds["zero_optimization"].get(f"offload_{what}") or {}).get("device", "none")
+
+
+def check_swapped(place: str, reference: str) -> None:
+    """UserError if weights that live in ``place`` cannot be those of a run whose reference is ``reference``, once chosen."""
+    if place == "nvme" and reference == "frozen-copy":
+        raise UserError(
+            "The weights are offloaded to NVMe and the reference is a frozen copy: DeepSpeed swaps one model a run. Use "
+            "model.reference=cached, or offload to the CPU (ds_configs/zero3_offload.json)."
+        )
 
 
 def size(ds: dict[str, Any], layer: int | None) -> dict[str, Any]:

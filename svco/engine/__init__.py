@@ -17,6 +17,7 @@ from ..optimizer import STATE_FILE, TrainableState
 from ..plain_engine import PlainEngine
 from .process import can_build_async_io, counting_collectives, loading, start, stop
 from .sharded import DeepSpeedEngine
+from .state import check_form
 from .stored import read_partitioned
 from .swap import swapping
 from .universal import fitting
@@ -61,6 +62,8 @@ def make_engine(
     if resume is not None and (resume / STATE_FILE).exists():
         # Before DeepSpeed takes the parameters over: setting the masters later would leave the forward's copy untrained.
         load_values(tuned.policy, TrainableState.load(resume).values)
+    if resume is not None and tuned.wrapped is None:
+        check_form(resume, ds)
     with fitting(resume, ds, world) as (resume, ds):
         engine: Engine = PlainEngine(tuned, config, world) if ds is None else DeepSpeedEngine(tuned, config, ds, world)
         if resume is not None:

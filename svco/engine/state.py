@@ -10,12 +10,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..dist import World
+from ..ds_config import offloaded
 from ..errors import UserError
-from ..optimizer import MOMENTS, TrainableState
+from ..optimizer import MOMENTS, STATE_FILE, TrainableState
 from .stored import NAMES
 
 if TYPE_CHECKING:
     import torch
+
+_SWAPPED = "swapped-*.safetensors"
+_FORMS = {
+    STATE_FILE: "without DeepSpeed (--ds none)",
+    "zero": "with the optimizer in memory (any config but ds_configs/zero3_nvme.json)",
+    _SWAPPED: "with the optimizer on NVMe (ds_configs/zero3_nvme.json)",
+}
+"""What full fine-tuning leaves in a checkpoint -> what run reads and writes it."""
+
+
+def check_form(folder: Path, ds: dict[str, Any] | None) -> None:
+    """UserError if full fine-tuning under ``ds`` does not read what checkpoint ``folder`` holds."""
+    ours = STATE_FILE if ds is None else _SWAPPED if offloaded(ds, "optimizer") == "nvme" else "zero"
+    found = [form for form in _FORMS if any(folder.glob(form))]
+    if found and ours not in found:
+        raise UserError(
+            f"The checkpoint {folder} was written {_FORMS[found[0]]} and this run is one {_FORMS[ours]}. Each keeps the state of "
+            "full fine-tuning in a form of its own: resume as it was written."
+        )
 
 
 def _moments(flat: torch.Tensor, optimizer: torch.optim.Optimizer, adam_step: int) -> dict[str, Any]:
@@ -161,7 +181,7 @@ class SwappedState:
         import torch
         from safetensors import safe_open
 
-        saved = {path.name.split("-")[1] for path in folder.glob("swapped-*.safetensors")}
+        saved = {path.name.split("-")[1] for path in folder.glob(_SWAPPED)}
         if len(saved) != self.world.size:
             raise _other_ranks(folder, len(saved), self.world.size)
         self.zero._partition_all_parameters()

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..dist import World
-from ..ds_config import offloaded
+from ..ds_config import check_swapped, offloaded
 from ..errors import UserError
+from .process import can_build_async_io
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,17 +40,16 @@ def swapping(
     if not swapped:
         yield ds
         return
-    if "param" in swapped and strategy == "frozen-copy":
-        raise UserError(
-            "The weights are offloaded to NVMe and the reference is a frozen copy: DeepSpeed swaps one model a run. Use "
-            "model.reference=cached, or offload to the CPU (ds_configs/zero3_offload.json)."
-        )
+    check_swapped(offloaded(ds, "param"), strategy)
     model = outline()
     sections = {what: dict(ds["zero_optimization"][f"offload_{what}"]) for what in swapped}
     for section in sections.values():
         section["nvme_path"] = str(Path(section["nvme_path"]) / name)
     if "param" in swapped:
         _fit_buffers(sections["param"], model, world)
+    for section in sections.values():
+        _remove(Path(section["nvme_path"]), world)  # of an earlier start of this run
+    world.barrier()  # or a rank that still cleans up would take the empty folder away from one that has made it
     problems = [p for p in world.gather(_problem(sections, model, world)) if p]
     if problems:
         raise UserError(problems[0])
@@ -81,9 +81,7 @@ def _fit_buffers(section: dict[str, Any], model: nn.Module, world: World) -> Non
 
 def _problem(sections: dict[str, dict[str, Any]], model: nn.Module, world: World) -> str | None:
     """Why this node cannot swap, or None."""
-    from deepspeed.ops.op_builder import AsyncIOBuilder
-
-    if not AsyncIOBuilder().is_compatible(verbose=False):
+    if not can_build_async_io():
         return "Offloading to NVMe needs libaio and its headers (Debian: apt install libaio-dev) on every node."
     needs = {
         "param": sum(p.numel() * p.element_size() for p in model.parameters()),
@@ -96,7 +94,6 @@ def _problem(sections: dict[str, dict[str, Any]], model: nn.Module, world: World
     for path, bytes_needed in wanted.items():
         folder = Path(path)
         try:
-            _remove(folder, world)  # of an earlier start of this run
             folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(folder).free
         except OSError as error:
@@ -122,9 +119,12 @@ def _file_system(folder: Path) -> str:
 
 
 def _remove(folder: Path, world: World) -> None:
-    """Removes this rank's files under ``folder``, and every folder that this leaves empty."""
-    for own in folder.glob(f"zero_stage_3/*/rank{world.rank}"):
-        shutil.rmtree(own, ignore_errors=True)
-    for empty in [*folder.glob("zero_stage_3/*"), folder / "zero_stage_3", folder]:
+    """Removes this rank's files under ``folder``, and every folder that this leaves empty. Other ranks do so meanwhile."""
+    kinds: list[Path] = []
+    with suppress(OSError):  # there are none, or another rank has just removed them
+        kinds = list((folder / "zero_stage_3").iterdir())
+    for kind in kinds:
+        shutil.rmtree(kind / f"rank{world.rank}", ignore_errors=True)
+    for empty in [*kinds, folder / "zero_stage_3", folder]:
         with suppress(OSError):  # another rank's files are still there
             empty.rmdir()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..ds_config import check_swapped
 from ..errors import UserError
 from ..lockstep import resolve_recompute
 from .flops import Flops, flops
@@ -82,6 +83,7 @@ def make_plan(question: Question, machine: Machine, name: str, ds: Mapping[str, 
     a, tuning, config, ranks = question.architecture, question.tuning, question.config, machine.ranks
     layer = a.layer + (0 if tuning.full else tuning.adapters(a))
     sharding = Sharding.of(name, dict(ds), config, ranks, layer)
+    check_swapped(sharding.parameters, tuning.reference)
     if sharding.group > 1 and sharding.group > machine.per_node:
         sharding = replace(sharding, group=machine.per_node)
     optim = config.optim

@@ -125,5 +125,5 @@ def _measured(config: Config) -> Any:
             return None
     except UserError:  # a pattern that matches nothing here
         return None
-    family = load_family(config.model.base, config.data.max_text_tokens)
+    family = load_family(config.model.base, config.data.max_text_tokens, config.model.paper_compat)
     return measure_lengths(ShardSet.open(config.data.train, cache_dir(config)), family, cache_dir(config))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import Config
@@ -44,7 +44,9 @@ class Sharding:
 
         A second partition of "auto" spans all ranks here: the plan cuts it to a node.
         """
-        zero = size(fill(_placed(ds, config), config, ranks, _dtype(config), name), layer)["zero_optimization"]
+        # A plan writes nothing to disk: any place will do.
+        config = replace(config, run=replace(config.run, swap=config.run.swap or "the run's own"))
+        zero = size(fill(ds, config, ranks, _dtype(config), name), layer)["zero_optimization"]
 
         def number(key: str, default: float) -> float:
             found = zero.get(key, "auto")
@@ -70,20 +72,6 @@ class Sharding:
             quantized_weights=bool(zero.get("zero_quantized_weights", False)),
             quantized_gradients=bool(zero.get("zero_quantized_gradients", False)),
         )
-
-
-def _placed(ds: dict[str, Any], config: Config) -> dict[str, Any]:
-    """``ds`` with places for offloading where it leaves them to the run: a plan writes nothing there."""
-    zero = dict(ds.get("zero_optimization", {}))
-    for key in ("offload_param", "offload_optimizer"):
-        section = dict(zero.get(key) or {})
-        if section.get("device") == "auto":  # adapters' state is small and stays in the host's memory
-            section["device"] = "cpu" if key == "offload_optimizer" and config.model.tune == "lora" else "nvme"
-        if section.get("nvme_path") == "auto":
-            section["nvme_path"] = "the run's own"
-        if section:
-            zero[key] = section
-    return ds | {"zero_optimization": zero}
 
 
 def _dtype(config: Config) -> str:

@@ -64,7 +64,8 @@ def test_small_adapters_in_a_block_with_large_weights_are_caught(weights):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_quantised_gathers_are_refused_without_a_gpu():
-    shipped = fill(read_ds_config(ROOT / "ds_configs" / "zeropp.json"), load_recipe(None), 2, "float32")
+    full = load_recipe(None, ["model.tune=full"])
+    shipped = fill(read_ds_config(ROOT / "ds_configs" / "zeropp.json"), full, 2, "float32")
     with (
         pytest.raises(UserError, match=r"zero_quantized_weights, zero_quantized_gradients, which are CUDA"),
         loading(shipped),

@@ -97,13 +97,14 @@ def test_every_shipped_recipe_and_ds_config_fit():
             assert filled["managed_gradient_accumulation"] is (config.model.tune == "lora")
 
 
+@pytest.mark.parametrize("tune", ["lora", "full"])
 @pytest.mark.parametrize("ds", DS, ids=lambda path: path.stem)
-def test_deepspeed_itself_accepts_every_shipped_ds_config(ds):
+def test_deepspeed_itself_accepts_every_shipped_ds_config(ds, tune):
     """Its own config model: types and names. (Quantised gathers cannot run without a GPU.)"""
     from deepspeed.runtime.config import DeepSpeedConfig
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-    config = load_recipe(None, ["run.swap=/local"])
+    config = load_recipe(None, ["run.swap=/local", f"model.tune={tune}"])
     filled = size(fill(read_ds_config(ds), config, 1, "bfloat16", str(ds)), 10**6)
     for section in ("offload_param", "offload_optimizer"):
         offload = filled["zero_optimization"].get(section, {})
@@ -112,12 +113,13 @@ def test_deepspeed_itself_accepts_every_shipped_ds_config(ds):
     assert filled["zero_optimization"].keys() <= known
     zero = DeepSpeedConfig(filled).zero_config
     assert zero.stage == json.loads(ds.read_text())["zero_optimization"]["stage"]
-    places = {"zero3_offload": ("cpu", "cpu"), "zero3_nvme": ("nvme", "cpu")}.get(ds.stem, (None, None))
+    disk = ("nvme", "cpu" if tune == "lora" else "nvme")
+    places = {"zero3_offload": ("cpu", "cpu"), "zero3_nvme": disk}.get(ds.stem, (None, None))
     assert (
         tuple(o and str(getattr(o.device, "value", o.device)) for o in (zero.offload_param, zero.offload_optimizer))
         == places
     )
-    assert zero.zero_quantized_weights is zero.zero_quantized_gradients is (ds.stem == "zeropp")
+    assert zero.zero_quantized_weights is zero.zero_quantized_gradients is (ds.stem == "zeropp" and tune == "full")
 
 
 def test_zero3_gathers_a_layer_ahead():
@@ -151,7 +153,15 @@ def test_zero3_gathers_a_layer_ahead():
             ("offload_optimizer.ratio to 0.5", "with 1 only"),
         ),
         ({"zero_optimization": {"stage": 3, "zero_hpz_partition_size": 4}}, ("does not divide the 2 ranks",)),
-        ({"zero_optimization": {"stage": 2, "zero_quantized_weights": True}}, ("zero_quantized_weights", "stage 3")),
+        ({"zero_optimization": {"stage": 2, "zero_hpz_partition_size": 2}}, ("zero_hpz_partition_size", "stage 3")),
+        *(
+            ({"zero_optimization": {"stage": 3, f"zero_quantized_{what}": True}}, (f"zero_quantized_{what}", *says))
+            for what, says in {
+                "weights": ("model.tune is lora", "round young adapters away", "to false"),
+                "gradients": ("model.tune is lora", "once a step", "to false"),
+                "nontrainable_weights": ("Remove it",),
+            }.items()
+        ),
     ],
 )
 def test_contradictions_name_both_values(change, says):

@@ -61,6 +61,21 @@ def test_no_disk_no_room_no_second_model(tmp_path):
         pass
 
 
+def test_nobody_makes_the_folder_while_another_cleans_up(tmp_path):
+    """A rank removes the folder if it finds it empty: one that had made it by then would find no disk and give up."""
+    met = []
+
+    class Watched(World):
+        def gather(self, value):
+            met.append((tmp_path / "run").exists())
+            return [value]
+
+    (tmp_path / "run" / "zero_stage_3" / "float32params" / "rank0").mkdir(parents=True)  # an earlier start's
+    with swapping(ds(tmp_path), model, "run", "lockstep", Watched(0, 2, 0, 2)):
+        pass
+    assert met == [False, True], "the ranks meet when all have cleaned up, and when all have made the folder"
+
+
 def test_nothing_happens_without_nvme(tmp_path):
     config = load_recipe(None)
     for name in ("zero3", "zero3_offload"):
