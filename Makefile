@@ -1,5 +1,6 @@
 # make demo    trains the embedded model on the embedded shards and shows what changed
-# make test    the whole test suite
+# make test    the test suite
+# make test-all   the same with the slow ones: a lost host, offloading to disk, other numbers of ranks
 # make install the virtual environment alone
 # make clean   removes the environment and what runs left behind
 #
@@ -21,13 +22,16 @@ SHELL := /bin/bash
 export OMP_NUM_THREADS ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test install lint clean
+.PHONY: demo test test-all install lint clean
 
 demo: $(STAMP)
 	deepspeed --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json
 
 test: $(STAMP) lint
 	python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(TESTS)
+
+test-all:
+	$(MAKE) test TESTS="--slow $(TESTS)"
 
 lint: $(STAMP)
 	ruff check

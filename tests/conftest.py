@@ -11,13 +11,19 @@ import pytest
 from places import BASE
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config, items):
     """Tests of a file, and all that look at the one demo run, stay with one worker: they share fixtures. A test marked ``gpu``
-    is skipped without one, and says so in the summary."""
+    is skipped without one, one marked ``slow`` without --slow, and says so in the summary."""
     import torch
 
     for item in items:
         item.add_marker(pytest.mark.xdist_group("demo" if "demo" in item.fixturenames else item.path.name))
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: make test-all runs it"))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -74,6 +74,7 @@ def test_resumed_bit_for_bit(root, two, zero3):
     assert "reference" not in json.dumps(sorted(files))
 
 
+@pytest.mark.slow
 def test_resumed_on_other_ranks(root, two, zero3):
     """From 2 ranks to 1, stopped there by the time limit after one step, and back to 2: DeepSpeed's universal form each time."""
     copy = root / "other"

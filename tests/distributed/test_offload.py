@@ -79,6 +79,7 @@ def test_offloaded_to_the_cpu(root, zero3):
 TUNED = {"lora": [], "full": ["model.tune=full", "model.reference=cached", "optim.lr=2e-4"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tune", TUNED)
 def test_offloaded_to_disk(root, zero3, wide, tmp_path, tune):
     from deepspeed.ops.op_builder import AsyncIOBuilder

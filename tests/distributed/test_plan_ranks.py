@@ -4,9 +4,11 @@ import json
 import subprocess
 
 import launch
+import pytest
 from places import ROOT
 
 
+@pytest.mark.slow
 def test_two_ranks_hold_and_gather_what_is_planned(tmp_path):
     ds, out = ROOT / "ds_configs" / "zero3.json", tmp_path / "rows.json"
     # Reduction buffers of 100 MB would hide every other term of a small model.

@@ -48,6 +48,7 @@ def hosts(folder):
         yield found
 
 
+@pytest.mark.slow
 def test_a_lost_host_ends_the_run_and_a_new_one_takes_its_place(folder, zero3):
     """Killed after step 10 of 16 and continued from step 8, both over two hosts: together they are the run on one host."""
     arguments = ["--ds", str(zero3), *RECIPE, f"run.root={folder}/runs", "run.name=two"]
@@ -73,6 +74,7 @@ def test_a_lost_host_ends_the_run_and_a_new_one_takes_its_place(folder, zero3):
     assert set(ours) == set(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_not_shared_is_refused(hosts, folder):
     """By the doctor, who finds all else well (pdsh takes along what ~/.deepspeed_env says), and by the run."""
     output, code = finish(hosts.deepspeed(*DOCTOR, f"run.root={folder}/apart", "--env", "HF_HUB_OFFLINE=1"))

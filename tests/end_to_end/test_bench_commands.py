@@ -32,6 +32,7 @@ def test_ladder_under_zero3_writes_table_figures_and_picture(tmp_path):
     assert moved["+ lockstep"] <= 2.0 < moved["authors-shaped"] < moved["six+six"]
 
 
+@pytest.mark.slow
 def test_scaling_launches_and_measures(tmp_path):
     done = bench(
         "--scaling", "2", "--ds", "ds_configs/zero3.json", "--repetitions", "1", "--out", str(tmp_path / "x")
