@@ -16,12 +16,15 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests of a file, and all that look at the one demo run, stay with one worker: they share fixtures. A test marked ``gpu``
+    """Tests of a file stay with one worker: they share fixtures; those of end_to_end too, which launch as a user does, all from
+    DeepSpeed's own port. A test marked ``gpu``
     is skipped without one, one marked ``slow`` without --slow, and says so in the summary."""
     import torch
 
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("demo" if "demo" in item.fixturenames else item.path.name))
+        item.add_marker(
+            pytest.mark.xdist_group("end_to_end" if item.path.parent.name == "end_to_end" else item.path.name)
+        )
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: make test-all runs it"))
     if not torch.cuda.is_available():

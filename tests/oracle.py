@@ -49,6 +49,7 @@ def exact_norms(model):
 def make_adapter(base, folder, rank=4, alpha=8, seed=3, whole=None):
     """Saves an adapter with A and B both random: at B = 0 the gradient of A is exactly 0."""
     model = load_model(base, torch.float32)
+    torch.manual_seed(seed)  # A's first values are drawn from the global generator
     wrapped = get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS, modules_to_save=whole))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

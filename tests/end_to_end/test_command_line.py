@@ -70,7 +70,7 @@ def test_dry_run_shows_everything_and_touches_no_weights(tmp_path):
         (["--ds", "none", "objective.name=dop"], "known objectives: svco"),
         (["--ds", "none", "--resume", "auto"], "run.resume=auto needs run.name"),
         (["--ds", "none", "lora.targets=[wq]"], "lora.targets names wq"),
-        (["--ds", "none", "model.dtype=float16"], "float16 needs DeepSpeed"),
+        (["--ds", "none", "model.dtype=float16"], "runs on GPUs alone"),
     ],
 )
 def test_mistakes(train, arguments, says):

@@ -138,7 +138,7 @@ def test_a_deepspeed_json_that_a_run_would_refuse():
     assert "set run.swap" in check.found
     assert not examine.compiles(filled)
     nothing = {"zero_optimization": {"stage": 3, "offload_param": None, "zero_quantized_gradients": True}}
-    filled, (check,) = examine.deepspeed_json(load_recipe(None), nothing, Meeting())
+    filled, (check,) = examine.deepspeed_json(load_recipe(None, ["model.tune=full"]), nothing, Meeting())
     assert (check.verdict, examine.compiles(filled)) == (OK, True)
 
 
