@@ -17,8 +17,8 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     """Tests of a file stay with one worker: they share fixtures; those of end_to_end too, which launch as a user does, all from
-    DeepSpeed's own port. A test marked ``gpu``
-    is skipped without one, one marked ``slow`` without --slow, and says so in the summary."""
+    DeepSpeed's own port. A test marked ``gpu`` is skipped without one, one marked ``slow`` without --slow, and says so in the
+    summary."""
     import torch
 
     for item in items:
