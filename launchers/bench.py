@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from svco.errors import UserError, people
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def parse() -> argparse.Namespace:

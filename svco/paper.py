@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .config import Config
+from .recipe import get
 
 BASES = ("llava-hf/llava-1.5-7b-hf", "llava-hf/llava-interleave-qwen-7b-hf")
 """The models of the paper."""
@@ -34,9 +35,7 @@ def deviations(config: Config, dtype: Any) -> str:
         return ""
     found = []
     for key, theirs in AUTHORS.items():
-        section, name = key.split(".")
-        ours = getattr(getattr(config, section), name)
-        if ours != theirs:
+        if (ours := get(config, key)) != theirs:
             found.append(f"{key} {ours} (theirs {theirs})")
     if (ours := str(dtype).removeprefix("torch.")) != "float16":
         found.append(f"{ours} (theirs float16)")

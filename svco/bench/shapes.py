@@ -148,9 +148,7 @@ class SyntheticFamily(LlavaArchitecture):
     """LLaVA's adapter without a processor: its pairs are token ids and pixels already."""
 
     def __init__(self, shape: Shape):
-        self.shape = shape
         self.image_token_id = shape.vocabulary - 1
-        self.features_an_image = shape.features
 
     def pixels(self, images: list[torch.Tensor]) -> Pictures:
         return Pictures(torch.stack(images) if images else torch.empty(0), ((1,),) * len(images))

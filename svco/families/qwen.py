@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class QwenTower(nn.Module):
         from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids
 
         config = self._config
-        window, windows = window_order(grid, config)
+        window, windows = window_order(tuple(map(tuple, grid.tolist())), config)
         window = window.to(patches.device)
         unit = config.spatial_merge_size**2
 
@@ -59,16 +60,18 @@ class QwenTower(nn.Module):
         return hidden
 
 
-def window_order(grid: torch.Tensor, config: object) -> tuple[torch.Tensor, torch.Tensor]:
-    """(order of the groups of merged patches, (windows + 1,) cumulative patches), from the host's ``grid``."""
+def window_order(grids: Grids, config: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """(order of the groups of merged patches, (windows + 1,) cumulative patches), on the host."""
+    return _window_order(grids, config.spatial_merge_size, config.window_size, config.patch_size)
+
+
+@lru_cache(maxsize=4)
+def _window_order(grids: Grids, merge: int, window: int, patch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Once a micro-batch: the tower asks, and the projectors of policy and reference do."""
+    import torch
     from transformers.vision_utils import get_vision_window_index
 
-    return get_vision_window_index(
-        grid,
-        spatial_merge_size=config.spatial_merge_size,
-        window_size=config.window_size,
-        patch_size=config.patch_size,
-    )
+    return get_vision_window_index(torch.tensor(grids), spatial_merge_size=merge, window_size=window, patch_size=patch)
 
 
 class QwenArchitecture:
@@ -117,7 +120,7 @@ class QwenArchitecture:
     def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> torch.Tensor:
         import torch
 
-        order, _ = window_order(torch.tensor(grids), parts.config.vision_config)
+        order, _ = window_order(grids, parts.config.vision_config)
         return parts.projector(encoded)[torch.argsort(order).to(encoded.device)]
 
 

@@ -12,8 +12,8 @@ from places import ROOT
 LAYERS = (
     ("errors", "views", "config"),
     ("dist", "names"),
-    ("pairs", "recipe", "ds_config", "paper", "tally", "clock", "watch", "life", "run_state", "versions", "storage"),
-    ("shard_index", "order", "balance", "families", "board"),
+    ("pairs", "recipe", "ds_config", "tally", "clock", "watch", "life", "run_state", "versions", "storage"),
+    ("shard_index", "order", "balance", "families", "paper", "board"),
     ("shards", "prepare"),
     ("objectives", "packing", "logprobs", "loader", "evaluate"),
     ("adapters", "optimizer", "sheet", "attention", "lockstep", "reference"),
