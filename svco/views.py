@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 VIEWS = ("match", "blind", "clash")
 MATCH, BLIND, CLASH = range(3)
+CORRUPT = 3
+"""The fourth view, of objectives that ask for it: the side's own image, corrupted (:mod:`svco.corruption`)."""
 
 Cell = tuple[int, int]
 """(side, view), e.g. ``(0, CLASH)``: response 0 under image 1."""
