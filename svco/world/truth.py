@@ -1,0 +1,65 @@
+"""What an answer says of a scene that is not so, decided from the scene's ground truth and not by a judge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .grammar import NUMBERS
+from .scenes import COLOURS, COLUMNS, ROWS, SHAPES, SIZES, Scene, Thing, relation
+
+_RELATION = re.compile(r"\b((?:left|right) of(?! the picture)|above|below)\b")
+
+
+def false_words(answer: str, facts: Iterable[Mapping[str, Any]], query: str = "") -> list[str]:
+    """The words of ``answer`` that are not true of the scene; empty where it says nothing false.
+
+    ``facts`` are the objects of one side, ``PairText.facts["scenes"][side]``. Shapes, colours, sizes, numbers, places and
+    relations are looked at: a word that stands before a shape is said of that shape, any other of the shapes that are named, in
+    the answer or else in the ``query``, or of all objects where none is.
+    """
+    things = [Thing(f["shape"], f["colour"], f["size"], tuple(f["cell"])) for f in facts]
+    text = answer.lower()
+    related = _RELATION.findall(text)
+    words = re.findall(r"[a-z]+", _RELATION.sub(" ", text))
+    named = [word for word in words if word in SHAPES]
+    asked = named or [word for word in re.findall(r"[a-z]+", query.lower()) if word in SHAPES]
+    false = [word for word in named if word not in {thing.shape for thing in things}]
+    for place, word in enumerate(words):
+        owner = _described(words, place)
+        subjects = [t for t in things if t.shape in ((owner,) if owner else asked)] or things
+        if word in _TRUE_OF and not any(_TRUE_OF[word](thing) for thing in subjects):
+            false.append(word)
+        elif word in NUMBERS and NUMBERS.index(word) + 1 != len(subjects):
+            false.append(word)
+    return false + [word for word in related if not _related(word, asked, things)]
+
+
+def _described(words: list[str], place: int) -> str | None:
+    """The shape that the adjective at ``place`` stands before: "small red circle" describes the circle twice."""
+    for word in words[place + 1 :]:
+        if word in SHAPES:
+            return word
+        if word not in COLOURS and word not in SIZES:
+            return None
+    return None
+
+
+def _related(word: str, asked: list[str], things: list[Thing]) -> bool:
+    """Whether the first shape asked about is ``word`` the second; of scenes without two such shapes nothing is related."""
+    chosen = [next((t for t in things if t.shape == shape), None) for shape in dict.fromkeys(asked)][:2]
+    if len(chosen) < 2 or None in chosen:
+        return False
+    first, second = chosen
+    straight = first.cell[0] == second.cell[0] or first.cell[1] == second.cell[1]
+    return straight and Scene((first, second)).layout == "two" and relation(first, second) == word
+
+
+_TRUE_OF = {
+    **{word: lambda thing, word=word: thing.colour == word for word in COLOURS},
+    **{word: lambda thing, word=word: thing.size == word for word in SIZES},
+    **{word: lambda thing, row=row: thing.cell[0] == row for row, word in enumerate(ROWS)},
+    **{word: lambda thing, column=column: thing.cell[1] == column for column, word in enumerate(COLUMNS)},
+}
+"""Word -> whether it is true of one object."""
