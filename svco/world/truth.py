@@ -29,9 +29,8 @@ def false_words(answer: str, facts: Iterable[Mapping[str, Any]], query: str = ""
     for place, word in enumerate(words):
         owner = _described(words, place)
         subjects = [t for t in things if t.shape in ((owner,) if owner else asked)] or things
-        if word in _TRUE_OF and not any(_TRUE_OF[word](thing) for thing in subjects):
-            false.append(word)
-        elif word in NUMBERS and NUMBERS.index(word) + 1 != len(subjects):
+        untrue = word in _TRUE_OF and not any(_TRUE_OF[word](thing) for thing in subjects)
+        if untrue or (word in NUMBERS and NUMBERS.index(word) + 1 != len(subjects)):
             false.append(word)
     return false + [word for word in related if not _related(word, asked, things)]
 
