@@ -23,19 +23,9 @@ from .errors import UserError
 
 def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
     """The Config of recipe file ``path`` (None: all defaults) with ``section.key=value`` overrides applied in order."""
-    import yaml
-
     config = Config()
     if path is not None:
-        try:
-            tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except FileNotFoundError:
-            raise UserError(f"There is no recipe file {path}. Recipes live in launchers/recipes/.") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"The recipe {path} cannot be read: {error}") from None
-        except yaml.YAMLError as error:
-            raise UserError(f"The recipe {path} is not valid YAML: {error}") from None
-        config = merge(config, tree, str(path))
+        config = merge(config, read_yaml(path), str(path))
     overrides = list(overrides)
     keys = [override.partition("=")[0] for override in overrides]
     # A later value replaces an earlier one, but a key twice in a row is what a shell makes of unquoted braces.
@@ -49,6 +39,20 @@ def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
         config = merge(config, _override_tree(override), "the command line")
     check(config)
     return config
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What the YAML file ``path`` holds, an empty mapping for an empty one; UserError if it cannot be read."""
+    import yaml
+
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise UserError(f"There is no recipe file {path}. Recipes live in launchers/recipes/.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The recipe {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"The recipe {path} is not valid YAML: {error}") from None
 
 
 def _override_tree(override: str) -> dict[str, Any]:
@@ -75,7 +79,7 @@ def merge(config: Config, tree: Any, where: str) -> Config:
     changed = {}
     for section, values in tree.items():
         if section not in sections:
-            raise UserError(f"{where}: unknown section {section!r}.{_nearest(section, sections)}")
+            raise UserError(f"{where}: unknown section {section!r}.{nearest(section, sections)}")
         if not isinstance(values, Mapping):
             raise UserError(f"{where}: section {section!r} must be a mapping of keys, not {values!r}.")
         changed[section] = _merge_section(sections[section], section, values, where)
@@ -88,12 +92,13 @@ def _merge_section(current: Any, section: str, values: Mapping[str, Any], where:
     for name, value in values.items():
         key = f"{section}.{name}"
         if name not in kinds:
-            raise UserError(f"{where}: unknown key {key!r}.{_nearest(key, known_keys())}")
+            raise UserError(f"{where}: unknown key {key!r}.{nearest(key, known_keys())}")
         fresh[name] = _coerce(value, kinds[name], key, where)
     return dataclasses.replace(current, **fresh)
 
 
-def _nearest(name: Any, known: Iterable[str]) -> str:
+def nearest(name: Any, known: Iterable[str]) -> str:
+    """A sentence that suggests the one of ``known`` that ``name`` is closest to, or lists them all."""
     known = list(known)
     # A misspelt section must not hide a right key, so the last parts are compared as well.
     by_last = {key.rpartition(".")[2]: key for key in known}
