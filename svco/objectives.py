@@ -102,12 +102,12 @@ def anchor(side: int, weight: float = 1.0) -> Term:
 
 
 def attend(side: int) -> Term:
-    """LS(β(Δ[s, match] − Δ[s, blind])): the true image counts for more than none (arXiv 2502.13928, eq. 4)."""
+    """LS(β(Δ[s, match] − Δ[s, blind])): the true image counts for more than none (arXiv 2502.13928, section 3.1)."""
     return Term("attend", side, {(side, MATCH): 1, (side, BLIND): -1})
 
 
 def reject(side: int) -> Term:
-    """LS(β(Δ[s, blind] − Δ[s, clash])): the contradicting image counts for less than none (arXiv 2502.13928, eq. 5)."""
+    """LS(β(Δ[s, blind] − Δ[s, clash])): the contradicting image counts for less than none (arXiv 2502.13928, section 3.1)."""
     return Term("reject", side, {(side, BLIND): 1, (side, CLASH): -1})
 
 
@@ -130,19 +130,20 @@ def svco(side: int, config: ObjectiveConfig) -> list[Term]:
 
 @register("vco", "VCO, S-VCO without its symmetry (arXiv 2502.13928)", sides="first", combine="sum")
 def vco(side: int, config: ObjectiveConfig) -> list[Term]:
-    """S-VCO's terms of side 0 alone: the ablation "no symmetry" of arXiv 2502.13928. 2 ln 2 at the reference."""
+    """S-VCO's terms of side 0 alone: section 3.1 of arXiv 2502.13928 without 3.2, its ablation "no symmetry". 2 ln 2
+    at the reference."""
     return [attend(side), reject(side)]
 
 
 @register("attend", "S-VCO's attend term alone (arXiv 2502.13928)", sides="both", combine="sum")
 def attend_alone(side: int, config: ObjectiveConfig) -> list[Term]:
-    """Σ_s LS(β(Δ[s, match] − Δ[s, blind])): an ablation of arXiv 2502.13928, eq. 4 alone. 2 ln 2 at the reference."""
+    """Σ_s LS(β(Δ[s, match] − Δ[s, blind])): half of section 3.1 of arXiv 2502.13928, an ablation. 2 ln 2 at the reference."""
     return [attend(side)]
 
 
 @register("reject", "S-VCO's reject term alone (arXiv 2502.13928)", sides="both", combine="sum")
 def reject_alone(side: int, config: ObjectiveConfig) -> list[Term]:
-    """Σ_s LS(β(Δ[s, blind] − Δ[s, clash])): an ablation of arXiv 2502.13928, eq. 5 alone. 2 ln 2 at the reference."""
+    """Σ_s LS(β(Δ[s, blind] − Δ[s, clash])): the other half of section 3.1 of arXiv 2502.13928. 2 ln 2 at the reference."""
     return [reject(side)]
 
 
