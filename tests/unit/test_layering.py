@@ -12,7 +12,7 @@ from places import ROOT
 LAYERS = (
     ("errors", "views", "config"),
     ("dist", "names"),
-    ("pairs", "recipe", "ds_config", "tally", "clock", "watch", "life", "run_state", "versions", "storage"),
+    ("pairs", "recipe", "ds_config", "tally", "clock", "watch", "life", "run_state", "versions", "storage", "terms"),
     ("shard_index", "order", "balance", "families", "paper", "board"),
     ("shards", "prepare"),
     ("objectives", "packing", "logprobs", "loader", "evaluate"),
