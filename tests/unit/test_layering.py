@@ -40,7 +40,7 @@ DOORS = {
     "torch.utils.tensorboard": {"board"},
     "matplotlib": {"sheet", "bench", "plan", "study"},
     "tqdm": {"board"},
-    "psutil": {"doctor", "life", "run_state"},
+    "psutil": {"doctor", "life", "run_state", "study"},
     "yaml": {"recipe"},
     "tokenizers": {"world"},
     "safetensors": {"adapters", "bench", "engine", "export", "optimizer", "reference"},
