@@ -63,6 +63,33 @@ def test_cached_is_live(train, tmp_path, shards, tune):
     assert len(caches(tmp_path)) == 2, "another truncation is another reference"
 
 
+def test_cached_is_live_under_corrupted_images(train, tmp_path, shards):
+    """Another corruption is another reference; that of an objective which reads none is as it was."""
+    more = ["objective.name=mdpo", f"data.heldout={shards}", "evaluate.pictures=2", "model.reference=cached"]
+    live = train("live", *more[:-1], "optim.steps=3")
+    assert train("cached", *more, "optim.steps=3") == pytest.approx(live, rel=1e-5)
+    ours, theirs = (json.loads((tmp_path / "runs" / n / "heldout.json").read_text()) for n in ("cached", "live"))
+    assert {"perplexity_corrupt", "match_minus_corrupt"} <= ours["before"].keys()
+    assert ours["before"] == pytest.approx(theirs["before"], rel=1e-4)
+    (file,) = caches(tmp_path)
+    with safe_open(file, "np") as stored:
+        assert stored.get_tensor("logps").shape == (20, 2, 4)
+        assert (stored.get_tensor("logps") < 0).all()
+        facts = json.loads(stored.metadata()["facts"])
+    assert (facts["views"][3], json.loads(facts["corruption"])["kind"]) == ("corrupt", "crop")
+    quick = ["model.reference=cached", "optim.steps=1"]
+    noise = train("noise", "objective.name=mdpo", *quick, "corrupt.kind=noise", "optim.lr=0")
+    assert len(caches(tmp_path)) == 2, "another kind is another file"
+    assert noise[0] == pytest.approx(live[0], abs=1e-6), "Δ is 0 under every corruption before the first step"
+    train("six", *quick, "corrupt.kind=zero")
+    told = []
+    for cache in caches(tmp_path):
+        with safe_open(cache, "np") as stored:
+            told.append(json.loads(stored.metadata()["facts"]))
+    (six,) = [facts for facts in told if facts["corruption"] == "none"]
+    assert six["views"] == ["match", "blind", "clash"], "as ever, for objectives that read no corrupted image"
+
+
 def test_a_killed_computation_is_finished(train, tmp_path):
     train("first", "model.reference=cached", "optim.steps=1")
     (file,) = caches(tmp_path)
