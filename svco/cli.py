@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import __version__
 from .errors import people
+from .probe import options as probe
 
 
 def main() -> None:
@@ -224,7 +225,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
-COMMANDS = (_add_data, _add_status, _add_export, _add_plan)
+COMMANDS = (_add_data, _add_status, _add_export, _add_plan, probe.add)
 """One function a command: adds its parser and sets ``run``."""
 
 if __name__ == "__main__":
