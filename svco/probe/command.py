@@ -26,7 +26,7 @@ from ..shards import DEFAULT_CACHE, ShardSet
 from ..views import ALL_CELLS, BLIND, MATCH
 from .figure import draw
 from .page import Card, page
-from .perplexity import by_contrast, markdown, reading, table, word_table
+from .perplexity import NOTE, by_contrast, markdown, reading, table, word_table
 from .tokens import PairTokens, Probed, probe_pairs, readable
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _facts(arguments: Namespace, probed: Probed, world: World) -> dict[str, Any]
         "adapter": adapter,
         "shards": [Path(spec).name for spec in arguments.shards],
         "pairs": len(probed.pairs),
-        "bad": len(probed.bad),
+        "left_out": len(probed.bad),
         "tokens": int(probed.tokens.sum()),
         "dtype": arguments.dtype,
         "device": world.device.type,
@@ -176,7 +176,7 @@ def _facts(arguments: Namespace, probed: Probed, world: World) -> dict[str, Any]
 def _write(arguments: Namespace, facts: dict, models: dict, words: list, cards: list[Card]) -> None:
     folder, line = arguments.output, reading(models)
     title = arguments.title or f"Where {facts['base']} looks, and where it guesses"
-    told = {name: str(value) for name, value in facts.items() if value not in (None, "auto") and name != "shards"}
+    told = {name.replace("_", " "): str(value) for name, value in facts.items() if value not in (None, "auto")}
     told["shards"] = ", ".join(facts["shards"])
     rule = (
         f"{len(cards)} of {facts['pairs']:,} pairs. The rule: in the shards' order, the first pair of every contrast type, then "
@@ -186,7 +186,7 @@ def _write(arguments: Namespace, facts: dict, models: dict, words: list, cards: 
     found = facts | {"views": list(next(iter(models.values()))["overall"]["perplexity"]), "reading": line}
     found |= {"models": models, "words": words, "shown": [card.key for card in cards]}
     (folder / "probe.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "probe.md").write_text(f"# {title}\n\n{line}\n\n{markdown(models)}\n", encoding="utf-8")
+    (folder / "probe.md").write_text(f"# {title}\n\n{line}\n\n{markdown(models)}\n\n{NOTE}\n", encoding="utf-8")
     draw(models, line, folder / "perplexity.png")
     text = page(title, line, told, rule, table(models), words, cards, views)
     (folder / "tokens.html").write_text(text, encoding="utf-8")

@@ -79,7 +79,7 @@ _STYLE = """
 body{margin:0 auto;max-width:76rem;padding:1.5rem;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 h1{font-size:1.5rem;margin:0 0 .5rem} h2{font-size:1.05rem;margin:0 0 .75rem} h3{font-size:.8rem;margin:0;color:var(--soft)}
 .reading{font-size:1.1rem;font-weight:600}
-.soft,figcaption,.sums,dt{color:var(--soft);font-size:.85rem}
+.soft,figcaption,.sums{color:var(--soft);font-size:.85rem}
 .bar{position:sticky;top:0;z-index:1;background:var(--paper);border-bottom:1px solid var(--line);padding:.6rem 0}
 fieldset{border:0;padding:0;margin:0 0 .4rem;display:flex;flex-wrap:wrap;gap:.3rem 1.4rem}
 .legend{display:flex;flex-wrap:wrap;gap:2px;font-size:.75rem;list-style:none;padding:0;margin:0}
@@ -89,7 +89,7 @@ section.pair{background:var(--card);border:1px solid var(--line);border-radius:8
 .side{display:flex;gap:1rem;margin:.8rem 0;align-items:flex-start}
 figure{margin:0;flex:0 0 9rem} img{width:9rem;height:auto;display:block;border-radius:4px;border:1px solid var(--line)}
 img.small{image-rendering:pixelated}
-.models{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:1rem;flex:1}
+.models{display:flex;flex-wrap:wrap;gap:1rem;flex:1} .models>div{flex:1 1 17rem}
 .response{margin:.2rem 0;font-size:1.1rem;line-height:2;white-space:pre-wrap;overflow-wrap:anywhere}
 .t{border-radius:3px;padding:.12em 0;margin-right:1px;cursor:help}
 .special{font-size:.75em}

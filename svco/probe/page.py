@@ -14,6 +14,7 @@ import numpy as np
 
 from ..views import BLIND, CLASH, CORRUPT, MATCH, VIEWS
 from .look import SCRIPT, legend, step, style
+from .perplexity import NOTE
 from .tokens import Side
 
 _WIDEST = 320
@@ -79,15 +80,16 @@ def page(
     """The whole page. ``facts``: what was read with what; ``rule``: how ``cards`` were chosen; ``table``: rows of cells, the head
     first; ``words``: of :func:`~svco.probe.perplexity.word_table`; ``views``: V of the log-probabilities. All text is escaped."""
     quantities = [quantity for quantity in QUANTITIES if max(quantity.views) < views]
-    terms = "".join(f"<dt>{escape(name)}: {escape(value)}</dt>" for name, value in facts.items())
+    terms = escape("; ".join(f"{name}: {value}" for name, value in facts.items()))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{style(len(quantities))}</style></head>
 <body data-show="0">
 <header><h1>{escape(title)}</h1><p class="reading">{escape(reading)}</p>
-<p>Blue: the token is likelier for what the image shows; here the model looks. Grey: the image makes no difference; here it
-guesses, or knows from the words before. Orange: the token is less likely for it. Point at a token for its log-probabilities.</p>
-<dl>{terms}</dl>{_table(table)}</header>
+<p>Blue: the image speaks for the token (its own makes it likelier, or the other one less likely); here the model looks. Grey: the
+image makes no difference; here it guesses, or knows from the words before. Orange: the image speaks against it. Point at a token
+for its log-probabilities.</p>
+<p class="soft">{terms}</p>{_table(table)}<p class="soft">{escape(NOTE)}</p></header>
 <div class="bar">{_choice(quantities)}{_legend()}</div>
 <main><p class="soft">{escape(rule)}</p>
 {"".join(_card(card, quantities) for card in cards)}
@@ -173,7 +175,7 @@ def _token(piece: str, special: bool, row: np.ndarray, gaps: Sequence[float], qu
 
 def _signed(nats: float, plus: bool = False) -> str:
     """With a true minus; a dash where the view did not score the token."""
-    return "–" if isnan(nats) else f"{nats:{'+' if plus else ''}.2f}".replace("-", "−")
+    return "–" if isnan(nats) else f"{nats:{'+' if plus else ''}z.2f}".replace("-", "−")
 
 
 def _chance(logp: float) -> str:

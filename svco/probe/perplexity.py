@@ -16,6 +16,11 @@ from ..views import BLIND, MATCH, VIEWS
 
 _Z = 1.959964
 """Half a 95% interval of a normal distribution, in standard errors."""
+NOTE = (
+    "In brackets: 95% interval, pairs as units. Likeliest blind: responses that of all views are likeliest without an image. "
+    "Blind over match: responses likelier without an image than with their own."
+)
+"""What the table's columns mean."""
 _SHOWN = 2
 """Times a token must occur to be listed among those that count most or least."""
 
