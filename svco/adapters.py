@@ -58,6 +58,45 @@ def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trai
     return wrapped
 
 
+def attach_adapter(model: nn.Module, folder: str | Path) -> Any:
+    """Puts the PEFT LoRA adapter in ``folder`` on ``model`` in place, frozen; peft's wrapper around it.
+
+    What is adapted is read from the tensors and not from the config's patterns, so an adapter of transformers 4's time finds its
+    modules. UserError unless every tensor of it, and nothing else, has its place. Its values take the base's dtype.
+    """
+    from peft import PeftConfig, get_peft_model
+
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"No adapter can be loaded from {folder}: {str(error).strip().splitlines()[0]}") from None
+    if getattr(config.peft_type, "value", config.peft_type) != "LORA":
+        raise UserError(
+            f"The adapter {folder} is of type {config.peft_type}; svco reads LoRA. Merge it into its base first."
+        )
+    if (init := str(config.init_lora_weights).lower()).startswith(("pissa", "olora", "corda", "loftq")):
+        raise UserError(
+            f"The adapter {folder} goes with a base that {init} changed. Merge it and give the result as base."
+        )
+    names = WeightNames(model).convert(_stored(folder), "5").values()
+    modules = {name for name, _ in model.named_modules()}
+    adapted = {name.partition(".lora_")[0] for name in names if ".lora_" in name}
+    if not (targets := sorted(adapted & modules)):
+        raise UserError(
+            f"The adapter {folder} fits nothing in this model{_example(sorted(adapted))}. It was made for the base "
+            f"{config.base_model_name_or_path!r}: is that the one?"
+        )
+    config.base_model_name_or_path = None  # peft would warn that the base has another name here
+    config.target_modules, config.exclude_modules, config.layers_to_transform = set(targets), None, None
+    config.inference_mode = False  # peft would freeze what read_adapter looks for
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # see add_adapters
+        wrapped = get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=False)
+    load_values(model, read_adapter(folder, wrapped))
+    wrapped.requires_grad_(False)
+    return wrapped
+
+
 def adapter_switch(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
     """``with adapter_switch(module)():`` makes ``module`` what it was before ``add_adapters``; ``requires_grad`` stays alone.
 
@@ -171,16 +210,10 @@ def read_adapter(folder: str | Path, wrapped: Any) -> dict[str, torch.Tensor]:
 
     peft itself loads with ``strict=False``, where an adapter whose names match nothing is silently no adapter at all.
     """
-    from peft.utils import load_peft_weights
-
-    try:
-        stored = load_peft_weights(str(folder), device="cpu")
-    except (OSError, ValueError) as error:
-        raise UserError(f"No adapter can be loaded from {folder}: {str(error).strip().splitlines()[0]}") from None
+    found = _stored(folder)
     model = wrapped.get_base_model()
     wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     stored_names = {stored_name(name): name for name in wanted}
-    found = {name.removeprefix(PEFT_PREFIX): value for name, value in stored.items()}
     renamed = WeightNames(model).convert(found, "5")  # an adapter of transformers 4's time starts a run as well
     found = {renamed[name]: value for name, value in found.items()}
     if found.keys() != stored_names.keys():
@@ -199,6 +232,17 @@ def read_adapter(folder: str | Path, wrapped: Any) -> dict[str, torch.Tensor]:
                 "(lora.rank must be the same)."
             )
     return values
+
+
+def _stored(folder: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter folder, by their names in the file without peft's prefix."""
+    from peft.utils import load_peft_weights
+
+    try:
+        stored = load_peft_weights(str(folder), device="cpu")
+    except (OSError, ValueError) as error:
+        raise UserError(f"No adapter can be loaded from {folder}: {str(error).strip().splitlines()[0]}") from None
+    return {name.removeprefix(PEFT_PREFIX): value for name, value in stored.items()}
 
 
 def stored_name(name: str) -> str:

@@ -72,10 +72,10 @@ def load_tuned(
         logging.disable_progress_bar()
     backend, why = choose_backend(config.model.attention, device, dtype)
     register(backend)
-    policy = _load_base(config, family, dtype, backend)
+    policy = load_base(config.model.base, family, dtype, backend)
     wrapped, reference = _choose_trained(policy, config, family), None
     if strategy == "frozen-copy":
-        reference = _load_base(config, family, dtype, backend).requires_grad_(False)
+        reference = load_base(config.model.base, family, dtype, backend).requires_grad_(False)
         # The tower is never trained: the policy's does for both.
         family.drop_tower(reference)
     if config.model.compile:
@@ -120,10 +120,11 @@ def module_name(root: nn.Module, module: nn.Module) -> str:
     return next(name for name, candidate in root.named_modules() if candidate is module)
 
 
-def _load_base(config: Config, family: Family, dtype: torch.dtype, backend: str) -> nn.Module:
+def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> nn.Module:
+    """The Hugging Face model ``base`` (folder or hub id) as the scorer runs it; ``backend`` must be registered. UserError where
+    it cannot be loaded or lacks weights."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    base = config.model.base
     try:
         architecture = AutoConfig.from_pretrained(base)
         # A reference that drops attention weights at random is no reference.

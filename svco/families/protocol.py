@@ -85,6 +85,10 @@ class Family(Protocol):
     fingerprint: str
     """Hex digest of everything ``encode_text`` depends on: tokenizer, template, budget, end rule."""
 
+    max_text_tokens: int
+    """Text tokens of a prompt and a response together, at most."""
+    paper_compat: bool
+    """Cut, and ask, as the authors do."""
     pixel_fingerprint: str
     """Everything ``pixels`` depends on: size, crop, normalisation."""
 

@@ -44,7 +44,7 @@ def run(arguments: Namespace) -> int:
     world, progress = World(), Progress.over(True)
     subject = load_subject(
         arguments.base,
-        arguments.adapter,
+        arguments.adapter and str(arguments.adapter),
         dtype=arguments.dtype,
         attention=arguments.attention,
         max_text_tokens=arguments.max_text_tokens,
@@ -61,7 +61,7 @@ def run(arguments: Namespace) -> int:
     contrasts = [split.shards.read_text(pair.index).contrast for pair in probed.pairs]
     models = {name: by_contrast(probed.logps(name), probed.tokens, contrasts) for name in probed.pairs[0].logps}
     words = _words(probed, subject.family.tokenizer)
-    facts = _facts(arguments, probed, world)
+    facts = _facts(arguments, probed, subject)
     _write(
         arguments,
         facts,
@@ -157,18 +157,17 @@ def _words(probed: Probed, tokenizer: Any) -> list[dict[str, Any]]:
     return word_table([text[i] for i in ids[kept].tolist()], {name: gap[kept] for name, gap in gaps.items()}, _WORDS)
 
 
-def _facts(arguments: Namespace, probed: Probed, world: World) -> dict[str, Any]:
+def _facts(arguments: Namespace, probed: Probed, subject: Subject) -> dict[str, Any]:
     """What was read with what; names only, no paths."""
-    adapter = arguments.adapter and "/".join(arguments.adapter.resolve().parts[-2:])
     return {
         "base": public_base(arguments.base).name,
-        "adapter": adapter,
+        "adapter": subject.name if subject.adapter else None,
         "shards": [Path(spec).name for spec in arguments.shards],
         "pairs": len(probed.pairs),
         "left_out": len(probed.bad),
         "tokens": int(probed.tokens.sum()),
-        "dtype": arguments.dtype,
-        "device": world.device.type,
+        "dtype": str(subject.dtype).removeprefix("torch."),
+        "device": subject.device.type,
         "corrupt": arguments.corrupt,
     }
 
@@ -176,7 +175,7 @@ def _facts(arguments: Namespace, probed: Probed, world: World) -> dict[str, Any]
 def _write(arguments: Namespace, facts: dict, models: dict, words: list, cards: list[Card]) -> None:
     folder, line = arguments.output, reading(models)
     title = arguments.title or f"Where {facts['base']} looks, and where it guesses"
-    told = {name.replace("_", " "): str(value) for name, value in facts.items() if value not in (None, "auto")}
+    told = {name.replace("_", " "): str(value) for name, value in facts.items() if value is not None}
     told["shards"] = ", ".join(facts["shards"])
     rule = (
         f"{len(cards)} of {facts['pairs']:,} pairs. The rule: in the shards' order, the first pair of every contrast type, then "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 
 from ..pairs import Pair, PairText
@@ -30,11 +30,23 @@ SPLITS = {"train": (1024, 128), "val": (128, 64), "heldout": (256, 128)}
 """Split -> (pairs, pairs a shard) of what is shipped. ``gate``, of any size, is rendered when asked for."""
 
 
-def world_pair(split: str, index: int, seed: int = 0, style: str = "solid") -> Pair:
-    """Pair ``index`` of ``split``: a pure function of its arguments.
+@dataclass(frozen=True)
+class Told:
+    """A pair before it is drawn."""
+
+    text: PairText
+    """Question and answers; ``facts`` hold the scenes."""
+    scenes: tuple[Scene, Scene]
+    """What image 0 and image 1 are to show."""
+    draw: int
+    """Seed of the drawing, one for both sides."""
+
+
+def tell(split: str, index: int, seed: int = 0) -> Told:
+    """Pair ``index`` of ``split``, a pure function of its arguments.
 
     The scenes of a pair come from the correlated world, or its exceptions, in equal shares; which side shows what is
-    random; both sides are drawn with one seed, so nothing but the contrast differs between the pictures.
+    random.
     """
     rng = Random(int.from_bytes(hashlib.sha256(f"svco world {seed} {split} {index}".encode()).digest()[:8], "big"))
     kind = _KINDS[index % len(_KINDS)]
@@ -59,7 +71,13 @@ def world_pair(split: str, index: int, seed: int = 0, style: str = "solid") -> P
             "unseen": unseen,
         },
     )
-    return Pair(text, tuple(jpeg(render(scene, draw, style)) for scene in (first, second)))
+    return Told(text, (first, second), draw)
+
+
+def world_pair(split: str, index: int, seed: int = 0, style: str = "solid") -> Pair:
+    """Pair ``index`` of ``split``, drawn: both sides with one seed, so that nothing but the contrast differs between them."""
+    told = tell(split, index, seed)
+    return Pair(told.text, tuple(jpeg(render(scene, told.draw, style)) for scene in told.scenes))
 
 
 def world_pairs(split: str, start: int, count: int, seed: int = 0, style: str = "solid") -> Iterator[Pair]:

@@ -21,7 +21,7 @@ LAYERS = (
     ("model", "memory", "world"),
     ("plain_engine", "checkpoint"),
     ("engine",),
-    ("export",),
+    ("export", "assess"),
     ("run_folder", "data", "precompute", "step", "status", "plan", "probe"),
     ("session",),
     ("train", "cli"),

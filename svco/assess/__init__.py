@@ -1,0 +1,1 @@
+"""Says how good a model is: any base, with or without an adapter, on shards and benchmarks, with errors and paired tests."""

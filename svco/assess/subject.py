@@ -1,0 +1,110 @@
+"""The model under examination: a base or a whole tuned model, with any PEFT LoRA adapter on it, ready to score and to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..adapters import adapter_modules, adapter_switch, attach_adapter
+from ..attention import choose_backend, register
+from ..config import ModelConfig
+from ..errors import UserError
+from ..families import Family, load_family
+from ..model import load_base, resolve_dtype
+from ..scorer import PackedScorer, Reference
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is looked at and not changed: no gradients, no dropout."""
+
+    name: str
+    """What tables call it: the adapter's folder or the base's, of a run the run's name."""
+    base: str
+    """Folder or hub id of the base, or of the whole model."""
+    adapter: str | None
+    """Folder of the PEFT adapter on it, or None."""
+    family: Family
+    """Template, pixels and parts."""
+    scorer: PackedScorer
+    """``scorer(batch) -> (Scores, zeros)``: the policy's stream alone. There is no reference."""
+    policy: nn.Module
+    """The Hugging Face model, adapters inside and on."""
+    dtype: torch.dtype
+    """Of the weights."""
+    device: torch.device
+    """Where they are."""
+
+    def facts(self) -> dict[str, Any]:
+        """What eval.json says of the model."""
+        return {
+            "name": self.name,
+            "base": self.base,
+            "adapter": self.adapter,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "max_text_tokens": self.family.max_text_tokens,
+            "paper_compat": self.family.paper_compat,
+        }
+
+    @contextmanager
+    def answering(self) -> Iterator[nn.Module]:
+        """The Hugging Face model with an attention of transformers' own, for ``generate``: the packed kernels read layouts."""
+        config = self.policy.config
+        packed = {name: getattr(config, name)._attn_implementation for name in config.sub_configs}
+        self.policy.set_attn_implementation(dict.fromkeys(packed, "sdpa"))
+        try:
+            yield self.policy
+        finally:
+            self.policy.set_attn_implementation(packed)
+
+
+def load_subject(
+    base: str,
+    adapter: str | None = None,
+    *,
+    dtype: str = "auto",
+    attention: str = "auto",
+    max_text_tokens: int = 128,
+    paper_compat: bool = False,
+    device: torch.device,
+    progress: bool = True,
+) -> Subject:
+    """Loads ``base`` (folder or hub id) with ``adapter`` (PEFT folder) onto ``device``.
+
+    ``dtype``, ``attention``, ``paper_compat`` mean what they mean in a recipe's ``model`` section, ``max_text_tokens`` as in
+    ``data``. ``progress`` False (ranks above 0) keeps transformers' bars off the terminal. UserError for a base that is none, an
+    adapter that does not fit it in every tensor, and one on the language-model head, which is read without its adapter.
+    """
+    from transformers.utils import logging
+
+    if not progress:
+        logging.disable_progress_bar()
+    family = load_family(base, max_text_tokens, paper_compat)
+    kind = resolve_dtype(ModelConfig(dtype=dtype, paper_compat=paper_compat), device)
+    backend, _ = choose_backend(attention, device, kind)
+    register(backend)
+    policy = load_base(base, family, kind, backend).requires_grad_(False)
+    if adapter is not None:
+        attach_adapter(policy, adapter)
+        if family.parts(policy).head in adapter_modules(policy):
+            raise UserError(
+                f"The adapter {adapter} changes the language-model head, whose weight svco reads as it is. Merge it first: "
+                f"svco export {adapter} --format merged, and give the result as base."
+            )
+    scorer = PackedScorer(family, policy, Reference(), adapter_switch).to(device).eval()
+    policy.to(device).eval()
+    return Subject(_name(adapter or base), base, adapter, family, scorer, policy, kind, device)
+
+
+def _name(folder: str) -> str:
+    """The last part of a path that says something: runs/<name>/adapter is <name>."""
+    path = Path(folder)
+    return path.parent.name if path.name in ("adapter", "model") and path.parent.name else path.name or folder
