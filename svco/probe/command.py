@@ -26,7 +26,7 @@ from ..shards import DEFAULT_CACHE, ShardSet
 from ..views import ALL_CELLS, BLIND, MATCH
 from .figure import draw
 from .page import Card, page
-from .perplexity import NOTE, by_contrast, markdown, reading, table, word_table
+from .perplexity import NOTE, by_contrast, looking, markdown, reading, table, token_shares, word_table
 from .tokens import PairTokens, Probed, probe_pairs, readable
 
 if TYPE_CHECKING:
@@ -60,16 +60,15 @@ def run(arguments: Namespace) -> int:
         raise UserError(f"No pair of {' '.join(arguments.shards)} could be scored: {probed.bad[0]}")
     contrasts = [split.shards.read_text(pair.index).contrast for pair in probed.pairs]
     models = {name: by_contrast(probed.logps(name), probed.tokens, contrasts) for name in probed.pairs[0].logps}
-    words = _words(probed, subject.family.tokenizer)
+    ids, gaps = _gaps(probed)
+    shares = {name: token_shares(values) for name, values in gaps.items()}
+    words = _words(ids, gaps, subject.family.tokenizer)
+    cards = _cards(probed, contrasts, split.shards, subject.family.tokenizer, arguments.pages)
     facts = _facts(arguments, probed, subject)
-    _write(
-        arguments,
-        facts,
-        models,
-        words,
-        _cards(probed, contrasts, split.shards, subject.family.tokenizer, arguments.pages),
+    _write(arguments, facts, models, shares, words, cards)
+    print(
+        f"{markdown(models)}\n\n{reading(models)}\n{looking(shares)}\n\ntoken by token: {arguments.output / 'tokens.html'}"
     )
-    print(f"{markdown(models)}\n\n{reading(models)}\n\ntoken by token: {arguments.output / 'tokens.html'}")
     return 0
 
 
@@ -142,19 +141,22 @@ def _one_card(tokens: PairTokens, contrast: str, shards: ShardSet, tokenizer: An
     )
 
 
-def _words(probed: Probed, tokenizer: Any) -> list[dict[str, Any]]:
-    """The tokens of all pairs that the image says most and least about."""
+def _gaps(probed: Probed) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(R,) ids of all tokens that have both views, and model -> (R,) their match − blind, nats."""
     sides = [(pair, side) for pair in probed.pairs for side in (0, 1)]
-    gaps = {
-        name: np.concatenate(
-            [pair.logps[name][side][:, MATCH] - pair.logps[name][side][:, BLIND] for pair, side in sides]
-        )
-        for name in probed.pairs[0].logps
-    }
     ids = np.concatenate([pair.ids[side] for pair, side in sides])
+    gaps = {}
+    for name in probed.pairs[0].logps:
+        logps = np.concatenate([pair.logps[name][side] for pair, side in sides])
+        gaps[name] = logps[:, MATCH] - logps[:, BLIND]
     kept = np.isfinite(next(iter(gaps.values())))
+    return ids[kept], {name: gap[kept] for name, gap in gaps.items()}
+
+
+def _words(ids: np.ndarray, gaps: dict[str, np.ndarray], tokenizer: Any) -> list[dict[str, Any]]:
+    """The tokens of all pairs that the image says most and least about."""
     text = {i: readable(tokenizer, [i])[0] for i in np.unique(ids).tolist()}
-    return word_table([text[i] for i in ids[kept].tolist()], {name: gap[kept] for name, gap in gaps.items()}, _WORDS)
+    return word_table([text[i] for i in ids.tolist()], gaps, _WORDS)
 
 
 def _facts(arguments: Namespace, probed: Probed, subject: Subject) -> dict[str, Any]:
@@ -172,7 +174,7 @@ def _facts(arguments: Namespace, probed: Probed, subject: Subject) -> dict[str, 
     }
 
 
-def _write(arguments: Namespace, facts: dict, models: dict, words: list, cards: list[Card]) -> None:
+def _write(arguments: Namespace, facts: dict, models: dict, shares: dict, words: list, cards: list[Card]) -> None:
     folder, line = arguments.output, reading(models)
     title = arguments.title or f"Where {facts['base']} looks, and where it guesses"
     told = {name.replace("_", " "): str(value) for name, value in facts.items() if value is not None}
@@ -183,9 +185,11 @@ def _write(arguments: Namespace, facts: dict, models: dict, words: list, cards: 
     )
     views = len(next(iter(models.values()))["overall"]["perplexity"])
     found = facts | {"views": list(next(iter(models.values()))["overall"]["perplexity"]), "reading": line}
-    found |= {"models": models, "words": words, "shown": [card.key for card in cards]}
+    found |= {"models": models, "token_shares": shares, "words": words, "shown": [card.key for card in cards]}
     (folder / "probe.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "probe.md").write_text(f"# {title}\n\n{line}\n\n{markdown(models)}\n\n{NOTE}\n", encoding="utf-8")
+    (folder / "probe.md").write_text(
+        f"# {title}\n\n{line}\n\n{looking(shares)}\n\n{markdown(models)}\n\n{NOTE}\n", encoding="utf-8"
+    )
     draw(models, line, folder / "perplexity.png")
-    text = page(title, line, told, rule, table(models), words, cards, views)
+    text = page(title, (line, looking(shares)), told, rule, table(models), words, cards, views)
     (folder / "tokens.html").write_text(text, encoding="utf-8")

@@ -69,7 +69,7 @@ class Card:
 
 def page(
     title: str,
-    reading: str,
+    reading: Sequence[str],
     facts: Mapping[str, str],
     rule: str,
     table: Sequence[Sequence[str]],
@@ -77,15 +77,20 @@ def page(
     cards: Sequence[Card],
     views: int,
 ) -> str:
-    """The whole page. ``facts``: what was read with what; ``rule``: how ``cards`` were chosen; ``table``: rows of cells, the head
-    first; ``words``: of :func:`~svco.probe.perplexity.word_table`; ``views``: V of the log-probabilities. All text is escaped."""
+    """The whole page; all text is escaped.
+
+    ``reading``: what to see in it, the first line large; ``facts``: what was read with what; ``rule``: how ``cards`` were
+    chosen; ``table``: rows of cells, the head first; ``words``: of :func:`~svco.probe.perplexity.word_table`; ``views``: V of
+    the log-probabilities.
+    """
     quantities = [quantity for quantity in QUANTITIES if max(quantity.views) < views]
+    notes = "".join(f"<p>{escape(line)}</p>" for line in reading[1:])
     terms = escape("; ".join(f"{name}: {value}" for name, value in facts.items()))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{style(len(quantities))}</style></head>
 <body data-show="0">
-<header><h1>{escape(title)}</h1><p class="reading">{escape(reading)}</p>
+<header><h1>{escape(title)}</h1><p class="reading">{escape(reading[0])}</p>{notes}
 <p>Blue: the image speaks for the token (its own makes it likelier, or the other one less likely); here the model looks. Grey: the
 image makes no difference; here it guesses, or knows from the words before. Orange: the image speaks against it. Point at a token
 for its log-probabilities.</p>

@@ -16,6 +16,8 @@ from ..views import BLIND, MATCH, VIEWS
 
 _Z = 1.959964
 """Half a 95% interval of a normal distribution, in standard errors."""
+LOOKS, SAME = 0.5, 0.1
+"""Nats of match − blind: from there on the image speaks for a token, or against it; below the other it makes no difference."""
 NOTE = (
     "In brackets: 95% interval, pairs as units. Likeliest blind: responses that of all views are likeliest without an image. "
     "Blind over match: responses likelier without an image than with their own."
@@ -105,6 +107,27 @@ def _cell(value: Mapping[str, float | None]) -> str:
     if value["low"] is None:
         return f"{value['value']:.3f}"
     return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+
+
+def token_shares(gaps: np.ndarray) -> dict[str, float]:
+    """Of (R,) match − blind of all tokens, nats: the shares that the image speaks for, makes no difference to, speaks against."""
+    return {
+        "for": float((gaps >= LOOKS).mean()),
+        "no_difference": float((np.abs(gaps) < SAME).mean()),
+        "against": float((gaps <= -LOOKS).mean()),
+    }
+
+
+def looking(shares: Mapping[str, Mapping[str, float]]) -> str:
+    """:func:`token_shares` of every model in words."""
+    told = [
+        f"{name}: {part['for']:.1%}, {part['no_difference']:.1%}, {part['against']:.1%}"
+        for name, part in shares.items()
+    ]
+    return (
+        f"Of all response tokens, by match − blind, the image speaks for ({LOOKS:g} nats and more), makes no difference to "
+        f"(within ±{SAME:g}), speaks against (−{LOOKS:g} and less): {'; '.join(told)}."
+    )
 
 
 def word_table(words: Sequence[str], gaps: Mapping[str, np.ndarray], at_most: int) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from svco.probe import options
 from svco.probe.command import models_of, run, turns
 from svco.probe.look import EDGES, SCALE, SCHEMES, legend, step, style
 from svco.probe.page import Card, page
-from svco.probe.perplexity import by_contrast, perplexities, reading, table, word_table
+from svco.probe.perplexity import by_contrast, perplexities, reading, table, token_shares, word_table
 from svco.probe.tokens import readable, split
 from svco.shards import ShardSet, write_shards
 from svco.views import VIEWS
@@ -202,12 +202,20 @@ def test_the_page_escapes_and_holds_every_token_once_a_side(shards):
         logps={"base": (logps[0], logps[1]), "<tuned>": (logps[2], logps[3])},
     )
     words = word_table(evil * 2, {"base": np.arange(10.0), "<tuned>": -np.arange(10.0)}, 2)
-    found = parsed(page("<title>", "<b>", {"base": "<i>"}, "<rule>", [["<th>"], ["<td>"]], words, [card], 3))
+    found = parsed(page("<title>", ("<b>", "<i>"), {"base": "<i>"}, "<rule>", [["<th>"], ["<td>"]], words, [card], 3))
     assert found.responses == [[piece.replace("\n", "↵\n") for piece in evil]] * 4
     assert found.tips[0].startswith(f"“{evil[0]}”\nmatch ")
     assert "blind –" in " ".join(found.tips[4].split())
     gap = logps[0][0, 0] - logps[0][0, 1]
     assert f"match − blind  {gap:+.2f}".replace("-", "−") in found.tips[0]
+
+
+def test_shares_of_tokens():
+    assert token_shares(np.array([0.5, 0.49, 0.1, 0.09, -0.09, -0.5, -3, 4])) == {
+        "for": 0.25,
+        "no_difference": 0.25,
+        "against": 0.25,
+    }
 
 
 def arguments(*line):
