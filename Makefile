@@ -28,7 +28,7 @@ demo: $(STAMP)
 	deepspeed --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json
 
 test: $(STAMP) lint
-	python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder $(TESTS)
+	python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-all:
 	$(MAKE) test TESTS="--slow $(TESTS)"

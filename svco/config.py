@@ -106,22 +106,63 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is minimised. The defaults are the authors' (arXiv 2502.13928): four β of 0.1, four weights of 1."""
+    """What is minimised (svco/OBJECTIVES.md: every objective with its equation). The defaults are the authors' (arXiv
+    2502.13928): S-VCO, every β 0.1, every weight 1. A key that changes nothing of the named objective is refused."""
 
     name: str = "svco"
-    """Name in the table of objectives: ``svco``, ``dpo``, ``sft``."""
+    """Name in the table of objectives: ``svco``, ``vco``, ``attend``, ``reject``, ``dpo``, ``mdpo``, ``copo``, ``chip``,
+    ``symmpo``, ``ovip``, ``icvco-single``, ``rdpo``, ``sft``."""
+    sides: str = "auto"
+    """Sides of a pair that are trained on: ``first`` (side 0), ``both``, or ``auto``: the objective's own, as published."""
     beta: float = 0.1
-    """β of ``dpo``."""
-    symmetric: bool = False
-    """``dpo`` and ``sft``: train on both sides of a pair instead of on side 0 alone."""
-    beta_attend: tuple[float, float] = (0.1, 0.1)
-    """β of the attend term (match over blind) of side 0 and side 1; one number sets both."""
-    beta_reject: tuple[float, float] = (0.1, 0.1)
-    """β of the reject term (blind over clash) of side 0 and side 1; one number sets both."""
+    """β of every term that has none of its own."""
+    beta_text: tuple[float, ...] = ()
+    """β of the text term (own response over the other one, under one image): one number or one a side; empty: ``beta``."""
+    beta_image: tuple[float, ...] = ()
+    """β of the image term (own image over another, for one response): one number or one a side; empty: ``beta``."""
+    beta_anchor: tuple[float, ...] = ()
+    """β of the anchor (the true response no less likely than under the reference): one number or one a side; empty: ``beta``."""
+    beta_attend: tuple[float, ...] = ()
+    """β of the attend term (match over blind): one number or one a side; empty: ``beta``."""
+    beta_reject: tuple[float, ...] = ()
+    """β of the reject term (blind over clash): one number or one a side; empty: ``beta``."""
+    weight_text: tuple[float, float] = (1.0, 1.0)
+    """Weight of the text term of side 0 and side 1, times the objective's own; one number sets both, 0 drops the term (and its
+    cells, where no other term needs them)."""
+    weight_image: tuple[float, float] = (1.0, 1.0)
+    """Weight of the image term of each side, likewise."""
+    weight_anchor: tuple[float, float] = (1.0, 1.0)
+    """Weight of the anchor of each side, likewise."""
     weight_attend: tuple[float, float] = (1.0, 1.0)
-    """Weight of the attend term of each side; 0 drops the term (and its cells, where no other term needs them)."""
+    """Weight of the attend term of each side, likewise."""
     weight_reject: tuple[float, float] = (1.0, 1.0)
-    """Weight of the reject term of each side; 0 drops the term."""
+    """Weight of the reject term of each side, likewise."""
+    weight_margin: float = 1.0
+    """Weight of ``symmpo``'s (m₀ − m₁)², times its own of 0.0001."""
+    delta: float = 0.0
+    """δ, which an anchor's margin must exceed (nats times β)."""
+    image_negative: str = "corrupt"
+    """What ``mdpo``, ``copo`` and ``chip`` compare a side's own image with: ``corrupt``, the same image corrupted, as
+    published, or ``clash``, the other side's image."""
+    nll: float = 0.0
+    """Weight of −log π(match) per token, mean of the sides trained on, added to the objective; 0: not added."""
+    length_normalised: bool = False
+    """Divide every Δ by the tokens of its response."""
+    label_smoothing: float = 0.0
+    """Share of pairs taken to be labelled the wrong way round, below 0.5 (cDPO): text, image, attend and reject terms."""
+    link: str = "sigmoid"
+    """``sigmoid``: −log σ(βh); ``ipo``: (h − 1/(2β))² (arXiv 2310.12036) for text, image, attend and reject terms, whose h is a
+    difference of Δ. Anchors keep the sigmoid."""
+
+    def betas_of(self, term: str) -> tuple[float, float]:
+        """β of the term of that name, for side 0 and side 1."""
+        own = getattr(self, f"beta_{term}", ()) or (self.beta,)
+        return own[0], own[-1]
+
+    def weights_of(self, term: str) -> tuple[float, float]:
+        """The recipe's weight of the term of that name, for side 0 and side 1."""
+        own = getattr(self, f"weight_{term}", 1.0)
+        return own if isinstance(own, tuple) else (own, own)
 
 
 @dataclass(frozen=True)

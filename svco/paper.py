@@ -13,10 +13,15 @@ AUTHORS = {
     "model.tune": "full",
     "data.max_text_tokens": 128,
     "objective.name": "svco",
+    "objective.sides": "auto",
     "objective.beta_attend": (0.1, 0.1),
     "objective.beta_reject": (0.1, 0.1),
     "objective.weight_attend": (1.0, 1.0),
     "objective.weight_reject": (1.0, 1.0),
+    "objective.nll": 0.0,
+    "objective.length_normalised": False,
+    "objective.label_smoothing": 0.0,
+    "objective.link": "sigmoid",
     "optim.lr": 1e-6,
     "optim.lr_min_ratio": 0.0,
     "optim.warmup_fraction": 0.05,
@@ -35,7 +40,10 @@ def deviations(config: Config, dtype: Any) -> str:
         return ""
     found = []
     for key, theirs in AUTHORS.items():
-        if (ours := get(config, key)) != theirs:
+        ours = get(config, key)
+        if key.startswith("objective.beta_"):
+            ours = config.objective.betas_of(key.removeprefix("objective.beta_"))  # objective.beta, where it has none
+        if ours != theirs:
             found.append(f"{key} {ours} (theirs {theirs})")
     if (ours := str(dtype).removeprefix("torch.")) != "float16":
         found.append(f"{ours} (theirs float16)")

@@ -91,6 +91,8 @@ def _merge_section(current: Any, section: str, values: Mapping[str, Any], where:
     fresh = {}
     for name, value in values.items():
         key = f"{section}.{name}"
+        if key in _GONE:
+            raise UserError(f"{where}: {key} is gone. {_GONE[key]}")
         if name not in kinds:
             raise UserError(f"{where}: unknown key {key!r}.{nearest(key, known_keys())}")
         fresh[name] = _coerce(value, kinds[name], key, where)
@@ -143,6 +145,8 @@ def _coerce(value: Any, kind: Any, key: str, where: str) -> Any:
     return value
 
 
+_GONE = {"objective.symmetric": "Write objective.sides: both for true, objective.sides: first for false."}
+"""Keys of earlier versions -> what to write instead."""
 _PLAIN = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
 _CHOICES = {
@@ -150,6 +154,9 @@ _CHOICES = {
     "model.attention": ("auto", "flash", "varlen", "sdpa"),
     "model.reference": ("auto", "lockstep", "frozen-copy", "cached", "none"),
     "model.tune": ("lora", "full"),
+    "objective.sides": ("auto", "first", "both"),
+    "objective.image_negative": ("corrupt", "clash"),
+    "objective.link": ("sigmoid", "ipo"),
 }
 _AT_LEAST = {
     "run.log_every": 1,
@@ -192,19 +199,37 @@ def check(config: Config) -> None:
         for key, bound in bounds.items():
             if wrong(float(get(config, key)), float(bound)):
                 raise UserError(f"{key} is {get(config, key)}; it must be {words} {bound}.")
-    for key in ("objective.beta_attend", "objective.beta_reject"):
-        if min(get(config, key)) <= 0:
-            raise UserError(
-                f"{key} is {list(get(config, key))}; every β must be above 0. To drop a term set its weight "
-                f"({key.replace('beta', 'weight')}) to 0."
-            )
     duration(config.run.time_limit)
-    if config.objective.beta <= 0:
-        raise UserError(f"objective.beta is {config.objective.beta}; β must be above 0.")
-    if not any(config.objective.weight_attend + config.objective.weight_reject):
+    _check_objective(config)
+
+
+_TERMS = ("text", "image", "anchor", "attend", "reject")
+
+
+def _check_objective(config: Config) -> None:
+    """Numbers no objective can have; what has no effect on the named one is refused where it is made."""
+    for key in ("objective.beta", *(f"objective.beta_{term}" for term in _TERMS)):
+        betas = value if isinstance(value := get(config, key), tuple) else (value,)
+        if len(betas) > 2:
+            raise UserError(f"{key} is {list(betas)}; it takes one number, or two: one a side.")
+        if not all(0 < beta < float("inf") for beta in betas):
+            drop = (
+                ""
+                if key == "objective.beta"
+                else f" To drop a term set its weight ({key.replace('beta', 'weight')}) to 0."
+            )
+            raise UserError(f"{key} is {', '.join(map(str, betas))}; every β must be above 0.{drop}")
+    for key in ("objective.weight_margin", "objective.nll", *(f"objective.weight_{term}" for term in _TERMS)):
+        weights = value if isinstance(value := get(config, key), tuple) else (value,)
+        if not all(0 <= weight < float("inf") for weight in weights):
+            raise UserError(f"{key} is {', '.join(map(str, weights))}; a weight must be at least 0.")
+    if not 0 <= config.objective.label_smoothing < 0.5:
         raise UserError(
-            "All of objective.weight_attend and objective.weight_reject are 0: nothing is left to train on."
+            f"objective.label_smoothing is {config.objective.label_smoothing}; it must be at least 0 and below 0.5, where "
+            "right and wrong count alike."
         )
+    if not abs(config.objective.delta) < float("inf"):
+        raise UserError(f"objective.delta is {config.objective.delta}; it must be a finite number.")
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

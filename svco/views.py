@@ -35,7 +35,7 @@ def condition(side: int, view: int) -> int:
 
 def cell_name(cell: Cell) -> str:
     side, view = cell
-    return f"{side}_{VIEWS[view]}"
+    return f"{side}_{(*VIEWS, 'corrupt')[view]}"
 
 
 @dataclass(frozen=True)

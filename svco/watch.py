@@ -54,7 +54,7 @@ class BadWatch:
 
 
 class MatchWatch:
-    """Warns when Δmatch falls. S-VCO only widens gaps: nothing in it holds up log π of the true response itself."""
+    """Warns when Δmatch falls. Most objectives only widen gaps: nothing in S-VCO holds up log π of the true response itself."""
 
     SMOOTHING = 0.9
 
@@ -73,8 +73,9 @@ class MatchWatch:
         if self.enabled and self.mean < self.warn_below:
             warnings.warn(
                 f"step {step}: the true responses under their own images have become less likely than under the "
-                f"reference, by {-self.mean:.2f} nats a response on average. S-VCO has no anchor on them: a lower "
-                "optim.lr, fewer steps or a larger objective.beta_attend keep them up.",
+                f"reference, by {-self.mean:.2f} nats a response on average. Objectives without an anchor "
+                "only widen gaps: a lower optim.lr, fewer steps, a larger objective.beta or an NLL term (objective.nll) keep "
+                "them up.",
                 stacklevel=2,
             )
             self.warn_below *= 2  # again only when it has become twice as bad

@@ -15,17 +15,11 @@ def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist's own, which reads the groups
 def pytest_collection_modifyitems(config, items):
-    """Tests of a file stay with one worker: they share fixtures; those of end_to_end too, which launch as a user does, all from
-    DeepSpeed's own port. A test marked ``gpu`` is skipped without one, one marked ``slow`` without --slow, and says so in the
-    summary."""
+    """A test marked ``gpu`` is skipped without one, one marked ``slow`` without --slow, and says so in the summary."""
     import torch
 
     for item in items:
-        item.add_marker(
-            pytest.mark.xdist_group("end_to_end" if item.path.parent.name == "end_to_end" else item.path.name)
-        )
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: make test-all runs it"))
     if not torch.cuda.is_available():

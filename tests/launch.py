@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from places import ROOT
@@ -32,14 +35,26 @@ def drop_buffers() -> None:
     PORTS.clear()
 
 
+@contextmanager
+def default_port():
+    """DeepSpeed's own port, for one test at a time: those that launch as a user does run in several workers."""
+    with (Path(tempfile.gettempdir()) / f"svco-tests-{os.getuid()}-port-29500").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def command(ranks: int | None, ds: Path | str, *arguments: str) -> list[str]:
     """The command line of a run: ``ranks`` None is one process without the launcher."""
     program = [str(ROOT / "launchers" / "train.py"), "--ds", str(ds), *arguments]
     if ranks is None:
         return [sys.executable, *program]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     drop_buffers()  # of the runs before this one, which are over
     PORTS.append(port)
     # 0 stands for the bare command, which finds one device on a machine without GPUs.

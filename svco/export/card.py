@@ -14,6 +14,7 @@ from ..checkpoint import MANIFEST, Position, read_position
 from ..config import Config
 from ..errors import UserError
 from ..evaluate import table
+from ..objectives import OBJECTIVES
 from ..recipe import load_recipe
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -128,8 +129,9 @@ def _what(kind: str, base: Base, run: RunFacts | None) -> str:
     if run is None:
         return f"{_TITLES[kind]}; base model: {known}. Converted by `svco export`; no run is known of it."
     config = run.config
-    words = {"svco": "S-VCO (arXiv 2502.13928)", "dpo": "DPO on contrast pairs", "sft": "SFT on contrast pairs"}
-    objective = words.get(config.objective.name, config.objective.name)
+    # An objective registered by somebody's own launcher is not in the table here.
+    entry = OBJECTIVES.get(config.objective.name)
+    objective = entry.title if entry else config.objective.name
     tuned = {
         "lora": "LoRA on the language model" + (", the projector in full" if config.model.train_projector else ""),
         "full": "projector and language model in full",

@@ -11,7 +11,8 @@ from places import ROOT
 
 def bench(*arguments, ranks=0):
     program = [str(ROOT / "launchers" / "bench.py"), *arguments]
-    line = ["deepspeed", "--num_accelerators", str(ranks), *program] if ranks else [sys.executable, *program]
+    port = ["--master_port", str(launch.free_port())]
+    line = ["deepspeed", "--num_accelerators", str(ranks), *port, *program] if ranks else [sys.executable, *program]
     return subprocess.run(line, cwd=ROOT, env=launch.ENVIRONMENT, capture_output=True, text=True, timeout=400)
 
 
@@ -34,9 +35,10 @@ def test_ladder_under_zero3_writes_table_figures_and_picture(tmp_path):
 
 @pytest.mark.slow
 def test_scaling_launches_and_measures(tmp_path):
-    done = bench(
-        "--scaling", "2", "--ds", "ds_configs/zero3.json", "--repetitions", "1", "--out", str(tmp_path / "x")
-    )  # fmt: skip
+    with launch.default_port():
+        done = bench(
+            "--scaling", "2", "--ds", "ds_configs/zero3.json", "--repetitions", "1", "--out", str(tmp_path / "x")
+        )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "x.md").read_text().strip() in done.stdout
     line = next(line for line in done.stdout.splitlines() if line.startswith("| 2 on 1 |"))

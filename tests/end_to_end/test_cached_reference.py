@@ -82,9 +82,7 @@ def test_a_killed_computation_is_finished(train, tmp_path):
 
 
 def test_objectives_without_a_reference_still_compare_held_out_pairs(train, tmp_path, shards):
-    losses = train(
-        "sft", "objective.name=sft", "objective.symmetric=true", f"data.heldout={shards}", "evaluate.pictures=0"
-    )
+    losses = train("sft", "objective.name=sft", f"data.heldout={shards}", "evaluate.pictures=0")
     assert losses[-1] < losses[0]
     summary = json.loads((tmp_path / "runs" / "sft" / "heldout.json").read_text())
     assert summary["before"]["perplexity_match"] > summary["after"]["perplexity_match"] > 1

@@ -12,7 +12,7 @@ from places import ROOT
 LAYERS = (
     ("errors", "views", "config"),
     ("dist", "names"),
-    ("pairs", "recipe", "ds_config", "tally", "clock", "watch", "life", "run_state", "versions", "storage"),
+    ("pairs", "recipe", "ds_config", "tally", "clock", "watch", "life", "run_state", "versions", "storage", "terms"),
     ("shard_index", "order", "balance", "families", "paper", "board"),
     ("shards", "prepare"),
     ("objectives", "packing", "logprobs", "loader", "evaluate"),
@@ -25,7 +25,7 @@ LAYERS = (
     ("run_folder", "data", "precompute", "step", "status", "plan", "probe"),
     ("session",),
     ("train", "cli"),
-    ("bench", "doctor"),
+    ("bench", "doctor", "study"),
 )
 """A module imports from layers above it on this list, or from its own package; never from its own layer or below."""
 LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
@@ -38,7 +38,7 @@ DOORS = {
     "datasets": {"bench"},
     "tensorboard": {"board"},
     "torch.utils.tensorboard": {"board"},
-    "matplotlib": {"sheet", "bench", "plan", "probe"},
+    "matplotlib": {"sheet", "bench", "plan", "probe", "study"},
     "tqdm": {"board"},
     "psutil": {"doctor", "life", "run_state"},
     "yaml": {"recipe"},

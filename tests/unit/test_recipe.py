@@ -25,7 +25,7 @@ def test_default_then_file_then_command_line(tmp_path):
     assert load_recipe(None, ["optim.recompute=8"]).optim.recompute == "8", (
         "YAML says a number, the key takes words too"
     )
-    assert config.objective.beta_attend == (0.5, 0.5)
+    assert config.objective.betas_of("attend") == (0.5, 0.5)
     assert config.data.heldout == ("a", "b")
 
 
@@ -43,7 +43,7 @@ def test_default_then_file_then_command_line(tmp_path):
         ("data.max_bad_fraction=2", "at most 1"),
         ("optim.betas=[0.9]", "optim.betas"),
         ("run.seed=true", "whole number"),
-        ("objective.beta_attend=[1, 2, 3]", "takes 2 values"),
+        ("objective.beta_attend=[1, 2, 3]", "one number, or two"),
         ("optim.global_batch=0", "at least 1"),
     ],
 )

@@ -1,0 +1,85 @@
+"""Runs a study: ``python launchers/study.py --recipe launchers/recipes/study_tiny.yaml [--quick] [--jobs N]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from svco.errors import UserError, people
+
+RECIPE = Path(__file__).parent / "recipes" / "study_tiny.yaml"
+STAGES = ("data", "trials", "cells")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python launchers/study.py",
+        description="Trains and evaluates every (method, data, seed) of a study through launchers/train.py and "
+        "launchers/eval.py, after trials that choose each method's settings on the validation set, and writes the tables. "
+        "What is finished is not run again: the same command goes on with a study that was stopped.",
+    )
+    parser.add_argument("--recipe", default=RECIPE, metavar="FILE", help="study YAML (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="the study's shorter form, its section 'quick'")
+    parser.add_argument("--root", metavar="DIR", help="folder of the study (default: the recipe's 'root')")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="tasks at a time (default: one a core without a launcher, else 1)",
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="GROUP", help="only this group's cells; repeatable"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list the tasks")
+    parser.add_argument("--collect", action="store_true", help="only write tables and figures of what is finished")
+    parser.add_argument(
+        "--submit", action="store_true", help="submit to SLURM: one array of trials, one of cells behind it"
+    )
+    parser.add_argument("--sbatch", default="", metavar="OPTIONS", help="with --submit: further options for sbatch")
+    parser.add_argument("--stage", choices=STAGES, help="only this stage")
+    parser.add_argument(
+        "--task", type=int, metavar="N", help="with --stage: only its task N, what one job of an array runs"
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
+    from dataclasses import replace
+
+    from svco.study.spec import load_study
+
+    study = load_study(arguments.recipe, arguments.quick)
+    if arguments.root:
+        study = replace(study, root=arguments.root)
+    if unknown := sorted(set(arguments.only) - {group.name for group in study.groups}):
+        raise UserError(
+            f"There is no group {unknown[0]!r} in {arguments.recipe}; it has {', '.join(group.name for group in study.groups)}."
+        )
+    if arguments.task is not None and arguments.stage not in ("trials", "cells"):
+        raise UserError("--task needs --stage trials or --stage cells.")
+    from svco.study import conduct
+
+    how = conduct.How(
+        jobs=arguments.jobs or (1 if study.launch else os.cpu_count() or 1),
+        only=tuple(arguments.only),
+        stages=(arguments.stage,) if arguments.stage else STAGES,
+        task=arguments.task,
+    )
+    if arguments.dry_run:
+        return conduct.show(study, how)
+    if arguments.collect:
+        return conduct.tell(study, how)
+    if arguments.submit:
+        from svco.study.slurm import submit
+
+        return submit(study, how, arguments.recipe, arguments.quick, arguments.sbatch)
+    return conduct.conduct(study, how)
+
+
+if __name__ == "__main__":
+    with people():
+        sys.exit(main())

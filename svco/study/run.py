@@ -1,0 +1,126 @@
+"""Runs the tasks of a study, a few at a time, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import RESUBMIT
+from .cells import Command, Task
+
+LOG = "log.txt"
+_LOG_TAIL = 12
+"""Lines of a failed command that are shown."""
+
+
+@dataclass
+class Outcome:
+    """How the tasks went."""
+
+    finished: int = 0
+    """Tasks that are done, those of earlier runs included."""
+    stopped: list[Task] = field(default_factory=list)
+    """Tasks whose run was asked to stop and can go on."""
+    failed: list[tuple[Task, str]] = field(default_factory=list)
+    """Tasks whose command failed, with the end of its log."""
+
+    @property
+    def code(self) -> int:
+        """Exit code: 0 all finished, 75 some can go on, 1 some failed."""
+        return 1 if self.failed else RESUBMIT if self.stopped else 0
+
+
+class Children:
+    """The commands that run now, so that a signal to the study reaches each of them, and none outlives it."""
+
+    def __init__(self) -> None:
+        self.running: set[subprocess.Popen] = set()
+        self.stopping = False
+
+    def run(self, line: Sequence[str], log: Path, threads: int) -> int:
+        """Runs one command with its output appended to ``log``; its exit code. Not begun once the study is stopping."""
+        if self.stopping:
+            return RESUBMIT
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        with log.open("a", encoding="utf-8") as output:
+            output.write(f"$ {' '.join(line)}\n")
+            output.flush()
+            child = subprocess.Popen(
+                line, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+            self.running.add(child)
+            try:
+                return child.wait()
+            finally:
+                self.running.discard(child)
+
+    def stop(self, number: int, frame: Any) -> None:
+        """Passes a signal on as SIGTERM, at which a run saves and exits with 75."""
+        self.stopping = True
+        for child in list(self.running):
+            try:
+                os.killpg(child.pid, signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+
+
+def run_tasks(tasks: Sequence[Task], jobs: int, progress: Callable[[Any, str], Any], what: str) -> Outcome:
+    """Runs what is not finished of ``tasks``, ``jobs`` at a time; several groups may hold one task: it runs once.
+
+    A failed task does not end the others. SIGTERM, SIGUSR1 and Ctrl-C make the running ones save and end, and the rest wait for
+    the next call.
+    """
+    outcome, children = Outcome(), Children()
+    waiting: dict[tuple[Path, tuple[Command, ...]], Task] = {}
+    for task in tasks:
+        if task.finished:
+            outcome.finished += 1
+        else:
+            waiting.setdefault((task.folder, task.commands), task)
+    heard = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = {number: signal.signal(number, children.stop) for number in heard}
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            # One folder at a time: two groups may ask the same run for different tests.
+            futures = {pool.submit(_run, task, children, threads): task for task in waiting.values()}
+            for future in progress(as_completed(futures), what, total=len(futures)):
+                code, tail = future.result()
+                if code == 0:
+                    outcome.finished += 1
+                elif code == RESUBMIT or children.stopping:
+                    outcome.stopped.append(futures[future])
+                else:
+                    outcome.failed.append((futures[future], tail))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return outcome
+
+
+def _run(task: Task, children: Children, threads: int) -> tuple[int, str]:
+    """(exit code, end of the log when it is not 0) of a task's commands that are not done yet."""
+    task.folder.mkdir(parents=True, exist_ok=True)
+    log = task.folder / LOG
+    for command in task.commands:
+        done = task.folder / f"{command.name}.done"
+        if done.exists():
+            continue
+        start = time.monotonic()
+        code = children.run(command.line, log, threads)
+        if code:
+            return code, "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL:])
+        done.write_text(f"{time.monotonic() - start:.1f}\n")
+    return 0, ""
+
+
+def seconds(task: Task) -> float:
+    """What a finished task's commands took, wall time."""
+    return sum(float((task.folder / f"{command.name}.done").read_text()) for command in task.commands)

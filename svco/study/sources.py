@@ -1,0 +1,69 @@
+"""The data of a study, made once into its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..shards import write_shards
+from .spec import Source, Study
+
+PAIRS_PER_SHARD = 128
+
+Progress = Callable[[Any, str], Any]
+
+
+def shards_of(study: Study, source: Source) -> tuple[str, ...]:
+    """The shards that ``source`` means, whether they have been made or not."""
+    return source.shards or (str(_folder(study, source)),)
+
+
+def make_sources(study: Study, progress: Progress) -> None:
+    """Makes what is not there yet. A set is whole or absent: it is written beside its place and moved there."""
+    for name, source in {**study.data, **study.tests, "validation": study.validation}.items():
+        _make(study, name, source, progress)
+
+
+def identity(study: Study, source: Source) -> dict[str, Any]:
+    """Everything that decides what the pairs of ``source`` are, as far as the study knows."""
+    below = {"of": identity(study, study.data[source.corrupt])} if source.corrupt else {}
+    return asdict(source) | below
+
+
+def _folder(study: Study, source: Source) -> Path:
+    digest = hashlib.sha256(json.dumps(identity(study, source), sort_keys=True).encode()).hexdigest()[:10]
+    return Path(study.root) / "data" / f"{source.world or source.kind}-{source.split}-{digest}"
+
+
+def _make(study: Study, name: str, source: Source, progress: Progress) -> None:
+    folder = _folder(study, source)
+    if source.shards or folder.exists():
+        return
+    if source.corrupt:
+        _make(study, source.corrupt, study.data[source.corrupt], progress)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    if source.world:
+        from ..world.variants import Variant
+
+        variant = Variant(source.world, source.style, source.side, source.opacity)
+        pairs = progress(list(range(source.pairs)), f"drawing {name}")
+        drawn = variant.pairs(source.split, source.pairs)
+        write_shards((next(drawn) for _ in pairs), temporary, source.split, PAIRS_PER_SHARD)
+    else:
+        from ..config import CorruptConfig
+        from ..data.corrupt import corrupt_shards
+
+        corrupt_shards(
+            shards_of(study, study.data[source.corrupt]),
+            temporary,
+            CorruptConfig(kind=source.kind),
+            side=source.kept,
+            progress=progress,
+        )
+    temporary.rename(folder)

@@ -1,0 +1,175 @@
+"""The tables of a study: means and standard errors over seeds, paired differences over pairs, the paper's rows beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..evaluate import pair_right
+from ..pairs import CONTRASTS
+from .cells import BASE
+from .results import Row, Scored
+from .spec import Group, Study
+
+Name = tuple[str, str]
+"""(method, data)."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table."""
+
+    label: str
+    """Its head."""
+    metric: str
+    """Key of ``Row.measures``."""
+    percent: bool = True
+    """Shown in %, or as it is."""
+    better: int = 1
+    """1: higher is better, −1: lower; 0: neither, and it does not count in the average gain."""
+
+    def shown(self, values: Sequence[float]) -> str:
+        """Mean ± standard error over seeds; of one seed the value alone."""
+        scaled = np.asarray(values) * (100 if self.percent else 1)
+        digits = 1 if self.percent else 2
+        error = f" ± {standard_error(scaled):.{digits}f}" if len(scaled) > 1 else ""
+        return f"{scaled.mean():.{digits}f}{error}"
+
+
+def standard_error(values: np.ndarray) -> float:
+    return float(np.std(values, ddof=1) / len(values) ** 0.5)
+
+
+def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
+    """What a group's table shows: of its first test set everything, of others pair accuracy or, without contrasts, nats."""
+    there = {name for row in rows for name in row.measures}
+    first, *others = group.tests
+    wanted = [Column(kind, f"{first}.pair_accuracy.{kind}") for kind in CONTRASTS]
+    wanted += [Column("all pairs", f"{first}.pair_accuracy", better=0)]
+    for test in others:
+        plain = f"{test}.pair_accuracy.unknown" in there
+        wanted.append(
+            Column(f"{test}, nats a token", f"{test}.nll_match", False, -1)
+            if plain
+            else Column(f"{test}: all pairs", f"{test}.pair_accuracy")
+        )
+        wanted += [
+            Column("own image, edited", f"{test}.own_edited", better=0),
+            Column("own image, other", f"{test}.own_other", better=0),
+            Column("penalty, nats", f"{test}.penalty", False, 0),
+        ]
+    wanted += [Column(name, f"{name}.score") for name in ("mmvp", "cv-bench")]
+    wanted += [
+        Column("hallucination", f"{first}.hallucination", better=-1),
+        Column("own image, typical", f"{first}.own_typical", better=0),
+        Column("own image, untypical", f"{first}.own_untypical", better=0),
+        Column("match − blind, nats", f"{first}.match_minus_blind", False, 0),
+        Column("blind − clash, nats", f"{first}.blind_minus_clash", False, 0),
+        Column("blind likelier", f"{first}.blind_likelier", better=0),
+    ]
+    return [column for column in wanted if column.metric in there]
+
+
+def by_name(group: Group, rows: Iterable[Row]) -> dict[Name, list[Row]]:
+    """(method, data) -> its rows, BASE first, then in the group's order; names without a finished row are left out."""
+    found: dict[Name, list[Row]] = {name: [] for name in ((BASE, ""), *group.cells)}
+    for row in rows:
+        if row.group == group.name:
+            found[row.method, row.data].append(row)
+    return {name: many for name, many in found.items() if many}
+
+
+def row_name(name: Name) -> str:
+    return f"{name[0]} · {name[1]}" if name[1] else name[0]
+
+
+def group_table(group: Group, rows: Sequence[Row]) -> str:
+    """Markdown: a row a method and data set, mean ± standard error over seeds, the best mean of a column in bold."""
+    named = by_name(group, rows)
+    columns = columns_of(group, [row for many in named.values() for row in many])
+    cells = {
+        name: [[row.measures[c.metric] for row in many if c.metric in row.measures] for c in columns]
+        for name, many in named.items()
+    }
+    best = [_best(column, [values[n] for values in cells.values()]) for n, column in enumerate(columns)]
+    gains = average_gains(named, columns)
+    lines = [["", "seeds", *(c.label + (" %" if c.percent else "") for c in columns), *(["gain %"] if gains else [])]]
+    for name, values in cells.items():
+        shown = [c.shown(v) if v else "–" for c, v in zip(columns, values)]
+        shown = [
+            f"**{text}**" if v and mark is not None and np.mean(v) == mark else text
+            for text, v, mark in zip(shown, values, best)
+        ]
+        lines.append([row_name(name), str(len(named[name])), *shown, *([gains[name]] if gains else [])])
+    return markdown(lines)
+
+
+def _best(column: Column, values: Sequence[Sequence[float]]) -> float | None:
+    means = [float(np.mean(v)) for v in values if len(v)]
+    return (max(means) if column.better > 0 else min(means)) if column.better and means else None
+
+
+def average_gains(named: dict[Name, list[Row]], columns: Sequence[Column]) -> dict[Name, str]:
+    """The paper's TOTAL: the mean over the columns of the relative change against BASE in %, with the sign of those flipped
+    where lower is better. Empty without BASE."""
+    counted = [column for column in columns if column.better]
+    if (BASE, "") not in named or not counted:
+        return {}
+    base = named[BASE, ""][0].measures
+    gains = {}
+    for name, many in named.items():
+        per_seed = [
+            np.mean([100 * c.better * (row.measures[c.metric] / base[c.metric] - 1) for c in counted]) for row in many
+        ]
+        gains[name] = Column("", "", percent=False).shown(per_seed) if name[0] != BASE else "0"
+    return gains
+
+
+def paired_table(study: Study, group: Group, rows: Sequence[Row]) -> str:
+    """How much more pairs ``study.against`` gets right than each other row, on every test set with contrasts; Markdown.
+
+    A difference is taken pair by pair, after averaging over the seeds both rows have; its standard error is over pairs.
+    The second one is over seeds.
+    """
+    named = by_name(group, rows)
+    ours = named.get(study.against)
+    if not ours:
+        return ""
+    tests = [t for t in group.tests if f"{t}.pair_accuracy.unknown" not in ours[0].measures]
+    lines = [
+        [f"{row_name(study.against)} minus", *(f"{test}: points ± s.e. over pairs (over seeds)" for test in tests)]
+    ]
+    for name, theirs in named.items():
+        if name != study.against:
+            lines.append([row_name(name), *(paired(ours, theirs, test) for test in tests)])
+    return markdown(lines)
+
+
+def paired(ours: Sequence[Row], theirs: Sequence[Row], test: str) -> str:
+    """``difference ± s.e. over pairs (s.e. over seeds)`` of pair accuracy in points; the latter with two seeds or more."""
+    other = {row.seed: row for row in theirs}
+    # BASE has no seed: it stands against each.
+    both = [(row, other.get(row.seed) or (theirs[0] if theirs[0].method == BASE else None)) for row in ours]
+    both = [(a, b) for a, b in both if b is not None]
+    if not both:
+        return "–"
+    differences = np.array([right(a, test).astype(float) - right(b, test) for a, b in both])
+    pairs, seeds = differences.mean(0), differences.mean(1)
+    over_seeds = f" ({100 * standard_error(seeds):.1f})" if len(seeds) > 1 else ""
+    return f"{100 * pairs.mean():+.1f} ± {100 * standard_error(pairs):.1f}{over_seeds}"
+
+
+def right(row: Row, test: str) -> np.ndarray:
+    """(N,) bool in the order of the keys: the pairs of ``test`` that a row's model gets right."""
+    scored = Scored.read(Path(row.evaluation), test)
+    return pair_right(scored.logps)[np.argsort(scored.keys)]
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table; the first of ``lines`` is its head, the first column is text."""
+    head, *body = lines
+    rule = ["---", *(["---:"] * (len(head) - 1))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
