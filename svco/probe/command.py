@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from argparse import Namespace
@@ -13,17 +14,18 @@ import numpy as np
 
 from ..assess.subject import Subject, load_subject
 from ..board import Progress
+from ..config import Config, CorruptConfig, OptimConfig
+from ..corruption import corrupt
 from ..dist import World
 from ..errors import UserError
 from ..evaluate import InOrder
 from ..export import public_base
-from ..job import Split
+from ..job import Split, make_loader
 from ..loader import Loader
-from ..packing import PackedBatch, PackedCollate
-from ..pairs import CONTRASTS
-from ..prepare import Prepare
+from ..packing import PackedBatch
+from ..pairs import CONTRASTS, Pair, decode_image
 from ..shards import DEFAULT_CACHE, ShardSet
-from ..views import ALL_CELLS, BLIND, MATCH
+from ..views import ALL_CELLS, BLIND, CORRUPT, MATCH, whole
 from .figure import draw
 from .page import Card, page
 from .perplexity import NOTE, by_contrast, looking, markdown, reading, table, token_shares, word_table
@@ -52,7 +54,7 @@ def run(arguments: Namespace) -> int:
         progress=True,
     )
     split = Split.open(tuple(arguments.shards), subject.family, DEFAULT_CACHE.expanduser(), world, progress)
-    loader = _loader(subject, split, arguments)
+    loader = _loader(subject, split, arguments, world)
     probed = probe_pairs(models_of(subject), progress(loader, "scoring pairs"), world.device)
     for problem in probed.bad:
         print(f"left out: {problem}", file=sys.stderr)
@@ -63,7 +65,7 @@ def run(arguments: Namespace) -> int:
     ids, gaps = _gaps(probed)
     shares = {name: token_shares(values) for name, values in gaps.items()}
     words = _words(ids, gaps, subject.family.tokenizer)
-    cards = _cards(probed, contrasts, split.shards, subject.family.tokenizer, arguments.pages)
+    cards = _cards(probed, contrasts, split.shards, subject.family.tokenizer, arguments)
     facts = _facts(arguments, probed, subject)
     _write(arguments, facts, models, shares, words, cards)
     print(
@@ -98,22 +100,14 @@ def models_of(subject: Subject) -> dict[str, Callable[[PackedBatch], torch.Tenso
     return {"base": base, "tuned": scorer.token_logps}
 
 
-def _loader(subject: Subject, split: Split, arguments: Namespace) -> Loader:
-    count = min(len(split.shards), arguments.pairs or len(split.shards))
-    order = InOrder(count, _STEP)
-    collate = PackedCollate(ALL_CELLS)
-    return Loader(
-        split.shards,
-        order,
-        collate.costs(split.lengths),
-        Prepare(subject.family, collate),
-        world=1,
-        rank=0,
-        budget=arguments.tokens,
-        workers=1,
-        start=0,
-        stop=order.steps_per_epoch,
+def _loader(subject: Subject, split: Split, arguments: Namespace, world: World) -> Loader:
+    config = Config(
+        optim=OptimConfig(tokens_per_micro_batch=arguments.tokens),
+        corrupt=CorruptConfig(kind=arguments.corrupt or CorruptConfig.kind),
     )
+    cells = whole([(0, CORRUPT)]) if arguments.corrupt else ALL_CELLS
+    order = InOrder(min(len(split.shards), arguments.pairs or len(split.shards)), _STEP)
+    return make_loader(split, order, cells, subject.family, config, world, 0, order.steps_per_epoch)
 
 
 def turns(contrasts: Sequence[str], count: int) -> list[int]:
@@ -123,11 +117,24 @@ def turns(contrasts: Sequence[str], count: int) -> list[int]:
     return [queue[place] for place in range(longest) for queue in queues if place < len(queue)][:count]
 
 
-def _cards(probed: Probed, contrasts: Sequence[str], shards: ShardSet, tokenizer: Any, count: int) -> list[Card]:
-    return [_one_card(probed.pairs[row], contrasts[row], shards, tokenizer) for row in turns(contrasts, count)]
+def _cards(
+    probed: Probed, contrasts: Sequence[str], shards: ShardSet, tokenizer: Any, arguments: Namespace
+) -> list[Card]:
+    rows = turns(contrasts, arguments.pages)
+    return [_one_card(probed.pairs[row], contrasts[row], shards, tokenizer, arguments.corrupt) for row in rows]
 
 
-def _one_card(tokens: PairTokens, contrast: str, shards: ShardSet, tokenizer: Any) -> Card:
+def _corrupted(pair: Pair, kind: str) -> tuple[bytes, ...]:
+    """The two images as the corrupt view has them, as PNG."""
+    made = []
+    for side, data in enumerate(pair.images):
+        stream = io.BytesIO()
+        corrupt(decode_image(data, pair.text.key), pair.text.key, side, CorruptConfig(kind=kind)).save(stream, "PNG")
+        made.append(stream.getvalue())
+    return tuple(made)
+
+
+def _one_card(tokens: PairTokens, contrast: str, shards: ShardSet, tokenizer: Any, kind: str | None) -> Card:
     pair = shards.read(tokens.index)
     special = set(tokenizer.all_special_ids)
     return Card(
@@ -135,6 +142,7 @@ def _one_card(tokens: PairTokens, contrast: str, shards: ShardSet, tokenizer: An
         query=pair.text.query,
         contrast=contrast,
         images=pair.images,
+        corrupted=_corrupted(pair, kind) if kind else (),
         pieces=tuple(readable(tokenizer, ids.tolist()) for ids in tokens.ids),
         special=tuple([i in special for i in ids.tolist()] for ids in tokens.ids),
         logps=tokens.logps,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..views import BLIND, CLASH, CORRUPT, MATCH, VIEWS
+from ..views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH
 from .look import SCRIPT, legend, step, style
 from .perplexity import NOTE
 from .tokens import Side
@@ -59,6 +59,8 @@ class Card:
     """Contrast type."""
     images: tuple[bytes, bytes]
     """The encoded images."""
+    corrupted: tuple[bytes, ...]
+    """The two as the corrupt view has them, where there is one."""
     pieces: tuple[Sequence[str], Sequence[str]]
     """Text of every token of the response of side 0 and of side 1."""
     special: tuple[Sequence[bool], Sequence[bool]]
@@ -130,10 +132,14 @@ def _tagged(rows: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
 def _card(card: Card, quantities: Sequence[Quantity]) -> str:
     sides = []
     for side in (0, 1):
+        corrupted = "".join(
+            _image(data, f"image {side}, corrupted") + "<figcaption>corrupted</figcaption>"
+            for data in card.corrupted[side : side + 1]
+        )
         models = "".join(_response(name, card, side, quantities) for name in card.logps)
         sides.append(
             f'<div class="side"><figure>{_image(card.images[side], f"image {side} of {card.key}")}'
-            f'<figcaption>image {side} and its response</figcaption></figure><div class="models">{models}</div></div>'
+            f'<figcaption>image {side} and its response</figcaption>{corrupted}</figure><div class="models">{models}</div></div>'
         )
     head = f'<h2><span class="kind">{escape(card.contrast)}</span>{escape(card.query)}</h2>'
     return f'<section class="pair">{head}{"".join(sides)}<p class="soft">{escape(card.key)}</p></section>'
@@ -162,7 +168,7 @@ def _response(model: str, card: Card, side: int, quantities: Sequence[Quantity])
         _token(piece, special, row, [float(gap[k]) for gap in gaps], quantities)
         for k, (piece, special, row) in enumerate(zip(card.pieces[side], card.special[side], logps, strict=True))
     )
-    sums = ", ".join(f"{view} {_signed(float(total))}" for view, total in zip(VIEWS, np.nansum(logps, axis=0)))
+    sums = ", ".join(f"{view} {_signed(float(total))}" for view, total in zip(ALL_VIEWS, np.nansum(logps, axis=0)))
     return (
         f'<div><h3>{escape(model)}</h3><p class="response" dir="auto">{tokens}</p>'
         f'<p class="sums">log-probability: {sums} nats</p></div>'
@@ -171,7 +177,7 @@ def _response(model: str, card: Card, side: int, quantities: Sequence[Quantity])
 
 def _token(piece: str, special: bool, row: np.ndarray, gaps: Sequence[float], quantities: Sequence[Quantity]) -> str:
     classes = " ".join(["t", *(["special"] if special else []), *(f"q{n}{step(gap)}" for n, gap in enumerate(gaps))])
-    lines = [f"{view:<6}{_signed(float(value))}  {_chance(float(value))}" for view, value in zip(VIEWS, row)]
+    lines = [f"{view:<6}{_signed(float(value))}  {_chance(float(value))}" for view, value in zip(ALL_VIEWS, row)]
     lines += [f"{quantity.name}  {_signed(gap, plus=True)}" for quantity, gap in zip(quantities, gaps)]
     tip = escape("\n".join([f"“{piece}”", *lines])).replace("\n", "&#10;")
     shown = escape(piece.replace("\r\n", "\n").replace("\n", "↵\n"))

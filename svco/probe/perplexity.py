@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from ..pairs import CONTRASTS
-from ..views import BLIND, MATCH, VIEWS
+from ..views import ALL_VIEWS, BLIND, MATCH, VIEWS
 
 _Z = 1.959964
 """Half a 95% interval of a normal distribution, in standard errors."""
 LOOKS, SAME = 0.5, 0.1
 """Nats of match − blind: from there on the image speaks for a token, or against it; below the other it makes no difference."""
 NOTE = (
-    "In brackets: 95% interval, pairs as units. Likeliest blind: responses that of all views are likeliest without an image. "
-    "Blind over match: responses likelier without an image than with their own."
+    "In brackets: 95% interval, pairs as units. Likeliest blind: responses that are likeliest without an image, of match, blind "
+    "and clash. Blind over match: responses likelier without an image than with their own."
 )
 """What the table's columns mean."""
 _SHOWN = 2
@@ -35,7 +35,7 @@ def perplexities(logps: np.ndarray, tokens: np.ndarray) -> dict[str, dict[str, f
     """
     count = tokens.sum(axis=1).astype(float)
     found = {}
-    for v, view in enumerate(VIEWS[: logps.shape[-1]]):
+    for v, view in enumerate(ALL_VIEWS[: logps.shape[-1]]):
         nats = -logps[..., v].sum(axis=1)
         mean = nats.sum() / count.sum()
         pairs = len(count)
@@ -53,14 +53,14 @@ def _number(value: float) -> float | None:
 
 
 def read(logps: np.ndarray, tokens: np.ndarray) -> dict[str, Any]:
-    """What one model makes of N ≥ 1 pairs: ``pairs``, ``responses``, ``perplexity`` by view; ``likeliest``: view -> the share of
-    responses that are likeliest under it; ``blind_over_match``: the share likelier without an image than with their own."""
-    best = logps.argmax(axis=-1)
+    """What one model makes of N ≥ 1 pairs: ``pairs``, ``responses``, ``perplexity`` by view; ``likeliest``: the share of responses
+    that are likeliest under match, blind, clash; ``blind_over_match``: the share likelier without an image than with their own."""
+    best = logps[..., : len(VIEWS)].argmax(axis=-1)
     return {
         "pairs": len(logps),
         "responses": int(tokens.size),
         "perplexity": perplexities(logps, tokens),
-        "likeliest": {view: float((best == v).mean()) for v, view in enumerate(VIEWS[: logps.shape[-1]])},
+        "likeliest": {view: float((best == v).mean()) for v, view in enumerate(VIEWS)},
         "blind_over_match": float((logps[..., BLIND] > logps[..., MATCH]).mean()),
     }
 

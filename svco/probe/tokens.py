@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..views import VIEWS
-
 if TYPE_CHECKING:
     import torch
 
@@ -48,7 +46,7 @@ class Probed:
     def logps(self, model: str) -> np.ndarray:
         """(N, 2, V) float64, nats: the same sums over tokens as :class:`~svco.views.Scores` holds."""
         cells = [[np.nansum(side, axis=0) for side in pair.logps[model]] for pair in self.pairs]
-        return np.array(cells, float) if cells else np.zeros((0, 2, len(VIEWS)))
+        return np.array(cells, float)
 
 
 def split(logps: torch.Tensor, batch: PackedBatch, pairs: int) -> list[tuple[tuple[np.ndarray, Side], ...]]:
@@ -58,7 +56,7 @@ def split(logps: torch.Tensor, batch: PackedBatch, pairs: int) -> list[tuple[tup
     cuts at the end, so token k is the same token under every view.
     """
     values, ids, cell = (t.detach().cpu().numpy() for t in (logps.double(), batch.targets, batch.cell))
-    views = len(VIEWS)
+    views = batch.views
     order = np.argsort(cell, kind="stable")
     bounds = np.searchsorted(cell[order], np.arange(pairs * 2 * views + 1))
     rows = [order[start:stop] for start, stop in zip(bounds, bounds[1:])]

@@ -13,6 +13,8 @@ from places import BASE, SHARDS
 
 from svco import evaluate
 from svco.assess.subject import load_subject
+from svco.config import CorruptConfig
+from svco.corruption import Corruptions
 from svco.errors import UserError
 from svco.packing import PackedCollate
 from svco.pairs import Pair, PairText
@@ -24,7 +26,7 @@ from svco.probe.page import Card, page
 from svco.probe.perplexity import by_contrast, perplexities, reading, table, token_shares, word_table
 from svco.probe.tokens import readable, split
 from svco.shards import ShardSet, write_shards
-from svco.views import VIEWS
+from svco.views import ALL_VIEWS, CORRUPT, VIEWS, whole
 
 CPU = torch.device("cpu")
 
@@ -197,6 +199,7 @@ def test_the_page_escapes_and_holds_every_token_once_a_side(shards):
         query="<script>query</script>",
         contrast="object",
         images=shards.read(0).images,
+        corrupted=(),
         pieces=(evil, evil),
         special=([False] * 5, [False] * 5),
         logps={"base": (logps[0], logps[1]), "<tuned>": (logps[2], logps[3])},
@@ -250,6 +253,38 @@ def test_the_command_writes_all_of_it(adapter, tmp_path, shards, capsys):
     assert sum("<script>x()</script> 😀" in one for one in joined) == 2
     assert str(tmp_path) not in (out / "probe.json").read_text() + (out / "tokens.html").read_text()
     assert len(table(found["models"])) == 1 + 2 * (1 + len(found["models"]["base"]["by_contrast"]))
+
+
+def test_a_corrupted_image_is_a_fourth_view(adapter, tmp_path, shards):
+    subject = load_subject(str(BASE), adapter, device=CPU, progress=False)
+    config = CorruptConfig(kind="noise")
+    cells = whole([(0, CORRUPT)])
+    prepare = Prepare(subject.family, PackedCollate(cells), Corruptions.of(cells, config))
+    batch, _ = prepare([shards.read(i) for i in range(2)])
+    with torch.no_grad():
+        expected = subject.scorer(batch)[0]
+    line = [
+        "--base",
+        BASE,
+        "--adapter",
+        adapter,
+        "--shards",
+        SHARDS / "heldout-000000.tar",
+        "-o",
+        tmp_path,
+        "--pairs",
+        2,
+    ]
+    assert run(arguments(*line, "--corrupt", "noise", "--pages", 1)) == 0
+    found = json.loads((tmp_path / "probe.json").read_text())
+    perplexity = found["models"]["tuned"]["overall"]["perplexity"]
+    wanted = evaluate.metrics(expected.logps.double().numpy(), expected.tokens.numpy())
+    assert list(perplexity) == list(ALL_VIEWS)
+    for view in ALL_VIEWS:
+        assert perplexity[view]["value"] == pytest.approx(wanted[f"perplexity_{view}"], rel=1e-5)
+    shown = parsed((tmp_path / "tokens.html").read_text())
+    assert shown.tags.count("img") == 4 and shown.tags.count("input") == 3
+    assert "match − corrupt" in shown.tips[0]
 
 
 def test_pairs_shown_take_turns_by_type():
