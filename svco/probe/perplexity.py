@@ -53,8 +53,11 @@ def _number(value: float) -> float | None:
 
 
 def read(logps: np.ndarray, tokens: np.ndarray) -> dict[str, Any]:
-    """What one model makes of N ≥ 1 pairs: ``pairs``, ``responses``, ``perplexity`` by view; ``likeliest``: the share of responses
-    that are likeliest under match, blind, clash; ``blind_over_match``: the share likelier without an image than with their own."""
+    """What one model makes of N ≥ 1 pairs: ``pairs``, ``responses``, ``perplexity`` by view.
+
+    ``likeliest``: match, blind, clash -> the share of responses that are likeliest under it of the three; ``blind_over_match``:
+    the share likelier without an image than with their own.
+    """
     best = logps[..., : len(VIEWS)].argmax(axis=-1)
     return {
         "pairs": len(logps),
