@@ -125,7 +125,8 @@ def test_an_artefacts_penalty_is_what_it_takes_from_its_own_response(tmp_path, s
     order = rng.permutation(24)
     scores(tmp_path / "eval", "clean", [keys[n] for n in order], clean[order])
     scores(tmp_path / "eval", "stamped", keys, shifted)
-    study = replace(study, tests={**study.tests, "stamped": Source(shards=(str(tmp_path / "shards"),))})
+    source = Source(shards=(str(tmp_path / "shards"),))
+    study = replace(study, tests={**study.tests, "clean": source, "stamped": source})
     group = Group("g", kind="artefact", rows=(("DPO", "stamped"),), tests=("clean", "stamped"))
     found = measures(study, group, tmp_path / "eval")
     assert found["stamped.penalty"] == pytest.approx(12.0)
@@ -153,14 +154,14 @@ def test_paired_differences_and_gains(tmp_path):
 
     def right(r):
         x = np.load(f"{r.evaluation}/clean.npz")["logps"]
-        return ((x[:, 0, 0] > x[:, 1, 2]) & (x[:, 1, 0] > x[:, 0, 2])).astype(float)
+        return 100.0 * ((x[:, 0, 0] > x[:, 1, 2]) & (x[:, 1, 0] > x[:, 0, 2]))
 
     d = np.array([right(a) - right(b) for a, b in zip(rows["A"], rows["B"])])
     per_pair = d.mean(0)
-    expected = f"{100 * d.mean():+.1f} ± {100 * per_pair.std(ddof=1) / 40**0.5:.1f} ({100 * d.mean(1).std(ddof=1) / 3**0.5:.1f})"
-    assert paired(rows["A"], rows["B"], "clean") == expected
-    assert paired(rows["A"], rows["BASE"], "clean").startswith("+"), "BASE has one seed and stands against each"
-    assert paired(rows["A"][:1], rows["B"][1:], "clean") == "–", "no seed in common"
+    expected = f"{d.mean():+.2f} ± {per_pair.std(ddof=1) / 40**0.5:.2f} ({d.mean(1).std(ddof=1) / 3**0.5:.2f})"
+    assert paired(rows["A"], rows["B"], right) == expected
+    assert paired(rows["A"], rows["BASE"], right).startswith("+"), "BASE has one seed and stands against each"
+    assert paired(rows["A"][:1], rows["B"][1:], right) == "–", "no seed in common"
 
     group = Group("g", rows=(("A", "MVC"), ("B", "MVC")), tests=("clean",))
     everyone = [r for many in rows.values() for r in many]
