@@ -130,5 +130,8 @@ def _image(shards: ShardSet, index: int, side: int) -> Image:
 
 
 def _false(text: PairText, side: int, answer: str) -> list[str] | None:
-    scenes = text.facts.get("scenes")
-    return None if scenes is None else false_words(answer, scenes[side], text.query)
+    """Facts are free form: only scenes as the embedded world writes them can be judged."""
+    try:
+        return false_words(answer, text.facts["scenes"][side], text.query)
+    except (KeyError, IndexError, TypeError):
+        return None
