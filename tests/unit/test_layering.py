@@ -11,7 +11,7 @@ from places import ROOT
 
 LAYERS = (
     ("errors", "views", "config"),
-    ("dist", "names"),
+    ("dist", "names", "limits", "corruption"),
     ("pairs", "recipe", "ds_config", "tally", "clock", "watch", "life", "run_state", "versions", "storage", "terms"),
     ("shard_index", "order", "balance", "families", "paper", "board"),
     ("shards", "prepare"),
