@@ -52,6 +52,11 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="as the S-VCO authors evaluate: float16 on a GPU, and LLaVA-1.5's prompts end with an end-of-sequence token",
     )
+    _add_effort(parser)
+    return parser.parse_args()
+
+
+def _add_effort(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default %(default)s)")
     parser.add_argument("--attention", default="auto", help="auto, flash, varlen or sdpa (default %(default)s)")
     parser.add_argument("--max-text-tokens", type=int, default=128, help="as in training (default %(default)s)")
@@ -64,7 +69,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, help="loader processes a rank (default %(default)s)")
     parser.add_argument("--cache", default="", metavar="DIR", help="for indices and lengths (default: ~/.cache/svco)")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by the deepspeed launcher
-    return parser.parse_args()
 
 
 def main() -> None:

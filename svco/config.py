@@ -105,6 +105,22 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class CorruptConfig:
+    """How an image is corrupted, for objectives that read the corrupt view (``mdpo``, ``copo``, ``chip``). An image is corrupted
+    alike in every epoch and run: it depends on the pair, the side and these keys only."""
+
+    kind: str = "crop"
+    """``crop``: a random part of it, enlarged to its size (mDPO); ``noise``: diffusion noise (POVID, CHiP); ``grey`` or
+    ``zero``: one colour, mid-grey or black."""
+    scale: tuple[float, float] = (0.01, 0.2)
+    """``crop``: the least and the largest share of the image's area that is kept."""
+    step: int = 500
+    """``noise``: step of the diffusion, 0 to 999; later is noisier."""
+    seed: int = 0
+    """``crop`` and ``noise``: another number, another draw."""
+
+
+@dataclass(frozen=True)
 class ObjectiveConfig:
     """What is minimised (svco/OBJECTIVES.md: every objective with its equation). The defaults are the authors' (arXiv
     2502.13928): S-VCO, every β 0.1, every weight 1. A key that changes nothing of the named objective is refused."""
@@ -235,6 +251,8 @@ class Config:
     """Shards and samples."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     """The loss."""
+    corrupt: CorruptConfig = field(default_factory=CorruptConfig)
+    """Corrupted images."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser and batch."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

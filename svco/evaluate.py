@@ -11,7 +11,7 @@ import numpy as np
 
 from .dist import World
 from .pairs import CONTRASTS
-from .views import BLIND, CLASH, MATCH, VIEWS
+from .views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH, VIEWS
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class PairScores:
     index: np.ndarray
     """(N,) int64 index in the shard set; bad pairs are left out."""
     policy: np.ndarray
-    """(N, 2, 3) float64, nats."""
+    """(N, 2, V) float64, nats."""
     reference: np.ndarray
-    """(N, 2, 3) float64, nats."""
+    """(N, 2, V) float64, nats."""
     tokens: np.ndarray
     """(N, 2) int64 scored tokens of each response."""
     bad: int = 0
@@ -52,7 +52,7 @@ def score_pairs(engine: Callable[[Any], Any], steps: Iterable[Any], world: World
     """Scores every batch of the loader's ``steps`` without gradients; every rank gets all ranks' results."""
     import torch
 
-    mine, bad = [], 0
+    mine, bad, views = [], 0, len(VIEWS)
     with torch.no_grad():
         for step in steps:
             for error in step.bad:
@@ -60,6 +60,7 @@ def score_pairs(engine: Callable[[Any], Any], steps: Iterable[Any], world: World
                 warnings.warn(f"left out of the evaluation ({error.reason}): {error}", stacklevel=2)
             for batch, indices in zip(step.batches, step.indices, strict=True):
                 policy, reference = engine(batch.to(world.device))
+                views = policy.logps.shape[-1]
                 # A rank's filler has no index: zip with the indices drops it, weight 0 drops bad pairs.
                 rows = zip(
                     indices,
@@ -72,7 +73,7 @@ def score_pairs(engine: Callable[[Any], Any], steps: Iterable[Any], world: World
                 mine += [(index, p, r, t) for index, weight, p, r, t in rows if weight]
     everyone = sorted((row for part in world.gather(mine) for row in part), key=lambda row: row[0])
     index, policy, reference, tokens = zip(*everyone) if everyone else ((), (), (), ())
-    shape = (len(everyone), 2, len(VIEWS))
+    shape = (len(everyone), 2, views)
     return PairScores(
         np.asarray(index, np.int64),
         np.asarray(policy, float).reshape(shape),
@@ -85,25 +86,29 @@ def score_pairs(engine: Callable[[Any], Any], steps: Iterable[Any], world: World
 def pair_right(logps: np.ndarray) -> np.ndarray:
     """(N,) bool, MMVP style: under BOTH images the true response is likelier than the other side's.
 
-    ``logps`` (N, 2, 3). Response 1 under image 0 is cell (1, clash), response 0 under image 1 is cell (0, clash).
+    ``logps`` (N, 2, V). Response 1 under image 0 is cell (1, clash), response 0 under image 1 is cell (0, clash).
     """
     return (logps[:, 0, MATCH] > logps[:, 1, CLASH]) & (logps[:, 1, MATCH] > logps[:, 0, CLASH])
 
 
 def metrics(logps: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
-    """The numbers of one model on N pairs, from its log-probabilities (N, 2, 3) and token counts (N, 2).
+    """The numbers of one model on N pairs, from its log-probabilities (N, 2, V) and token counts (N, 2).
 
     ``pair_accuracy``; ``match_minus_blind`` and ``blind_minus_clash``, mean nats a response; ``blind_likelier``, the
     share of responses that are likelier without their image than with it; ``perplexity_*`` of the responses, per token.
+    With V = 4 ``match_minus_corrupt`` and ``perplexity_corrupt`` too.
     """
     if not len(logps):
         return {}
+    views = ALL_VIEWS[: logps.shape[-1]]
+    corrupted = ALL_VIEWS[CORRUPT] in views
     return {
         "pair_accuracy": float(pair_right(logps).mean()),
         "match_minus_blind": float((logps[..., MATCH] - logps[..., BLIND]).mean()),
         "blind_minus_clash": float((logps[..., BLIND] - logps[..., CLASH]).mean()),
+        **({"match_minus_corrupt": float((logps[..., MATCH] - logps[..., CORRUPT]).mean())} if corrupted else {}),
         "blind_likelier": float((logps[..., BLIND] > logps[..., MATCH]).mean()),
-        **{f"perplexity_{view}": float(np.exp(-logps[..., v].sum() / tokens.sum())) for v, view in enumerate(VIEWS)},
+        **{f"perplexity_{view}": float(np.exp(-logps[..., v].sum() / tokens.sum())) for v, view in enumerate(views)},
     }
 
 
@@ -133,9 +138,11 @@ _ROWS = (
     ("pair accuracy", "pair_accuracy", "{:.1%}"),
     ("match − blind, nats", "match_minus_blind", "{:+.2f}"),
     ("blind − clash, nats", "blind_minus_clash", "{:+.2f}"),
+    ("match − corrupt, nats", "match_minus_corrupt", "{:+.2f}"),
     ("blind likelier than match", "blind_likelier", "{:.1%}"),
-    *((f"perplexity, {view}", f"perplexity_{view}", "{:.3f}") for view in VIEWS),
+    *((f"perplexity, {view}", f"perplexity_{view}", "{:.3f}") for view in ALL_VIEWS),
 )
+"""Title, metric and format of each row of the table; of the corrupted view where it was scored."""
 
 
 def table(summary: Mapping[str, Any], title: str) -> str:
@@ -149,7 +156,8 @@ def table(summary: Mapping[str, Any], title: str) -> str:
         change = f"{100 * (after - before):+.1f} pts" if "%" in pattern else f"{after - before:+.3g}"
         return f"{name:<28}{pattern.format(before):>12}{pattern.format(after):>12}{change:>12}"
 
-    lines += [row(name, pattern, summary["before"][key], summary["after"][key]) for name, key, pattern in _ROWS]
+    before, after = summary["before"], summary["after"]
+    lines += [row(name, pattern, before[key], after[key]) for name, key, pattern in _ROWS if key in after]
     lines += [
         row(f"  {kind} (n={part['pairs']})", "{:.1%}", part["before"], part["after"])
         for kind, part in summary["by_contrast"].items()

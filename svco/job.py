@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .config import Config
+from .corruption import Corruptions
 from .dist import World
 from .errors import UserError
 from .evaluate import InOrder
@@ -24,7 +25,7 @@ from .packing import PackedCollate
 from .prepare import Lengths, Prepare, measure_lengths
 from .reference import choose_reference
 from .shards import ShardSet
-from .views import ALL_CELLS, Cell
+from .views import Cell, whole
 
 Progress = Callable[[Any, str], Any]
 """(iterable, what is being done) -> the iterable, shown as it goes."""
@@ -137,7 +138,7 @@ def make_loader(
         split.shards,
         order,
         collate.costs(split.lengths),
-        Prepare(family, collate),
+        Prepare(family, collate, Corruptions.of(cells, config.corrupt)),
         world=world.size,
         rank=world.rank,
         budget=config.optim.tokens_per_micro_batch,
@@ -149,10 +150,11 @@ def make_loader(
 
 
 def evaluation_loader(split: Split, job: Job, world: World, at_most: int, references: np.ndarray | None) -> Loader:
-    """All six cells of the first ``at_most`` (0: all) pairs, once each."""
+    """All cells of the objective's views, of the first ``at_most`` (0: all) pairs, once each."""
     count = min(len(split.shards), at_most or len(split.shards))
     order = InOrder(count, max(world.size, job.config.optim.global_batch))
-    return make_loader(split, order, ALL_CELLS, job.family, job.config, world, 0, order.steps_per_epoch, references)
+    cells = whole(job.objective.cells)
+    return make_loader(split, order, cells, job.family, job.config, world, 0, order.steps_per_epoch, references)
 
 
 def describe(job: Job, world: World) -> str:

@@ -17,7 +17,7 @@ import torch
 
 from .families import Family, Pictures
 from .prepare import EncodedPair, Lengths
-from .views import ALL_CELLS, BLIND_CONDITION, VIEWS, Cell, condition
+from .views import ALL_CELLS, BLIND_CONDITION, VIEWS, Cell, condition, prefix_of, views_of
 
 Range = tuple[int, int]
 """[start, stop) in the row."""
@@ -160,6 +160,8 @@ class PackedBatch:
     """(P,) float32: 1, or 0 for fillers."""
     reference_logps: torch.Tensor | None = None
     """(P, 2, V) float32: what a cached reference said of these pairs."""
+    views: int = len(VIEWS)
+    """V: 4 where some cell is of a corrupted image, else 3."""
 
     @property
     def llm_tokens(self) -> int:
@@ -193,8 +195,10 @@ class Tree:
     """(axes, p) int64 positions of the prefix; None: counted from 0 on one axis."""
 
 
-def pack(trees: Iterable[Tree], pictures: Pictures, tokens: list, weight: list, family: Family) -> PackedBatch:
-    """Lays ``trees`` one behind another. ``pictures`` are the images of their placeholders, in order."""
+def pack(
+    trees: Iterable[Tree], pictures: Pictures, tokens: list, weight: list, family: Family, views: int = len(VIEWS)
+) -> PackedBatch:
+    """Lays ``trees`` one behind another. ``pictures`` are the images of their placeholders, in order; ``views`` is V."""
     ids, positions, predicts, targets, cells = [], [], [], [], []
     segments: list[tuple[Range, tuple[Range, ...]]] = []
     here = 0
@@ -233,6 +237,7 @@ def pack(trees: Iterable[Tree], pictures: Pictures, tokens: list, weight: list, 
         cell=torch.from_numpy(np.concatenate(cells)),
         tokens=torch.tensor(tokens),
         weight=torch.tensor(weight, dtype=torch.float32),
+        views=views,
     )
 
 
@@ -245,29 +250,31 @@ class PackedCollate:
 
     def __call__(self, pairs: Sequence[EncodedPair], family: Family) -> PackedBatch:
         trees, images = [], []
+        views = len(views_of(self.cells))
         for p, pair in enumerate(pairs):
             for shown, cells in self._conditions.items():
+                text = prefix_of(shown)
                 branches = tuple(
-                    (pair.text.response(side, shown), (2 * p + side) * len(VIEWS) + view) for side, view in cells
+                    (pair.text.response(side, text), (2 * p + side) * views + view) for side, view in cells
                 )
-                positions = pair.text.positions[shown] if pair.text.positions else None
-                trees.append(Tree(pair.text.prefixes[shown], branches, positions))
+                positions = pair.text.positions[text] if pair.text.positions else None
+                trees.append(Tree(pair.text.prefixes[text], branches, positions))
                 images += [pair.images[shown]] if shown != BLIND_CONDITION else []
         tokens = [[len(response) for response in pair.text.responses] for pair in pairs]
-        return pack(trees, family.pixels(images), tokens, [pair.weight for pair in pairs], family)
+        return pack(trees, family.pixels(images), tokens, [pair.weight for pair in pairs], family, views)
 
     def costs(self, lengths: Lengths) -> np.ndarray:
         """(N,) int64 tokens of each pair in the row; of a bad pair those of its filler."""
         total = np.zeros(len(lengths.cut), dtype=np.int64)
         for shown, cells in self._conditions.items():
-            total += lengths.prefixes[:, shown]
+            total += lengths.prefixes[:, prefix_of(shown)]
             for side, _ in cells:
                 total += np.maximum(lengths.responses[:, side] - 1, 0)
         return total
 
     @cached_property
     def _conditions(self) -> dict[int, list[Cell]]:
-        """Condition -> the cells scored under it, both in order: image 0, image 1, no image; side 0, side 1."""
+        """Condition -> the cells scored under it, both in order: image 0, image 1, no image, corrupted 0, 1; side 0, 1."""
         needed: dict[int, list[Cell]] = {}
         for shown, side, view in sorted((condition(side, view), side, view) for side, view in self.cells):
             needed.setdefault(shown, []).append((side, view))

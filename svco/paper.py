@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .config import Config
-from .recipe import get
+from .limits import get
 
 BASES = ("llava-hf/llava-1.5-7b-hf", "llava-hf/llava-interleave-qwen-7b-hf")
 """The models of the paper."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .config import Config
+from .corruption import Corruptions
 from .dist import World
 from .engine import Engine
 from .errors import UserError
@@ -17,7 +18,7 @@ from .evaluate import score_pairs
 from .job import Job, Split, cache_dir, make_loader
 from .model import Tuned, model_files
 from .reference import ReferenceCache, weights_digest
-from .views import ALL_CELLS, VIEWS
+from .views import views_of, whole
 
 _STEPS_A_SAVE = 64
 """Loader steps between two saves: what a killed run loses at most."""
@@ -57,10 +58,12 @@ class Precompute:
 
     def __call__(self, split: Split) -> np.ndarray:
         """(N, 2, V) float32 log-probs of the reference for every pair of ``split``; computed here where missing. A collective."""
-        config = self.job.config
+        config, cells = self.job.config, whole(self.job.objective.cells)
         facts = self.world.on_main(lambda: cache_facts(self.job, self.tuned, split, self.world))
         cache = self.world.on_main(
-            lambda: ReferenceCache.open(Path(config.run.root) / "references", facts, len(split.shards))
+            lambda: ReferenceCache.open(
+                Path(config.run.root) / "references", facts, len(split.shards), len(views_of(cells))
+            )
         )
         missing = cache.missing
         if len(missing) and self.resumed and self.tuned.wrapped is None:
@@ -73,7 +76,7 @@ class Precompute:
         with self.tuned.scorer.as_reference():
             for first in range(0, order.steps_per_epoch, _STEPS_A_SAVE):
                 last = min(order.steps_per_epoch, first + _STEPS_A_SAVE)
-                loader = make_loader(split, order, ALL_CELLS, self.job.family, config, self.world, first, last)
+                loader = make_loader(split, order, cells, self.job.family, config, self.world, first, last)
                 scores = score_pairs(self.engine, self.progress(loader, "computing the reference"), self.world)
                 attempted = missing[first * order.global_batch : last * order.global_batch]
                 cache.put(attempted, scores.index, scores.policy)
@@ -86,12 +89,13 @@ class Precompute:
 def cache_facts(job: Job, tuned: Tuned, split: Split, world: World) -> dict[str, Any]:
     """Everything the reference's log-probs of ``split`` depend on."""
     config: Config = job.config
+    cells = job.objective.cells
     return {
         "weights": weights_digest(model_files(config.model.base), cache_dir(config) / "digests.json"),
         "text": job.family.fingerprint,
         "pixels": job.family.pixel_fingerprint,
-        "corruption": "none",
-        "views": VIEWS,
+        "corruption": Corruptions.of(cells, config.corrupt).fingerprint,
+        "views": views_of(cells),
         "dtype": str(tuned.policy.dtype),
         "device": world.device.type,
         "attention": tuned.attention,

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .corruption import Corruptions
 from .errors import BadSample
 from .families import EncodedText, Family
 from .pairs import Pair, decode_image
@@ -28,8 +29,8 @@ class EncodedPair:
 
     text: EncodedText
     """Its token ids."""
-    images: tuple[Any, Any]
-    """RGB PIL images of side 0 and side 1."""
+    images: tuple[Any, ...]
+    """RGB PIL images by condition: side 0 and side 1; then, where some are wanted, None and the two corrupted (or None)."""
     weight: float
     """1, or 0 for a filler in the slot of a bad sample or an absent one."""
 
@@ -42,6 +43,8 @@ class Prepare:
     """The model's adapter."""
     collate: Callable[[Sequence[EncodedPair], Family], Any]
     """Encoded pairs -> the scorer's batch."""
+    corruptions: Corruptions = field(default_factory=Corruptions)
+    """Corrupts the images where the cells of ``collate`` need that; none by default."""
 
     def __call__(self, slots: Sequence[Pair | BadSample]) -> tuple[Any, list[BadSample]]:
         """(batch, bad samples). No slots at all make a batch of one filler: a rank that ran out still takes part."""
@@ -60,11 +63,12 @@ class Prepare:
         images = tuple(
             decode_image(data, f"sample {slot.text.key!r}: image {side}") for side, data in enumerate(slot.images)
         )
-        return EncodedPair(self.family.encode_text(slot.text, (images[0].size, images[1].size)), images, 1.0)
+        text = self.family.encode_text(slot.text, (images[0].size, images[1].size))
+        return EncodedPair(text, self.corruptions(images, slot.text.key), 1.0)
 
     def _filler(self) -> EncodedPair:
         image = self.family.filler_image()
-        return EncodedPair(self.family.filler_text(FILLER_TOKEN), (image, image), 0.0)
+        return EncodedPair(self.family.filler_text(FILLER_TOKEN), self.corruptions((image, image), "filler"), 0.0)
 
 
 @dataclass(frozen=True)

@@ -53,14 +53,15 @@ class ReferenceCache:
     """(N,) bool: the pairs computed so far."""
 
     @classmethod
-    def open(cls, folder: Path, facts: dict[str, Any], count: int) -> ReferenceCache:
-        """What ``folder`` holds for ``facts``, complete or not; empty when it holds nothing. UserError if it is damaged."""
+    def open(cls, folder: Path, facts: dict[str, Any], count: int, views: int = len(VIEWS)) -> ReferenceCache:
+        """What ``folder`` holds of ``count`` pairs under ``views`` views (V) for ``facts``, complete or not; empty when it holds
+        nothing. UserError if it is damaged."""
         from safetensors import SafetensorError, safe_open
 
         name = fingerprint(facts)
         path = folder / f"{name}.safetensors"
         if not path.exists():
-            return cls(path, np.zeros((count, 2, len(VIEWS)), np.float32), np.zeros(count, bool))
+            return cls(path, np.zeros((count, 2, views), np.float32), np.zeros(count, bool))
         try:
             with safe_open(path, "np") as file:
                 logps, done = file.get_tensor("logps"), file.get_tensor("done").astype(bool)
@@ -69,7 +70,7 @@ class ReferenceCache:
             raise UserError(
                 f"The cached reference {path} cannot be read ({error}). Delete it; it is made again."
             ) from None
-        if fingerprint(stored) != name or logps.shape != (count, 2, len(VIEWS)) or done.shape != (count,):
+        if fingerprint(stored) != name or logps.shape != (count, 2, views) or done.shape != (count,):
             raise UserError(
                 f"The cached reference {path} is not what its name says: it was made for {stored} and {len(done)} pairs. "
                 "Delete it; it is made again."

@@ -38,9 +38,9 @@ class SheetRow:
     images: tuple[bytes, bytes]
     """The encoded images."""
     before: np.ndarray
-    """(2, 3) log-probabilities before training, nats: side, view."""
+    """(2, V) log-probabilities before training, nats: side, view; the first three views are drawn."""
     after: np.ndarray
-    """(2, 3) after training."""
+    """(2, V) after training."""
     contrast: str
     """Contrast type."""
 
@@ -73,7 +73,8 @@ def _draw_row(figure: Any, row: SheetRow, top: float, inch: float) -> None:
     figure.text(
         0.02, top, f"{row.contrast}: {row.query}", fontsize=11.5, weight="bold", color=_INK, va="top", parse_math=False
     )
-    low = 1.3 * min(-1e-3, float(min(row.before.min(), row.after.min())))
+    drawn = len(VIEWS)
+    low = 1.3 * min(-1e-3, float(min(row.before[:, :drawn].min(), row.after[:, :drawn].min())))
     for side in (0, 1):
         _draw_image(figure, row, side, (0.02 + 0.14 * side, top - 2.03 * inch, 0.13, 1.5 * inch))
         words = "\n".join(textwrap.wrap(f"“{row.responses[side]}”", 32)[:4])
@@ -118,7 +119,7 @@ def _draw_image(figure: Any, row: SheetRow, side: int, box: tuple[float, float, 
 def _draw_bars(figure: Any, logps: np.ndarray, low: float, box: tuple[float, float, float, float]) -> None:
     """Three bars from 0 to the left edge's direction: the longer, the less likely."""
     axes = figure.add_axes(box)
-    lengths = [-float(value) for value in logps]
+    lengths = [-float(value) for value in logps[: len(VIEWS)]]
     axes.barh(range(3), lengths, color=[_COLOURS[view] for view in VIEWS], height=0.74)
     for place, length in enumerate(lengths):
         axes.text(length - 0.015 * low, place, f"{-length:.2f}", fontsize=8.5, va="center", color=_INK)

@@ -42,8 +42,8 @@ def scored(scores: SetScores) -> dict[str, Measure]:
         "pair_accuracy": Measure.share(pair_right(logps)),
         "match_minus_blind": Measure.mean((logps[..., MATCH] - logps[..., BLIND]).mean(1)),
         "blind_minus_clash": Measure.mean((logps[..., BLIND] - logps[..., CLASH]).mean(1)),
-        "blind_likelier": Measure.mean((logps[..., BLIND] > logps[..., MATCH]).mean(1)),
-        "own_image": Measure.mean((logps[..., MATCH] > logps[..., CLASH]).mean(1)),
+        "blind_likelier": Measure.rate((logps[..., BLIND] > logps[..., MATCH]).mean(1)),
+        "own_image": Measure.rate((logps[..., MATCH] > logps[..., CLASH]).mean(1)),
         "nll_match": Measure(-logps[..., MATCH].sum(1), tokens),
     }
     if logps.shape[2] > CORRUPT:
@@ -67,8 +67,8 @@ def answered(answers: Sequence[Mapping[str, Any]]) -> dict[str, Measure]:
         if answer["false"] is not None:
             judged[place] += 1
             wrong[place] += bool(answer["false"])
-    found = {"empty": Measure(silent, asked)} if len(keys) else {}
-    return ({"hallucination": Measure(wrong, judged)} if judged.any() else {}) | found
+    found = {"empty": Measure.rate(silent, asked)} if len(keys) else {}
+    return ({"hallucination": Measure.rate(wrong, judged)} if judged.any() else {}) | found
 
 
 def summary(scores: SetScores, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -58,6 +58,10 @@ class SetScores:
     def __len__(self) -> int:
         return len(self.key)
 
+    def take(self, rows: np.ndarray) -> SetScores:
+        """The pairs at ``rows`` (n,) int64."""
+        return SetScores(self.key[rows], self.contrast[rows], self.kind[rows], self.logps[rows], self.tokens[rows])
+
     def save(self, path: Path) -> None:
         """An ``.npz`` with the arrays by their names, replaced in one move."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")

@@ -22,7 +22,7 @@ from ..objectives import Objective
 from ..packing import PackedBatch, PackedCollate, Tree, pack
 from ..prepare import EncodedPair
 from ..scorer import PackedScorer, Reference
-from ..views import BLIND_CONDITION, VIEWS, Cell, Scores, condition
+from ..views import BLIND_CONDITION, Cell, Scores, condition, prefix_of, views_of
 from . import fused
 from .padded import PaddedCollate, PaddedScorer, all_logits
 from .shapes import Shape, SyntheticFamily, random_model, random_pairs
@@ -37,14 +37,15 @@ class FlatCollate:
 
     def __call__(self, pairs: Sequence[EncodedPair], family: Family) -> PackedBatch:
         trees, images = [], []
+        views = len(views_of(self.cells))
         for p, pair in enumerate(pairs):
             for side, view in sorted(self.cells):
                 shown = condition(side, view)
                 images += [] if shown == BLIND_CONDITION else [pair.images[shown]]
-                branch = (pair.text.responses[side], (2 * p + side) * len(VIEWS) + view)
-                trees.append(Tree(pair.text.prefixes[shown], (branch,)))
+                branch = (pair.text.responses[side], (2 * p + side) * views + view)
+                trees.append(Tree(pair.text.prefixes[prefix_of(shown)], (branch,)))
         tokens = [[len(r) for r in pair.text.responses] for pair in pairs]
-        return pack(trees, family.pixels(images), tokens, [pair.weight for pair in pairs], family)
+        return pack(trees, family.pixels(images), tokens, [pair.weight for pair in pairs], family, views)
 
 
 class SequentialScorer(PackedScorer):

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..families import Family
 from ..prepare import EncodedPair
-from ..views import BLIND_CONDITION, VIEWS, Cell, Scores, condition
+from ..views import BLIND_CONDITION, VIEWS, Cell, Scores, condition, prefix_of, views_of
 
 Groups = tuple[tuple[Cell, ...], ...]
 
@@ -55,11 +55,12 @@ class PaddedBatches:
     """(P, 2) int64: scored tokens of each response."""
     weight: torch.Tensor
     """(P,) float32."""
+    views: int = len(VIEWS)
+    """V."""
 
     def to(self, device: torch.device) -> PaddedBatches:
-        return PaddedBatches(
-            tuple(part.to(device) for part in self.parts), self.tokens.to(device), self.weight.to(device)
-        )
+        parts = tuple(part.to(device) for part in self.parts)
+        return replace(self, parts=parts, tokens=self.tokens.to(device), weight=self.weight.to(device))
 
 
 @dataclass(frozen=True)
@@ -70,22 +71,24 @@ class PaddedCollate:
     """The cells of each forward pass."""
 
     def __call__(self, pairs: Sequence[EncodedPair], family: Family) -> PaddedBatches:
+        views = len(views_of(cell for cells in self.groups for cell in cells))
         return PaddedBatches(
-            tuple(_pad(pairs, cells, family) for cells in self.groups),
+            tuple(_pad(pairs, cells, family, views) for cells in self.groups),
             torch.tensor([[len(r) for r in pair.text.responses] for pair in pairs]),
             torch.tensor([pair.weight for pair in pairs], dtype=torch.float32),
+            views,
         )
 
 
-def _pad(pairs: Sequence[EncodedPair], cells: tuple[Cell, ...], family: Family) -> PaddedBatch:
+def _pad(pairs: Sequence[EncodedPair], cells: tuple[Cell, ...], family: Family, views: int) -> PaddedBatch:
     rows, images, predicts, cell = [], [], [], []
     for p, pair in enumerate(pairs):
         for side, view in cells:
             shown = condition(side, view)
-            prefix, response = pair.text.prefixes[shown], pair.text.responses[side]
+            prefix, response = pair.text.prefixes[prefix_of(shown)], pair.text.responses[side]
             images += [] if shown == BLIND_CONDITION else [pair.images[shown]]
             predicts.append((len(rows), np.arange(len(prefix) - 1, len(prefix) + len(response) - 1)))
-            cell.append(np.full(len(response), (2 * p + side) * len(VIEWS) + view))
+            cell.append(np.full(len(response), (2 * p + side) * views + view))
             rows.append(np.concatenate([prefix, response]))
     width = max(map(len, rows))
     ids = np.zeros((len(rows), width), dtype=np.int64)
@@ -131,9 +134,9 @@ class PaddedScorer(nn.Module):
         sums = 0
         for part in batches.parts:
             logps = self._token_logps(model, part)
-            empty = logps.new_zeros(len(batches.weight) * 2 * len(VIEWS))
+            empty = logps.new_zeros(len(batches.weight) * 2 * batches.views)
             sums = sums + empty.index_add(0, part.cell, logps)
-        return Scores(sums.view(-1, 2, len(VIEWS)), batches.tokens)
+        return Scores(sums.view(-1, 2, batches.views), batches.tokens)
 
     def _token_logps(self, model: nn.Module, batch: PaddedBatch) -> torch.Tensor:
         """(R,) log-probabilities, from the logits of every position as TRL's and the authors' trainers take them."""

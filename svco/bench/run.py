@@ -19,7 +19,7 @@ from ..dist import World
 from ..ds_config import fill
 from ..errors import UserError
 from ..objectives import Objective, make_objective
-from ..views import VIEWS
+from ..views import views_of
 from . import fused
 from .count import count_step, floor_flops
 from .ladder import BASELINE, LADDER, Row, Tune, bench_config, build, make_batch, make_models, unique_tokens
@@ -162,7 +162,7 @@ def true_counts(shape: Shape, row: Row, objective: Objective, tune: Tune) -> dic
     family, meta = SyntheticFamily(shape), torch.device("meta")
     tuned = build(row, make_models(shape, family, tune, torch.bfloat16, meta), family, fused.NAME)
     pairs = random_pairs(shape, 1, 0)
-    batch = make_batch(row, objective, pairs, family, torch.zeros(1, 2, len(VIEWS))).to(meta)
+    batch = make_batch(row, objective, pairs, family, torch.zeros(1, 2, len(views_of(objective.cells)))).to(meta)
     return asdict(count_step(tuned, shape, batch, 1, lambda scores: objective(*scores)[0].mean()))
 
 

@@ -172,5 +172,6 @@ def random_pairs(shape: Shape, count: int, seed: int) -> list[EncodedPair]:
             torch.from_numpy(rng.standard_normal((3, shape.image, shape.image)).astype(np.float32)) for _ in (0, 1)
         )
         text = EncodedText((shown, shown, query), (ids(shape.response), ids(shape.response)), 0)
-        pairs.append(EncodedPair(text, images, 1.0))
+        # A corrupted image costs what any image costs.
+        pairs.append(EncodedPair(text, (*images, None, *images), 1.0))
     return pairs

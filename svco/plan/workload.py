@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import Config
 from ..errors import UserError
-from ..views import BLIND_CONDITION, Cell, condition
+from ..views import BLIND_CONDITION, Cell, condition, prefix_of
 from .architecture import Architecture, Linear
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
@@ -44,16 +44,16 @@ class Row:
 def pair_row(
     cells: Iterable[Cell], prefixes: Sequence[Any], responses: Sequence[Any], features: Any, crops: Any = 1.0
 ) -> Row:
-    """One pair packed: ``prefixes`` of the three conditions and ``responses`` of the two sides in tokens, ``features`` of an
-    image. Each condition is laid out once as a prefix with a branch for each cell scored under it; a branch lacks its last
-    token. Numbers, or arrays of one number a pair.
+    """One pair packed: ``prefixes`` of image 0, image 1 and no image and ``responses`` of the two sides in tokens,
+    ``features`` of an image. Each condition is laid out once as a prefix with a branch for each cell scored under it; a branch
+    lacks its last token. Numbers, or arrays of one number a pair.
     """
     conditions: dict[int, list[int]] = {}
     for side, view in sorted(cells):
         conditions.setdefault(condition(side, view), []).append(side)
     tokens = keys = area = blocks = scored = images = 0.0
     for shown, sides in conditions.items():
-        prefix = prefixes[shown]
+        prefix = prefixes[prefix_of(shown)]
         branches = [responses[side] - 1 for side in sides]
         tree = prefix + sum(branches)
         tokens = tokens + tree

@@ -11,7 +11,7 @@ from places import ROOT
 
 LAYERS = (
     ("errors", "views", "config"),
-    ("dist", "names"),
+    ("dist", "names", "limits", "corruption"),
     ("pairs", "recipe", "ds_config", "tally", "clock", "watch", "life", "run_state", "versions", "storage", "terms"),
     ("shard_index", "order", "balance", "families", "paper", "board"),
     ("shards", "prepare"),
@@ -38,7 +38,8 @@ DOORS = {
     "datasets": {"bench"},
     "tensorboard": {"board"},
     "torch.utils.tensorboard": {"board"},
-    "matplotlib": {"sheet", "bench", "plan", "study"},
+    "pyarrow": {"assess"},
+    "matplotlib": {"assess", "sheet", "bench", "plan", "study"},
     "tqdm": {"board"},
     "psutil": {"doctor", "life", "run_state"},
     "yaml": {"recipe"},
