@@ -21,7 +21,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=0, help="decoder layers of the timed models (0: all)")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on widths and heads of the timed models")
     parser.add_argument("--vocab", type=int, default=0, help="token ids of the timed models (0: all)")
-    parser.add_argument("--objective", default="svco", help="svco (against the authors' step) or dpo (against TRL's)")
+    parser.add_argument("--objective", default="svco", help="svco (the authors' step), dpo (TRL's), or any other")
     parser.add_argument("--tune", default="lora", choices=("lora", "full", "both"), help="what is trained")
     parser.add_argument("--pairs", type=int, default=1, help="pairs a step and rank")
     parser.add_argument("--repetitions", type=int, default=5, help="timed steps a row")

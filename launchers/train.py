@@ -41,7 +41,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     from svco.ds_config import read_ds_config
-    from svco.recipe import duration, load_recipe
+    from svco.limits import duration
+    from svco.recipe import load_recipe
 
     flags = {"run.resume": arguments.resume, "run.time_limit": arguments.time_limit}
     overrides = [*arguments.overrides, *(f"{key}={value}" for key, value in flags.items() if value)]

@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def _add_data(commands) -> None:
-    parser = commands.add_parser("data", help="import, build and verify shards")
+    parser = commands.add_parser("data", help="import, build, corrupt and verify shards")
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
 
     importer = tools.add_parser("import", help="a released data set to records (JSONL)")
@@ -54,6 +54,25 @@ def _add_data(commands) -> None:
         "--max-unreadable", type=float, default=0.0, help="share of pairs that may not decode (default 0)"
     )
     builder.set_defaults(run=_build)
+
+    corrupter = tools.add_parser(
+        "corrupt",
+        help="shards to pairs of an image with its right answer and the same image corrupted with the wrong one",
+        description="Pairs as mDPO and others train on them: side 0 is a side of the pair as it is, side 1 its image corrupted "
+        "with the other side's answer. Keys, questions and contrast types stay.",
+    )
+    corrupter.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
+    corrupter.add_argument("-o", "--output", type=Path, required=True, help="empty folder for the shards")
+    corrupter.add_argument("--side", type=int, choices=(0, 1), default=0, help="the side that is kept (default 0)")
+    corrupter.add_argument(
+        "--kind", choices=("crop", "noise", "grey", "zero"), default="crop", help="default: %(default)s"
+    )
+    corrupter.add_argument("--seed", type=int, default=0, help="another number, other crops and noise")
+    corrupter.add_argument("--pairs-per-shard", type=int, default=512)
+    corrupter.add_argument(
+        "--max-unreadable", type=float, default=0.0, help="share of pairs that may be bad and are left out (default 0)"
+    )
+    corrupter.set_defaults(run=_corrupt)
 
     verifier = tools.add_parser("verify", help="read every byte of shards; exit code 1 when something is wrong")
     verifier.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
@@ -85,6 +104,28 @@ def _build(arguments: argparse.Namespace) -> int:
     for split, count in manifest["pairs"].items():
         print(f"{split:<8}{count:>9} pairs")
     print(f"left out: {manifest['left_out']['unreadable']} unreadable, {manifest['left_out']['duplicate']} repeated")
+    print(f"next: svco data verify {arguments.output}")
+    return 0
+
+
+def _corrupt(arguments: argparse.Namespace) -> int:
+    from .board import Progress
+    from .config import CorruptConfig
+    from .data.corrupt import corrupt_shards
+
+    manifest = corrupt_shards(
+        arguments.shards,
+        arguments.output,
+        CorruptConfig(kind=arguments.kind, seed=arguments.seed),
+        side=arguments.side,
+        pairs_per_shard=arguments.pairs_per_shard,
+        max_unreadable=arguments.max_unreadable,
+        progress=Progress.over(True),
+    )
+    for split, count in manifest["pairs"].items():
+        print(f"{split:<8}{count:>9} pairs")
+    for reason in manifest["left_out"]["unreadable"]:
+        print(f"left out: {reason}")
     print(f"next: svco data verify {arguments.output}")
     return 0
 

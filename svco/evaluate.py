@@ -101,12 +101,12 @@ def metrics(logps: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
     if not len(logps):
         return {}
     views = ALL_VIEWS[: logps.shape[-1]]
-    corrupt = logps[..., CORRUPT : CORRUPT + 1]  # holds nothing where V is 3
+    corrupted = ALL_VIEWS[CORRUPT] in views
     return {
         "pair_accuracy": float(pair_right(logps).mean()),
         "match_minus_blind": float((logps[..., MATCH] - logps[..., BLIND]).mean()),
         "blind_minus_clash": float((logps[..., BLIND] - logps[..., CLASH]).mean()),
-        **({"match_minus_corrupt": float((logps[..., MATCH, None] - corrupt).mean())} if corrupt.size else {}),
+        **({"match_minus_corrupt": float((logps[..., MATCH] - logps[..., CORRUPT]).mean())} if corrupted else {}),
         "blind_likelier": float((logps[..., BLIND] > logps[..., MATCH]).mean()),
         **{f"perplexity_{view}": float(np.exp(-logps[..., v].sum() / tokens.sum())) for v, view in enumerate(views)},
     }

@@ -43,7 +43,13 @@ _AT_LEAST = {
     "lora.dropout": 0,
     "optim.activation_gb": 0,
 }
-_AT_MOST = {"data.max_bad_fraction": 1, "optim.warmup_fraction": 1, "optim.lr_min_ratio": 1, "lora.dropout": 1, "corrupt.step": 999}
+_AT_MOST = {
+    "data.max_bad_fraction": 1,
+    "optim.warmup_fraction": 1,
+    "optim.lr_min_ratio": 1,
+    "lora.dropout": 1,
+    "corrupt.step": 999,
+}
 
 
 def get(config: Config, key: str) -> Any:

@@ -149,6 +149,7 @@ _GONE = {"objective.symmetric": "Write objective.sides: both for true, objective
 """Keys of earlier versions -> what to write instead."""
 _PLAIN = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
+
 def to_tree(config: Config) -> dict[str, dict[str, Any]]:
     """Plain nested dict (lists for tuples) that ``merge`` reads back to an equal Config."""
     tree = dataclasses.asdict(config)

@@ -40,7 +40,7 @@ def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings
     found = Findings()
     splits: dict[str, list[str]] = defaultdict(list)
     for shard in expand(specs):
-        splits[_split_of(shard)].append(shard)
+        splits[split_of(shard)].append(shard)
     seen_pairs: dict[str, str] = {}
     seen_images: dict[str, tuple[str, str]] = {}
     for split, names in splits.items():
@@ -69,7 +69,8 @@ def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings
     return found
 
 
-def _split_of(shard: str) -> str:
+def split_of(shard: str) -> str:
+    """The split that a shard's name tells: ``train`` of ``train-000000.tar``."""
     return re.sub(r"-\d+$", "", Path(shard.split("?")[0]).name.removesuffix(".tar"))
 
 

@@ -44,9 +44,9 @@ class Row:
 def pair_row(
     cells: Iterable[Cell], prefixes: Sequence[Any], responses: Sequence[Any], features: Any, crops: Any = 1.0
 ) -> Row:
-    """One pair packed: ``prefixes`` of image 0, image 1 and no image, and ``responses`` of the two sides in tokens, ``features`` of an
-    image. Each condition is laid out once as a prefix with a branch for each cell scored under it; a branch lacks its last
-    token. Numbers, or arrays of one number a pair.
+    """One pair packed: ``prefixes`` of image 0, image 1 and no image and ``responses`` of the two sides in tokens,
+    ``features`` of an image. Each condition is laid out once as a prefix with a branch for each cell scored under it; a branch
+    lacks its last token. Numbers, or arrays of one number a pair.
     """
     conditions: dict[int, list[int]] = {}
     for side, view in sorted(cells):

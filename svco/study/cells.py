@@ -58,8 +58,14 @@ class Task:
     group: str = ""
     """Name of the group; empty for trials."""
 
+    trial: Settings | None = None
+    """What a trial tries."""
+
     @property
     def label(self) -> str:
+        """Its name for people."""
+        if self.trial is not None:
+            return f"{self.method}, {self.data}: {told(self.trial)}"
         return f"{self.method}, {self.data}, seed {self.seed}" if self.data else self.method
 
     @property
@@ -79,7 +85,12 @@ def _trial(study: Study, method: str, data: str, trial: Settings) -> Task:
     settings |= {"data.validation": shards_of(study, study.validation)}
     folder = _place(study, "trials", method, data, settings, _sources(study, data, study.validation))
     run = _run_folder(study, folder)
-    return Task(method, data, study.trial_seed, settings, folder, (_train(study, settings, run),), run)
+    return Task(method, data, study.trial_seed, settings, folder, (_train(study, settings, run),), run, trial=trial)
+
+
+def told(settings: Settings) -> str:
+    """Settings in a few words: ``lr 0.001, beta 0.1``."""
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items())
 
 
 def cell_tasks(study: Study, only: tuple[str, ...] = ()) -> tuple[Task, ...]:

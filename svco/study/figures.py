@@ -30,7 +30,7 @@ def draw(study: Study, rows: Sequence[Row], folder: Path) -> list[Path]:
         if group.kind == "methods":
             drawn += [_accuracy(group, named, folder), _perplexity(group, named, folder)]
             drawn += _kept(group, named, folder)
-    artefacts = [group for group in study.groups if group.kind == "artefact" and by_name(group, rows)]
+    artefacts = [g for g in study.groups if g.kind == "artefact" and not g.compute_of and by_name(g, rows)]
     return drawn + (_artefacts(study, artefacts, rows, folder) if artefacts else [])
 
 

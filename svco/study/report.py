@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from .cells import Task, choice, trial_score, trial_tasks
+from .cells import Task, choice, told, trial_score, trial_tasks
 from .figures import draw
 from .published import paper_tables
 from .results import Row, rows, write_rows
-from .spec import Group, Settings, Study
+from .spec import Group, Study
 from .tables import group_table, markdown, paired_table, row_name
 
 RESULTS, REPORT = "results.jsonl", "report.md"
@@ -63,7 +63,7 @@ def _group(study: Study, group: Group, found: Sequence[Row]) -> list[str]:
         told = ", ".join(f"{name}: {count}" for name, count in steps.items() if count)
         parts.append(f"As many FLOPs for all as {group.compute_of} takes; steps: {told}.")
     paired = paired_table(study, group, found)
-    return parts + ([f"Paired differences of pair accuracy:\n\n{paired}"] if paired else [])
+    return parts + ([f"Paired differences ± s.e. over pairs (s.e. over seeds):\n\n{paired}"] if paired else [])
 
 
 def _choices(study: Study) -> str:
@@ -76,11 +76,7 @@ def _choices(study: Study) -> str:
         chosen = None if None in scores else choice(study, method, data)
         shown = []
         for trial, score in zip(study.trials_for(method), scores):
-            told = f"{'–' if score is None else f'{score:.1%}'} ({_told(trial)})"
-            shown.append(f"**{told}**" if trial is chosen else told)
+            text = f"{'–' if score is None else f'{score:.1%}'} ({told(trial)})"
+            shown.append(f"**{text}**" if trial is chosen else text)
         lines.append([row_name((method, data)), *shown])
     return f"Validation pair accuracy of one seed ({study.trial_seed}) a trial:\n\n{markdown(lines)}"
-
-
-def _told(settings: Settings) -> str:
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items())

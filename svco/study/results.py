@@ -103,6 +103,7 @@ def measures(study: Study, group: Group, evaluation: Path) -> Measures:
         answers = evaluation / f"{test}.answers.jsonl"
         if place == 0 and group.generate and answers.exists():
             found |= {f"{test}.{name}": value for name, value in answer_measures(answers).items()}
+        found |= _unseen(study, test, scored)
     told = json.loads((evaluation / "eval.json").read_text())
     for name, benchmark in (told.get("benchmarks") or {}).items():
         found[f"{name}.score"] = benchmark["score"]
@@ -120,6 +121,11 @@ def set_measures(scored: Scored) -> Measures:
         "own_image": float(own.mean()),
         "nll_match": float(-scored.logps[..., MATCH].sum() / scored.tokens.sum()),
     }
+
+
+def right(row: Row, test: str) -> np.ndarray:
+    """(N,) bool in the order of the keys: the pairs of ``test`` that a row's model gets right."""
+    return pair_right(_sorted(Scored.read(Path(row.evaluation), test)).logps)
 
 
 def answer_measures(path: Path) -> Measures:
@@ -141,32 +147,41 @@ def texts(spec: tuple[str, ...]) -> dict[str, PairText]:
     return {text.key: text for text in map(shards.read_text, range(len(shards)))}
 
 
-def _artefact(study: Study, group: Group, evaluation: Path) -> Measures:
-    """A response prefers its own image when its log-prob is higher there than under the other side's.
+def _unseen(study: Study, test: str, scored: Scored) -> Measures:
+    """Pair accuracy on pairs of attribute combinations that training never shows, where the shards say which those are."""
+    facts = texts(shards_of(study, study.tests[test]))
+    unseen = np.array([bool(facts[key].facts.get("unseen")) for key in scored.keys.tolist()])
+    return {f"{test}.unseen": float(pair_right(scored.logps)[unseen].mean())} if unseen.any() else {}
 
-    ``own_edited``: how often, of the responses whose own image is the edited one; ``own_other``: of the others. ``penalty``: nats
-    that the artefact on its own image takes from a response, against the same image without it.
+
+def _artefact(study: Study, group: Group, evaluation: Path) -> Measures:
+    found = {name: float(values.mean()) for name, values in edited(study, group, evaluation).items()}
+    return {f"{group.tests[1]}.{name}": value for name, value in found.items()}
+
+
+def edited(study: Study, group: Group, evaluation: Path) -> dict[str, np.ndarray]:
+    """What an artefact does to each of the N pairs of an ``artefact`` group's second test set, in the order of their keys.
+
+    A response prefers its own image when its log-prob is higher there than under the other side's. ``own_edited`` (N,): whether
+    the response does whose own image is the edited one; ``own_other``: whether the other does; ``penalty``: nats that the
+    artefact takes from a response under its own image, against the same image without it in the first test set.
     """
-    clean, shifted = (Scored.read(evaluation, test) for test in group.tests[:2])
+    shifted = _sorted(Scored.read(evaluation, group.tests[1]))
+    clean = _sorted(Scored.read(evaluation, group.tests[0]), set(shifted.keys.tolist()))
     facts = texts(shards_of(study, study.tests[group.tests[1]]))
-    if (clean.keys != shifted.keys).any():
-        clean = _aligned(clean, shifted.keys)
-    edited = np.array([facts[key].facts["edited"] for key in shifted.keys.tolist()])
-    here = np.arange(len(edited))
+    side = np.array([facts[key].facts["edited"] for key in shifted.keys.tolist()])
+    here = np.arange(len(side))
     own = shifted.logps[..., MATCH] > shifted.logps[..., CLASH]
-    lost = clean.logps[here, edited, MATCH] - shifted.logps[here, edited, MATCH]
-    test = group.tests[1]
     return {
-        f"{test}.own_edited": float(own[here, edited].mean()),
-        f"{test}.own_other": float(own[here, 1 - edited].mean()),
-        f"{test}.penalty": float(lost.mean()),
+        "own_edited": own[here, side],
+        "own_other": own[here, 1 - side],
+        "penalty": clean.logps[here, side, MATCH] - shifted.logps[here, side, MATCH],
     }
 
 
-def _aligned(scored: Scored, keys: np.ndarray) -> Scored:
-    """``scored`` in the order of ``keys``, which it must all hold."""
-    place = {key: n for n, key in enumerate(scored.keys.tolist())}
-    order = [place[key] for key in keys.tolist()]
+def _sorted(scored: Scored, wanted: set[str] | None = None) -> Scored:
+    """``scored`` in the order of its keys, of the ``wanted`` ones alone."""
+    order = [n for n in np.argsort(scored.keys) if wanted is None or scored.keys[n] in wanted]
     return Scored(scored.keys[order], scored.contrasts[order], scored.logps[order], scored.tokens[order])
 
 

@@ -126,19 +126,26 @@ def load_study(path: str | Path, quick: bool = False) -> Study:
         raise UserError(f"{path}: a study is a mapping of keys, not {tree!r}.")
     tree = dict(tree)
     shorter = tree.pop("quick", None)
-    if quick and not shorter:
-        raise UserError(f"{path} has no section 'quick'.")
-    study = _build(Study, _over(tree, shorter) if quick else tree, str(path))
+    if quick:
+        if not isinstance(shorter, Mapping):
+            raise UserError(f"{path} has no section 'quick'.")
+        tree = _over(tree, shorter)
+    study = _build(Study, tree, str(path))
     _check(study, str(path))
     return study
 
 
 def _over(tree: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """``tree`` with ``change`` laid over it, mapping by mapping."""
+    """``tree`` with ``change`` laid over it, mapping by mapping; null takes a key away, names choose among named parts."""
     merged = dict(tree)
     for key, value in change.items():
-        old = merged.get(key)
-        merged[key] = _over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        old = merged.pop(key, None)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[key] = _over(old, value)
+        elif key == "groups" and isinstance(old, list) and all(isinstance(name, str) for name in value):
+            merged[key] = [group for group in old if group.get("name") in value]
+        elif value is not None:
+            merged[key] = value
     return merged
 
 
@@ -201,6 +208,11 @@ def _check(study: Study, where: str) -> None:
                 f"{where}: {name} has {len(many)} trials of its own and every other method {len(study.trials)}: the budget "
                 "must be the same for all."
             )
+    for name, source in {**study.data, **study.tests, "validation": study.validation}.items():
+        if sum(map(bool, (source.shards, source.corrupt, source.world))) != 1:
+            raise UserError(f"{where}: {name} needs exactly one of shards, corrupt and world.")
+        _known([source.world] if source.world else [], VARIANTS, f"{where}: {name}", "variant of the world")
+        _known([source.corrupt] if source.corrupt else [], study.data, f"{where}: {name}", "data set")
     for group in study.groups:
         place = f"{where}: group {group.name!r}"
         if group.kind not in GROUP_KINDS:
@@ -208,11 +220,6 @@ def _check(study: Study, where: str) -> None:
         _known([m for m, _ in group.cells] + [group.compute_of or group.cells[0][0]], study.methods, place, "method")
         _known([d for _, d in group.cells] + [group.tuned_on or group.cells[0][1]], study.data, place, "data set")
         _known(group.tests, study.tests, place, "test set")
-    for name, source in {**study.data, **study.tests, "validation": study.validation}.items():
-        if sum(map(bool, (source.shards, source.corrupt, source.world))) != 1:
-            raise UserError(f"{where}: {name} needs exactly one of shards, corrupt and world.")
-        _known([source.world] if source.world else [], VARIANTS, f"{where}: {name}", "variant of the world")
-        _known([source.corrupt] if source.corrupt else [], study.data, f"{where}: {name}", "data set")
 
 
 def _known(names: Any, known: Any, where: str, what: str) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..evaluate import pair_right
 from ..pairs import CONTRASTS
 from .cells import BASE
-from .results import Row, Scored
+from .results import Row, edited, right
 from .spec import Group, Study
 
 Name = tuple[str, str]
@@ -49,6 +48,7 @@ def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
     first, *others = group.tests
     wanted = [Column(kind, f"{first}.pair_accuracy.{kind}") for kind in CONTRASTS]
     wanted += [Column("all pairs", f"{first}.pair_accuracy", better=0)]
+    wanted += [Column("unseen combinations", f"{first}.unseen", better=0)]
     for test in others:
         plain = f"{test}.pair_accuracy.unknown" in there
         wanted.append(
@@ -129,43 +129,46 @@ def average_gains(named: dict[Name, list[Row]], columns: Sequence[Column]) -> di
 
 
 def paired_table(study: Study, group: Group, rows: Sequence[Row]) -> str:
-    """How much more pairs ``study.against`` gets right than each other row, on every test set with contrasts; Markdown.
+    """How ``study.against``'s row of a group differs from each other row, on what is counted pair by pair; Markdown.
 
     A difference is taken pair by pair, after averaging over the seeds both rows have; its standard error is over pairs.
-    The second one is over seeds.
+    The second one, in brackets, is over seeds.
     """
     named = by_name(group, rows)
-    ours = named.get(study.against)
-    if not ours:
+    ours = study.against if study.against in named else next((n for n in named if n[0] == study.against[0]), None)
+    if ours is None:
         return ""
-    tests = [t for t in group.tests if f"{t}.pair_accuracy.unknown" not in ours[0].measures]
-    lines = [
-        [f"{row_name(study.against)} minus", *(f"{test}: points ± s.e. over pairs (over seeds)" for test in tests)]
-    ]
+    tests = [t for t in group.tests if f"{t}.pair_accuracy.unknown" not in named[ours][0].measures]
+    counted: dict[str, Callable[[Row], np.ndarray]] = {
+        f"{test}: pairs right, points": lambda row, test=test: 100.0 * right(row, test) for test in tests
+    }
+    if group.kind == "artefact":
+        counted["own image though edited, points"] = lambda row: 100.0 * _edited(study, group, row)["own_edited"]
+        counted["penalty, nats"] = lambda row: _edited(study, group, row)["penalty"]
+    lines = [[f"{row_name(ours)} minus", *counted]]
     for name, theirs in named.items():
-        if name != study.against:
-            lines.append([row_name(name), *(paired(ours, theirs, test) for test in tests)])
+        if name != ours:
+            lines.append([row_name(name), *(paired(named[ours], theirs, values) for values in counted.values())])
     return markdown(lines)
 
 
-def paired(ours: Sequence[Row], theirs: Sequence[Row], test: str) -> str:
-    """``difference ± s.e. over pairs (s.e. over seeds)`` of pair accuracy in points; the latter with two seeds or more."""
+def _edited(study: Study, group: Group, row: Row) -> dict[str, np.ndarray]:
+    return edited(study, group, Path(row.evaluation))
+
+
+def paired(ours: Sequence[Row], theirs: Sequence[Row], values: Callable[[Row], np.ndarray]) -> str:
+    """``difference ± s.e. over pairs (s.e. over seeds)`` of what ``values`` says of each pair, (N,); the latter of two seeds or
+    more. A row without a seed in common is a dash."""
     other = {row.seed: row for row in theirs}
     # BASE has no seed: it stands against each.
     both = [(row, other.get(row.seed) or (theirs[0] if theirs[0].method == BASE else None)) for row in ours]
     both = [(a, b) for a, b in both if b is not None]
     if not both:
         return "–"
-    differences = np.array([right(a, test).astype(float) - right(b, test) for a, b in both])
+    differences = np.array([values(a).astype(float) - values(b) for a, b in both])
     pairs, seeds = differences.mean(0), differences.mean(1)
-    over_seeds = f" ({100 * standard_error(seeds):.1f})" if len(seeds) > 1 else ""
-    return f"{100 * pairs.mean():+.1f} ± {100 * standard_error(pairs):.1f}{over_seeds}"
-
-
-def right(row: Row, test: str) -> np.ndarray:
-    """(N,) bool in the order of the keys: the pairs of ``test`` that a row's model gets right."""
-    scored = Scored.read(Path(row.evaluation), test)
-    return pair_right(scored.logps)[np.argsort(scored.keys)]
+    over_seeds = f" ({standard_error(seeds):.2f})" if len(seeds) > 1 else ""
+    return f"{pairs.mean():+.2f} ± {standard_error(pairs):.2f}{over_seeds}"
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -96,7 +96,7 @@ def test_rows_are_those_of_the_packer():
     query = ids(11)
     shown = np.concatenate([np.full(shape.features, shape.vocabulary - 1), query])
     encoded = EncodedPair(EncodedText((shown, shown, query), (ids(7), ids(13)), 0), pair.images, 1.0)
-    for name in ("svco", "dpo", "sft"):
+    for name in ("svco", "dpo", "sft", "mdpo"):
         cells = make_objective(ObjectiveConfig(name=name)).cells
         batch = PackedCollate(cells)([encoded], family)
         row = pair_row(cells, (len(shown), len(shown), len(query)), (7, 13), shape.features)

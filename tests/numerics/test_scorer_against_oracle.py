@@ -1,19 +1,26 @@
 """The product against S-VCO from scratch, through the whole model, values and gradients, LoRA and full."""
 
+import io
+
 import oracle
 import pytest
 import torch
 from peft import PeftModel
+from PIL import Image
 from places import BASE
 
+from svco.config import CorruptConfig
+from svco.corruption import Corruptions, corrupt
 from svco.families import load_family
 from svco.lockstep import resolve_recompute, set_recompute
 from svco.model import load_tuned
-from svco.objectives import make_objective
+from svco.objectives import Objective, make_objective
 from svco.packing import PackedCollate
 from svco.prepare import Prepare
 from svco.recipe import load_recipe
 from svco.reference import choose_reference
+from svco.terms import BoundTerm
+from svco.views import BLIND, CLASH, CORRUPT, MATCH, whole
 
 PAIRS = 5
 RECIPE = [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8", "optim.recompute=none"]
@@ -204,3 +211,78 @@ def test_compiled_layers_compute_the_same_and_are_compiled_once(pairs, family, a
         scorer(Prepare(family, PackedCollate())(pairs[:count])[0])[0].logps.sum().backward()
         compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert compiled[1] == compiled[-1], "rows of any length run what was compiled for the first ones"
+
+
+CORRUPT_TERMS = (
+    ("text", ((0, MATCH), 1.0), ((1, CLASH), -1.0)),
+    ("image", ((0, MATCH), 1.0), ((0, CORRUPT), -1.0)),
+    ("own", ((1, CORRUPT), 1.0), ((1, BLIND), -1.0)),
+)
+"""Cells of all four views, the corrupted image of both sides among them."""
+
+
+def reads_corrupt():
+    return Objective(
+        "mine", tuple(BoundTerm(key, tuple(cells), 1.0, "preference", 0.3) for key, *cells in CORRUPT_TERMS)
+    )
+
+
+def corrupted(pair, config):
+    """The images of ``pair`` after :func:`corrupt`, without loss."""
+    made = []
+    for side, data in enumerate(pair.images):
+        stream = io.BytesIO()
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        corrupt(image, pair.text.key, side, config).save(stream, "PNG")
+        made.append(stream.getvalue())
+    return made
+
+
+@pytest.mark.parametrize("kind", ["crop", "noise"])
+def test_the_corrupt_view_is_another_forward_pass(pairs, family, adapter, kind):
+    """Log-probabilities under the corrupted image, and the gradients of an objective that reads them, in float64."""
+    processor, model = oracle.load(BASE)
+    wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=True).double()
+    how = CorruptConfig(kind, seed=5)
+
+    def four(pair):
+        text, images = pair.text, corrupted(pair, how)
+        fourth = [oracle.sequence_logp(wrapped, processor, text.query, text.responses[s], images[s])[0] for s in (0, 1)]
+        return torch.cat([oracle.pair_logps(wrapped, processor, pair), torch.stack(fourth)[:, None]], dim=1)
+
+    with torch.no_grad(), wrapped.disable_adapter():
+        reference = torch.stack([four(pair) for pair in pairs])
+    policy = torch.stack([four(pair) for pair in pairs])
+    delta = policy - reference
+    wanted = 0.0
+    for _, *cells in CORRUPT_TERMS:
+        margin = 0.3 * sum(factor * delta[:, side, view] for (side, view), factor in cells)
+        wanted = wanted + torch.log1p(torch.exp(-margin)).mean()
+    wanted.backward()
+    gradients = {n.removeprefix("base_model.model."): p.grad for n, p in wrapped.named_parameters() if p.requires_grad}
+
+    objective = reads_corrupt()
+    config = load_recipe(None, [*RECIPE, f"lora.init_from={adapter}"])
+    tuned = load_tuned(config, family, torch.float64, "lockstep", torch.device("cpu"))
+    oracle.exact_norms(tuned.scorer.to(torch.float64))
+    cells = objective.cells
+    batch, bad = Prepare(family, PackedCollate(cells), Corruptions.of(cells, how))(pairs)
+    assert not bad
+    ours, base = tuned.scorer(batch)
+    loss = objective(ours, base)[0].mean()
+    loss.backward()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-9)
+    assert ours.logps.shape == (PAIRS, 2, 4)
+    read = tuple(zip(*sorted(cells)))
+    for scores, expected_logps in ((ours, policy), (base, reference)):
+        mine = scores.logps.detach()[:, read[0], read[1]]
+        assert relative(mine, expected_logps.detach()[:, read[0], read[1]]) <= 1e-9
+    corrupted_apart = (policy[:, :, CORRUPT] - policy[:, :, MATCH]).abs().min()
+    assert corrupted_apart > 1e-3, "a corrupted image is read differently, or this test shows nothing"
+    for name, parameter in tuned.trainable.items():
+        assert gradients[name].norm() > 0, name
+        assert relative(parameter.grad, gradients[name]) <= 1e-9, name
+    with torch.no_grad():  # all eight cells, as an evaluation reads them
+        everything = whole(cells)
+        batch, _ = Prepare(family, PackedCollate(everything), Corruptions.of(everything, how))(pairs)
+        assert relative(tuned.scorer(batch)[0].logps, policy.detach()) <= 1e-9

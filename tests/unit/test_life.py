@@ -17,7 +17,8 @@ from svco.dist import World
 from svco.errors import Stopped, UserError
 from svco.export import read_facts
 from svco.life import Life
-from svco.recipe import duration, load_recipe
+from svco.limits import duration
+from svco.recipe import load_recipe
 from svco.run_folder import RunFolder
 from svco.run_state import STALE_SECONDS, Heart, RunState, wait_until_over
 from svco.status import EXIT_CODES, find_runs, look

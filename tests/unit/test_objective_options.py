@@ -8,6 +8,7 @@ import torch
 from svco.config import ObjectiveConfig
 from svco.errors import UserError
 from svco.objectives import OBJECTIVES, make_objective
+from svco.paper import deviations
 from svco.recipe import load_recipe
 from svco.views import BLIND as N
 from svco.views import CLASH as C
@@ -196,6 +197,7 @@ IDLE = [
     {"name": "svco", "image_negative": "clash"},
     {"name": "svco", "delta": 1.0},
     {"name": "svco", "beta": 0.3, "beta_attend": (0.1,), "beta_reject": (0.1,)},
+    {"name": "svco", "delta": 1.0, "weight_reject": (0.0, 0.0)},
     {"name": "rdpo", "image_negative": "clash"},
     {"name": "symmpo", "sides": "first", "weight_margin": 2.0},
     {"name": "dpo", "link": "ipo", "label_smoothing": 0.1},
@@ -216,6 +218,15 @@ def test_a_key_that_would_change_something_is_not():
         make_objective(ObjectiveConfig(name=name, sides="first"))
         if name != "sft":
             make_objective(ObjectiveConfig(name=name, beta=0.3, length_normalised=True, nll=0.1, label_smoothing=0.1))
+
+
+def test_the_papers_betas_are_recognised_however_they_are_written():
+    base = "model.base=llava-hf/llava-1.5-7b-hf"
+    for written in ("objective.beta=0.1", "objective.beta_attend=0.1", "objective.beta_reject=[0.1, 0.1]"):
+        assert "beta" not in deviations(load_recipe(None, [base, written]), "float16").replace("optim.betas", "")
+    says = deviations(load_recipe(None, [base, "objective.beta=0.3", "objective.sides=first"]), "float16")
+    assert "objective.beta_attend (0.3, 0.3) (theirs (0.1, 0.1))" in says
+    assert "objective.sides first (theirs auto)" in says
 
 
 def test_nothing_left_to_train_on():

@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svco.balance import divide, imbalance
+from svco.config import CorruptConfig
+from svco.corruption import Corruptions
 from svco.families import EncodedText, Pictures
 from svco.packing import Layout, PackedCollate
 from svco.prepare import EncodedPair, Lengths
-from svco.views import ALL_CELLS, VIEWS, condition
+from svco.views import ALL_CELLS, CORRUPT, condition
 
 PLACEHOLDER = 9
 
@@ -46,11 +48,23 @@ def pairs(draw):
             positions=tuple(np.array([[draw(places) for _ in prefix] for _ in range(3)]) for prefix in prefixes if own),
             budgets=draw(st.tuples(length, length, length)) if cut else None,
         )
-        made.append(EncodedPair(text, (2 * p, 2 * p + 1), float(draw(st.integers(0, 1)))))
+        made.append(
+            EncodedPair(text, (2 * p, 2 * p + 1, None, 100 + 2 * p, 101 + 2 * p), float(draw(st.integers(0, 1))))
+        )
     return made
 
 
-cells = st.sets(st.sampled_from(sorted(ALL_CELLS)), min_size=1).map(frozenset)
+CORRUPTED = [(0, CORRUPT), (1, CORRUPT)]
+cells = st.sets(st.sampled_from([*sorted(ALL_CELLS), *CORRUPTED]), min_size=1).map(frozenset)
+
+
+def text_of(shown):
+    """A corrupted image (conditions 3 and 4) has the text of the image itself."""
+    return {3: 0, 4: 1}.get(shown, shown)
+
+
+def number_of_views(wanted):
+    return 4 if wanted & set(CORRUPTED) else 3
 
 
 def expected_sequences(batch_pairs, wanted):
@@ -58,13 +72,13 @@ def expected_sequences(batch_pairs, wanted):
     found = {}
     for p, pair in enumerate(batch_pairs):
         for side, view in wanted:
-            shown, text = condition(side, view), pair.text
+            shown, text = text_of(condition(side, view)), pair.text
             prefix, response = text.prefixes[shown], text.responses[side]
             response = response[: text.budgets[shown]] if text.budgets else response
             places = text.positions[shown] if text.positions else np.arange(len(prefix))[None]
             behind = np.tile(places.max() + 1 + np.arange(len(response)), (len(places), 1))
             whole = np.concatenate([prefix, response]), np.concatenate([places, behind], axis=1)
-            found[(2 * p + side) * len(VIEWS) + view] = (*whole, len(response))
+            found[(2 * p + side) * number_of_views(wanted) + view] = (*whole, len(response))
     return found
 
 
@@ -89,6 +103,7 @@ def test_every_scored_token_sees_exactly_its_sequence(batch_pairs, wanted):
     seen, ids, positions = visibility(batch.layout), batch.input_ids.numpy(), batch.position_ids[:, 0].numpy()
     sequences = expected_sequences(batch_pairs, wanted)
     assert set(batch.cell.tolist()) == sequences.keys()
+    assert batch.views == number_of_views(wanted)
     for cell, (whole, places, scored) in sequences.items():
         mine = batch.cell.numpy() == cell
         assert batch.targets.numpy()[mine].tolist() == whole[-scored:].tolist()
@@ -111,9 +126,9 @@ def test_nothing_is_laid_out_twice_or_in_vain(batch_pairs, wanted):
     total, images = 0, []
     for pair in batch_pairs:
         for shown in sorted(conditions):
-            total += len(pair.text.prefixes[shown])
-            total += sum(len(pair.text.response(side, shown)) - 1 for side in conditions[shown])
-            images += [pair.images[shown]] if shown < 2 else []
+            total += len(pair.text.prefixes[text_of(shown)])
+            total += sum(len(pair.text.response(side, text_of(shown))) - 1 for side in conditions[shown])
+            images += [pair.images[shown]] if shown != 2 else []
     assert batch.llm_tokens == total
     assert batch.pixels.tolist() == images
     assert batch.grids == tuple((image,) for image in images), "one for each image that is shown"
@@ -178,9 +193,9 @@ def test_costs_are_the_tokens_of_the_row(family, make_pairs):
         np.zeros(6, int),
         np.full(6, ""),
     )
-    for wanted in (ALL_CELLS, frozenset({(0, 0), (1, 2)}), frozenset({(0, 1)})):
+    for wanted in (ALL_CELLS, frozenset({(0, 0), (1, 2)}), frozenset({(0, 1)}), frozenset({(0, 0), (1, CORRUPT)})):
         collate = PackedCollate(wanted)
-        batch, _ = Prepare(family, collate)(made)
+        batch, _ = Prepare(family, collate, Corruptions.of(wanted, CorruptConfig()))(made)
         assert collate.costs(lengths).sum() == batch.llm_tokens
 
 

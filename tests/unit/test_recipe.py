@@ -13,7 +13,9 @@ from svco.ds_config import fill, read_ds_config, size
 from svco.errors import UserError
 from svco.recipe import dump, field_docs, known_keys, load_recipe, merge
 
-RECIPES = sorted((ROOT / "launchers" / "recipes").glob("*.yaml"))
+RECIPES = sorted(
+    set((ROOT / "launchers" / "recipes").glob("*.yaml")) - set(ROOT.glob("launchers/recipes/study_*.yaml"))
+)
 DS = sorted((ROOT / "ds_configs").glob("*.json"))
 
 

@@ -1,0 +1,129 @@
+"""Any shards to VLF-type pairs: an image with its right answer against the same image corrupted with the wrong one.
+
+So pairs come about that methods before S-VCO learn from (mDPO, POVID, CHiP): a negative image that shows less, not something
+else. Deterministic: equal shards and settings give equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..config import CorruptConfig
+from ..corruption import corrupt, identity
+from ..errors import BadSample, UserError
+from ..pairs import Pair, decode_image
+from ..shard_index import file_digest
+from ..shards import ShardSet, expand, write_shards
+from .build import MANIFEST
+from .verify import split_of
+
+Progress = Callable[[Any, str], Any]
+QUALITY = 95
+"""Of the corrupted JPEGs."""
+
+
+def corrupt_pair(pair: Pair, config: CorruptConfig, side: int = 0) -> Pair:
+    """(image, right answer) of ``side`` as it is, against (that image corrupted, the other answer).
+
+    Key, query, contrast type and source stay. What the source knew of the images (``facts``) is dropped, as it is not true of
+    a corrupted one; ``facts["corrupted"]`` says which side is corrupted, how, and of which side of the source. BadSample if
+    the image does not decode.
+    """
+    text, data = pair.text, pair.images[side]
+    made = corrupt(decode_image(data, f"sample {text.key!r}: image {side}"), text.key, side, config)
+    told = {"side": 1, "of": side, **identity(config)}
+    ids = {name: value for name, value in text.ids.items() if not name.startswith("image_")}
+    ids |= {"image_0": text.ids[f"image_{side}"]} if f"image_{side}" in text.ids else {}
+    right, wrong = text.responses[side], text.responses[1 - side]
+    buffer = io.BytesIO()
+    # Grey of one size is one picture: the comment tells whose it is, or it would seem to lie in several splits.
+    made.save(buffer, "JPEG", quality=QUALITY, comment=json.dumps([text.key, told], sort_keys=True))
+    return Pair(replace(text, responses=(right, wrong), ids=ids, facts={"corrupted": told}), (data, buffer.getvalue()))
+
+
+@dataclass
+class _Bad:
+    """Pairs that were left out, until there are too many."""
+
+    allowed: float
+    """How many there may be."""
+    messages: list[str] = field(default_factory=list)
+    """One a pair: the reason and what is the matter."""
+
+    def add(self, error: BadSample) -> None:
+        self.messages.append(f"{error.reason}: {error}")
+        if len(self.messages) > self.allowed:
+            raise UserError(
+                f"{len(self.messages)} pairs are bad and {int(self.allowed)} may be; the last: {error}. Mend or remove them, or "
+                "allow a share to be left out with --max-unreadable."
+            )
+
+
+def corrupt_shards(
+    specs: str | Sequence[str],
+    target: Path,
+    config: CorruptConfig,
+    *,
+    side: int = 0,
+    pairs_per_shard: int = 512,
+    max_unreadable: float = 0.0,
+    progress: Progress = lambda items, what: items,
+) -> dict[str, Any]:
+    """Writes the pairs of shards ``specs`` with ``side`` kept (:func:`corrupt_pair`), their indices and MANIFEST.json into
+    ``target``, split by split, and returns the manifest. Bad pairs are left out and named in it.
+
+    UserError if ``target`` holds shards, or more than ``max_unreadable`` of the pairs are bad; then nothing is left there.
+    """
+    if target.exists() and any(target.glob("*.tar")):
+        raise UserError(f"{target} already holds shards; choose an empty folder.")
+    if pairs_per_shard < 1:
+        raise UserError(f"--pairs-per-shard is {pairs_per_shard}; it must be at least 1.")
+    names: dict[str, list[str]] = defaultdict(list)
+    for shard in expand(specs):
+        names[split_of(shard)].append(shard)
+    splits = {split: ShardSet.open(shards) for split, shards in names.items()}
+    bad = _Bad(max_unreadable * sum(map(len, splits.values())))
+    pairs, types, written = Counter(), Counter(), {}
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+
+    def made(split: str) -> Iterator[Pair]:
+        shards = splits[split]
+        for number in progress(range(len(shards)), f"corrupting {split}"):
+            try:
+                pair = corrupt_pair(shards.read(number), config, side)
+            except BadSample as error:
+                bad.add(error)
+                continue
+            pairs[split] += 1
+            types[pair.text.contrast] += 1
+            yield pair
+
+    try:
+        for split in splits:
+            for path in write_shards(made(split), partial, split, pairs_per_shard):
+                written[path.name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        if not pairs:
+            raise UserError(f"No pair of {', '.join(splits)} is readable; the first: {bad.messages[0]}.")
+        manifest = {
+            "version": 1,
+            "corrupted": {"of": side, **identity(config)},
+            "pairs": dict(pairs),
+            "types": dict(sorted(types.items())),
+            "left_out": {"unreadable": bad.messages},
+            "shards": written,
+        }
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        target.mkdir(parents=True, exist_ok=True)
+        for path in sorted(partial.iterdir()):
+            path.replace(target / path.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return manifest

@@ -1,0 +1,184 @@
+"""A study's file, its tasks, and the arithmetic of its tables."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from places import ROOT
+
+from svco.errors import UserError
+from svco.shards import write_shards
+from svco.study import published
+from svco.study.cells import cell_tasks, choice, equal_steps, pair_flops, trial_tasks
+from svco.study.results import Row, measures, set_measures
+from svco.study.spec import Group, Source, load_study
+from svco.study.tables import average_gains, columns_of, group_table, paired, standard_error
+from svco.world.variants import Variant
+
+RECIPES = sorted((ROOT / "launchers" / "recipes").glob("study_*.yaml"))
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    return load_study(ROOT / "launchers" / "recipes" / "study_tiny.yaml")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_shipped_study_is_read(path):
+    study = load_study(path)
+    assert study.groups and study.against in {cell for group in study.groups for cell in group.cells}
+    assert (ROOT / study.recipe).exists()
+
+
+def test_the_shipped_study_has_every_row_that_the_paper_and_the_issue_name(study):
+    (main,) = [group for group in study.groups if group.name == "main"]
+    wanted = {("SFT", "MVC"), *((m, d) for m in ("DPO", "mDPO", "S-VCO") for d in ("VLF", "MVC"))}
+    wanted |= {(m, "MVC") for m in ("DPO, both sides", "VCO", "attend only", "reject only", "SymMPO", "OViP")}
+    assert wanted | {("IC-VCO-single", "MVC"), ("S-VCO", "unfiltered")} <= set(main.cells)
+    assert len(study.seeds) >= 3
+    assert {group.kind for group in study.groups} == {"methods", "artefact", "typical"}
+    for test in ("clean", "outline", "stamped"):
+        assert study.tests[test].pairs >= 2000
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seedz": [1]}, "Did you mean 'seeds'"),
+        ({"settings": {"optim.lrr": 1}}, "Did you mean 'optim.lr'"),
+        ({"groups": [{"name": "x", "rows": [["SVCO", "MVC"]]}]}, "unknown method 'SVCO'. Did you mean 'S-VCO'"),
+        ({"groups": [{"name": "x", "rows": [["S-VCO", "MVC"]], "tests": ["cleen"]}]}, "Did you mean 'clean'"),
+        ({"trials_of": {"SFT": [{"optim.lr": 1e-3}]}}, "the budget must be the same for all"),
+        ({"data": {"MVC": {"world": "plane"}}}, "Did you mean 'plain'"),
+        ({"data": {"MVC": {"world": "plain", "corrupt": "MVC"}}}, "exactly one of shards, corrupt and world"),
+        ({"seeds": ["a"]}, "must be int"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, change, said):
+    tree = yaml.safe_load((ROOT / "launchers" / "recipes" / "study_tiny.yaml").read_text()) | change
+    tree.pop("quick")
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError) as error:
+        load_study(tmp_path / "s.yaml")
+    assert said in str(error.value)
+
+
+def test_a_task_has_a_folder_of_its_own_for_whatever_decides_its_result(study, tmp_path):
+    study = replace(study, root=str(tmp_path))
+    first = trial_tasks(study)[0]
+    other_lr = replace(study, settings=study.settings | {"optim.steps": 33})
+    other_data = replace(study, validation=replace(study.validation, pairs=100))
+    folders = {trial_tasks(s)[0].folder for s in (study, other_lr, other_data)}
+    assert len(folders) == 3
+    assert len({task.folder for task in trial_tasks(study)}) == len(trial_tasks(study))
+    assert not first.finished
+    with pytest.raises(UserError, match="are not finished, and they choose its settings"):
+        cell_tasks(study)
+
+
+def test_the_best_trial_is_chosen_and_cells_share_what_groups_share(study, tmp_path):
+    study = replace(study, root=str(tmp_path))
+    for n, task in enumerate(trial_tasks(study)):
+        task.folder.mkdir(parents=True)
+        (task.folder / "train.done").write_text("1.0")
+        task.run.mkdir(parents=True)
+        line = {"step": 32, "validation/pair_accuracy": [0.5, 0.7, 0.7, 0.6][n % 4]}
+        (task.run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    assert choice(study, "S-VCO", "MVC") is study.trials[1], "of equal ones the first"
+    tasks = cell_tasks(study, ("main", "stamped", "equal-compute"))
+    named = {(t.group, t.method, t.data, t.seed): t for t in tasks}
+    assert named["stamped", "S-VCO", "stamped", 0].folder == named["equal-compute", "S-VCO", "stamped", 0].folder
+    dpo = named["equal-compute", "DPO", "stamped", 0].settings
+    # S-VCO scores six cells under three prefixes, DPO two under one: it gets more steps for the same FLOPs.
+    ratio = (
+        dpo["optim.steps"]
+        * pair_flops(study, dpo)
+        / (32 * pair_flops(study, study.settings | {"data.train": dpo["data.train"]}))
+    )
+    assert dpo["optim.steps"] > 50
+    assert ratio == pytest.approx(1, abs=0.02)
+    assert equal_steps(study, "DPO", dpo) == 32, "against itself"
+
+
+def scores(folder, test, keys, logps, contrasts=None):
+    folder.mkdir(exist_ok=True)
+    contrasts = contrasts or ["object"] * len(keys)
+    np.savez(
+        folder / f"{test}.npz", key=np.array(keys), contrast=np.array(contrasts), kind=np.array(contrasts),
+        logps=logps, tokens=np.full((len(keys), 2), 5),
+    )  # fmt: skip
+    (folder / "eval.json").write_text("{}")
+
+
+def test_an_artefacts_penalty_is_what_it_takes_from_its_own_response(tmp_path, study):
+    pairs = list(Variant("artefact", side="random").pairs("heldout", 24))
+    write_shards(pairs, tmp_path / "shards", "heldout", 24)
+    keys, edited = [p.text.key for p in pairs], np.array([p.text.facts["edited"] for p in pairs])
+    rng = np.random.default_rng(0)
+    clean = rng.normal(-5, 1, (24, 2, 3))
+    clean[..., 0] += 8
+    shifted = clean.copy()
+    shifted[np.arange(24), edited, 0] -= 12.0
+    order = rng.permutation(24)
+    scores(tmp_path / "eval", "clean", [keys[n] for n in order], clean[order])
+    scores(tmp_path / "eval", "stamped", keys, shifted)
+    source = Source(shards=(str(tmp_path / "shards"),))
+    study = replace(study, tests={**study.tests, "clean": source, "stamped": source})
+    group = Group("g", kind="artefact", rows=(("DPO", "stamped"),), tests=("clean", "stamped"))
+    found = measures(study, group, tmp_path / "eval")
+    assert found["stamped.penalty"] == pytest.approx(12.0)
+    expected = (shifted[np.arange(24), edited, 0] > shifted[np.arange(24), edited, 2]).mean()
+    assert found["stamped.own_edited"] == expected < 0.5
+    assert (
+        found["stamped.own_other"] == (clean[np.arange(24), 1 - edited, 0] > clean[np.arange(24), 1 - edited, 2]).mean()
+    )
+
+
+def row(tmp_path, method, seed, logps, contrasts):
+    folder = tmp_path / f"{method}{seed}"
+    scores(folder, "clean", [f"k{n:02d}" for n in range(len(logps))], logps, contrasts)
+    from svco.study.results import Scored
+
+    found = {f"clean.{name}": value for name, value in set_measures(Scored.read(folder, "clean")).items()}
+    return Row("g", method, "" if method == "BASE" else "MVC", seed, found, {}, 1.0, 1.0, str(folder))
+
+
+def test_paired_differences_and_gains(tmp_path):
+    rng = np.random.default_rng(1)
+    contrasts = ["object", "position"] * 20
+    rows = {m: [row(tmp_path, m, s, rng.normal(0, 1, (40, 2, 3)) + [[b, 0, 0]], contrasts) for s in seeds]
+            for m, b, seeds in (("BASE", 0.3, (0,)), ("A", 2, (0, 1, 2)), ("B", 1, (0, 1, 2)))}  # fmt: skip
+
+    def right(r):
+        x = np.load(f"{r.evaluation}/clean.npz")["logps"]
+        return 100.0 * ((x[:, 0, 0] > x[:, 1, 2]) & (x[:, 1, 0] > x[:, 0, 2]))
+
+    d = np.array([right(a) - right(b) for a, b in zip(rows["A"], rows["B"])])
+    per_pair = d.mean(0)
+    expected = f"{d.mean():+.2f} ± {per_pair.std(ddof=1) / 40**0.5:.2f} ({d.mean(1).std(ddof=1) / 3**0.5:.2f})"
+    assert paired(rows["A"], rows["B"], right) == expected
+    assert paired(rows["A"], rows["BASE"], right).startswith("+"), "BASE has one seed and stands against each"
+    assert paired(rows["A"][:1], rows["B"][1:], right) == "–", "no seed in common"
+
+    group = Group("g", rows=(("A", "MVC"), ("B", "MVC")), tests=("clean",))
+    everyone = [r for many in rows.values() for r in many]
+    named = {("BASE", ""): rows["BASE"], ("A", "MVC"): rows["A"]}
+    columns = columns_of(group, everyone)
+    counted = [c for c in columns if c.better]
+    assert [c.metric for c in counted] == ["clean.pair_accuracy.object", "clean.pair_accuracy.position"]
+    base = rows["BASE"][0].measures
+    gains = [np.mean([100 * (r.measures[c.metric] / base[c.metric] - 1) for c in counted]) for r in rows["A"]]
+    assert average_gains(named, columns)["A", "MVC"] == f"{np.mean(gains):.2f} ± {standard_error(np.array(gains)):.2f}"
+    table = group_table(group, everyone)
+    assert table.count("\n") == 4
+    assert "| A · MVC | 3 |" in table
+
+
+@pytest.mark.parametrize("table", [published.LLAVA_15_7B, published.LLAVA_INTERLEAVE_7B])
+def test_the_gain_is_the_papers_total(table):
+    """Every TOTAL the paper prints follows from its nine columns by the formula we use."""
+    for printed in table.values():
+        assert published.total(printed, table["BASE"]) == pytest.approx(printed[-1], abs=0.05)
