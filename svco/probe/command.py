@@ -24,7 +24,7 @@ from ..job import Split, make_loader
 from ..loader import Loader
 from ..packing import PackedBatch
 from ..pairs import CONTRASTS, Pair, decode_image
-from ..shards import DEFAULT_CACHE, ShardSet
+from ..shards import DEFAULT_CACHE, ShardSet, expand
 from ..views import ALL_CELLS, BLIND, CORRUPT, MATCH, whole
 from .figure import draw
 from .page import Card, page
@@ -79,6 +79,7 @@ def _check(arguments: Namespace) -> None:
     for name, least in (("pairs", 0), ("pages", 0), ("max_text_tokens", 2), ("tokens", 1)):
         if getattr(arguments, name) < least:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must be at least {least}.")
+    expand(arguments.shards)
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
