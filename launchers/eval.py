@@ -36,6 +36,9 @@ def parse() -> argparse.Namespace:
         metavar="N",
         help="let the model answer the questions of the first N pairs of each set, under both images",
     )
+    parser.add_argument(
+        "--generate-on", action="append", default=[], metavar="NAME", help="of this set alone; may be given again"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=64, help="tokens of an answer (default %(default)s)")
     parser.add_argument(
         "--against",

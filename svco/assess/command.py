@@ -40,6 +40,8 @@ class Wanted:
     """Pairs of a set at most; 0: all."""
     generate: int = 0
     """Pairs of a set whose questions are answered."""
+    generate_on: tuple[str, ...] = ()
+    """The sets whose questions are answered; empty: every set."""
     max_new_tokens: int = 64
     """Tokens of an answer."""
     against: tuple[Path, ...] = ()
@@ -70,6 +72,8 @@ def wanted(arguments: argparse.Namespace) -> Wanted:
         sets[name] = (*sets.get(name, ()), spec)
     if not (sets or arguments.mmvp or arguments.cv_bench):
         raise UserError("Nothing to evaluate on: give --set NAME=SHARDS, --mmvp DIR or --cv-bench DIR.")
+    if unknown := sorted(set(arguments.generate_on) - set(sets)):
+        raise UserError(f"--generate-on {unknown[0]}: there is no --set of that name.")
     options = {
         "dtype": arguments.dtype,
         "attention": arguments.attention,
@@ -84,6 +88,7 @@ def wanted(arguments: argparse.Namespace) -> Wanted:
         sets,
         arguments.pairs,
         arguments.generate,
+        tuple(arguments.generate_on),
         arguments.max_new_tokens,
         tuple(arguments.against),
         arguments.mmvp,
@@ -129,7 +134,7 @@ def _score(
     scores = score_set(subject, split, world, at_most=question.pairs, effort=question.effort, show=show)
     mine.sets[name] = scores
     world.on_main(lambda: scores.save(question.out / f"{name}.npz"))
-    if question.generate:
+    if question.generate and name in (question.generate_on or question.sets):
         first = [index for index in range(len(split.shards)) if not split.lengths.reasons[index]][: question.generate]
         answers = answer_set(subject, split.shards, first, world, **_asking(question, show))
         mine.answers[name] = answers

@@ -169,8 +169,9 @@ def _evaluate(study: Study, group: Group, folder: Path, model: str, adapter: Pat
     line = [*_launcher(study, "eval.py"), "--base", model, "--out", str(folder)]
     line += ["--adapter", str(adapter)] if adapter else []
     for name in group.tests:
-        line += ["--set", f"{name}={','.join(shards_of(study, study.tests[name]))}"]
-    line += ["--generate", str(group.generate)] if group.generate else []
+        line += [word for spec in shards_of(study, study.tests[name]) for word in ("--set", f"{name}={spec}")]
+    if group.generate:
+        line += ["--generate", str(group.generate), "--generate-on", group.tests[0]]
     if group.kind == "methods":
         line += [word for name, place in study.benchmarks.items() for word in (f"--{name}", place)]
     return Command(folder.name, tuple(line))
