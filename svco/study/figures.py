@@ -16,7 +16,11 @@ from .tables import Name, by_name, row_name, standard_error
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c8c8c", "#1a1a1a")
 """Okabe and Ito's: told apart by colour-blind readers too."""
 _MARKS = "osD^vPX*"
-_VIEWS = (("match", "#0072B2"), ("blind", "#8c8c8c"), ("clash", "#D55E00"))
+_VIEWS = (
+    ("match", "#0072B2", "its own image"),
+    ("blind", "#8c8c8c", "no image"),
+    ("clash", "#D55E00", "the other image"),
+)
 _INK, _SOFT = "#1a1a1a", "#6b6b6b"
 
 
@@ -72,13 +76,13 @@ def _accuracy(group: Group, named: dict[Name, list[Row]], folder: Path) -> Path:
             xerr=np.array(errors) * 100,
             fmt=_MARKS[n],
             color=_COLOURS[n],
-            label=test,
+            label=f"test set: {test}",
             markersize=5,
             linewidth=1.2,
         )
     axes.set_yticks(places, [row_name(name) for name in named])
     axes.set_xlabel("pairs right under both images, % (bars: standard error over seeds)")
-    axes.legend(frameon=False, loc="lower left", title="test set")
+    figure.legend(frameon=False, loc="outside lower center", ncols=len(tests), fontsize=9)
     axes.set_title(f"{group.title or group.name}: pair accuracy", loc="left", fontsize=11, color=_INK)
     return _saved(figure, folder / f"{group.name}_pair_accuracy.png")
 
@@ -88,18 +92,19 @@ def _perplexity(group: Group, named: dict[Name, list[Row]], folder: Path) -> Pat
     test = group.tests[0]
     figure, (axes,) = _figure(8.5, 1.2 + 0.5 * len(named))
     places = np.arange(len(named))[::-1]
-    for n, (view, colour) in enumerate(_VIEWS):
+    for n, (view, colour, words) in enumerate(_VIEWS):
         means, errors = zip(*(_values(many, f"{test}.perplexity_{view}") for many in named.values()))
         axes.barh(
-            places - 0.26 * (n - 1), np.array(means) - 1, 0.24, left=1, xerr=errors, color=colour, label=view,
+            places - 0.26 * (n - 1), np.array(means) - 1, 0.24, left=1, xerr=errors, color=colour, label=f"{words} ({view})",
             error_kw={"linewidth": 1},
         )  # fmt: skip
     axes.set_xscale("log")
+    ticks = [tick for tick in (1, 1.2, 1.5, 2, 3, 5, 7, 10, 20, 50, 100) if tick <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.set_yticks(places, [row_name(name) for name in named])
     axes.set_xlabel("perplexity of the right response per token, log scale")
-    axes.legend(
-        frameon=False, loc="lower right", title="read with: its own image (match), none (blind), the other (clash)"
-    )
+    figure.legend(frameon=False, loc="outside lower center", ncols=3, fontsize=9)
     axes.set_title(f"{group.title or group.name}: does the image help?", loc="left", fontsize=11, color=_INK)
     return _saved(figure, folder / f"{group.name}_perplexity.png")
 

@@ -29,6 +29,9 @@ class Column:
     """Shown in %, or as it is."""
     better: int = 1
     """1: higher is better, −1: lower; 0: neither, and it does not count in the average gain."""
+    gain_of: str = ""
+    """The metric whose relative change counts in the average gain; empty: the same. Of nats, which are no ratio scale, the
+    perplexity."""
 
     def shown(self, values: Sequence[float]) -> str:
         """Mean ± standard error over seeds; of one seed the value alone."""
@@ -52,7 +55,7 @@ def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
     for test in others:
         plain = f"{test}.pair_accuracy.unknown" in there
         wanted.append(
-            Column(f"{test}, nats a token", f"{test}.nll_match", False, -1)
+            Column(f"{test}, nats a token", f"{test}.nll_match", False, -1, f"{test}.perplexity_match")
             if plain
             else Column(f"{test}: all pairs", f"{test}.pair_accuracy")
         )
@@ -122,7 +125,10 @@ def average_gains(named: dict[Name, list[Row]], columns: Sequence[Column]) -> di
     gains = {}
     for name, many in named.items():
         per_seed = [
-            np.mean([100 * c.better * (row.measures[c.metric] / base[c.metric] - 1) for c in counted]) for row in many
+            np.mean(
+                [100 * c.better * (row.measures[m] / base[m] - 1) for c in counted for m in (c.gain_of or c.metric,)]
+            )
+            for row in many
         ]
         gains[name] = Column("", "", percent=False).shown(per_seed) if name[0] != BASE else "0"
     return gains
