@@ -64,7 +64,7 @@ def test_cached_is_live(train, tmp_path, shards, tune):
 
 
 def test_cached_is_live_under_corrupted_images(train, tmp_path, shards):
-    """Another corruption is another reference; objectives that read none share theirs whatever the section says."""
+    """Another corruption is another reference; that of an objective which reads none is as it was."""
     more = ["objective.name=mdpo", f"data.heldout={shards}", "evaluate.pictures=2", "model.reference=cached"]
     live = train("live", *more[:-1], "optim.steps=3")
     assert train("cached", *more, "optim.steps=3") == pytest.approx(live, rel=1e-5)
@@ -78,21 +78,16 @@ def test_cached_is_live_under_corrupted_images(train, tmp_path, shards):
         facts = json.loads(stored.metadata()["facts"])
     assert (facts["views"][3], json.loads(facts["corruption"])["kind"]) == ("corrupt", "crop")
     quick = ["model.reference=cached", "optim.steps=1"]
-    train("scale", "objective.name=mdpo", *quick, "corrupt.step=1")  # of noise: a crop does not read it
-    assert caches(tmp_path) == [file]
     noise = train("noise", "objective.name=mdpo", *quick, "corrupt.kind=noise", "optim.lr=0")
     assert len(caches(tmp_path)) == 2, "another kind is another file"
     assert noise[0] == pytest.approx(live[0], abs=1e-6), "Δ is 0 under every corruption before the first step"
     train("six", *quick, "corrupt.kind=zero")
-    train("again", *quick, "corrupt.kind=crop")
-    assert len(caches(tmp_path)) == 3
-    (six,) = set(caches(tmp_path)) - {file} - {c for c in caches(tmp_path) if _facts(c)["corruption"] != "none"}
-    assert _facts(six)["views"] == ["match", "blind", "clash"]
-
-
-def _facts(cache):
-    with safe_open(cache, "np") as stored:
-        return json.loads(stored.metadata()["facts"])
+    told = []
+    for cache in caches(tmp_path):
+        with safe_open(cache, "np") as stored:
+            told.append(json.loads(stored.metadata()["facts"]))
+    (six,) = [facts for facts in told if facts["corruption"] == "none"]
+    assert six["views"] == ["match", "blind", "clash"], "as ever, for objectives that read no corrupted image"
 
 
 def test_a_killed_computation_is_finished(train, tmp_path):

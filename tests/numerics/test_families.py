@@ -13,6 +13,8 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
+from svco.config import CorruptConfig
+from svco.corruption import Corruptions, corrupt
 from svco.errors import BadSample, UserError
 from svco.families import architecture, load_family
 from svco.families.published import published_config
@@ -23,9 +25,11 @@ from svco.pairs import Pair, PairText
 from svco.prepare import Prepare
 from svco.recipe import load_recipe
 from svco.reference import choose_reference
+from svco.views import CORRUPT, whole
 
 SIZES = (((48, 48), (40, 90)), ((84, 30), (28, 28)))
 """(width, height) of the images of two pairs: squares, tall and wide ones."""
+NOISE = CorruptConfig("noise")
 QUERY = "What colour is the circle?"
 RESPONSES = (("The circle is red.", "I can see that it is blue."), ("Two.", "There are three squares on the left."))
 GOLDEN = {
@@ -84,7 +88,7 @@ def pictured(model, folder, image):
 
 
 def plain_logps(model, name, folder, made):
-    """(2, 3) log-probabilities of one pair from six forward passes of the whole model over whole sequences."""
+    """(2, 4) log-probabilities of one pair from eight forward passes of the whole model over whole sequences."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     placeholder = model.config.image_token_id
     word = tokenizer.decode([placeholder])
@@ -92,10 +96,12 @@ def plain_logps(model, name, folder, made):
     rows = []
     for side in (0, 1):
         cells = []
-        for image in (made.images[side], None, made.images[1 - side]):
+        images = [Image.open(io.BytesIO(image)).convert("RGB") for image in made.images]
+        corrupted = corrupt(images[side], made.text.key, side, NOISE)
+        for image in (images[side], None, images[1 - side], corrupted):
             extra, features = {}, 0
             if image is not None:
-                extra, features = pictured(model, folder, Image.open(io.BytesIO(image)).convert("RGB"))
+                extra, features = pictured(model, folder, image)
             text = prompt.format(image=shown.replace(word, word * features) if image is not None else "")
             if image is None and name in ("interleave", "onevision"):
                 assert "user \nWhat" in text
@@ -123,7 +129,7 @@ def expected(name, folder, tune):
         with torch.no_grad():
             reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
     policy = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
-    loss = sum(oracle.svco(p, r, reject=0.3) for p, r in zip(policy, reference)) / len(SIZES)
+    loss = sum(oracle.svco(p[:, :3], r[:, :3], reject=0.3) for p, r in zip(policy, reference)) / len(SIZES)
     loss.backward()
     return policy.detach(), reference, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
@@ -137,7 +143,8 @@ def product(folder, tune, dtype=torch.float64, positions=None):
     objective = make_objective(config.objective)
     tuned = load_tuned(config, family, dtype, choose_reference("auto", tune, objective), torch.device("cpu"))
     oracle.exact_norms(tuned.scorer.to(dtype))
-    batch, bad = Prepare(family, PackedCollate())(pairs())
+    cells = whole({(0, CORRUPT)})
+    batch, bad = Prepare(family, PackedCollate(cells), Corruptions.of(cells, NOISE))(pairs())
     assert not bad
     policy, reference = tuned.scorer(batch)
     objective(policy, reference)[0].mean().backward()
