@@ -14,9 +14,9 @@ _BENCHMARKS = {
 }
 _NOTE = (
     "± is a standard error and brackets a 95% interval, both over pairs (the two sides of a pair are taken together): "
-    "Wilson's for shares, normal for the rest, on the logarithm for perplexities. Differences are paired by key, their intervals normal; p is "
-    "two-sided: McNemar's exact test for shares of pairs, else 10,000 random exchanges of the two models within pairs (all "
-    "exchanges where pairs are few). Nothing is corrected for the number of rows."
+    "Wilson's for shares, normal for the rest, on the logarithm for perplexities. Differences are paired by key, their "
+    "intervals normal; p is two-sided: McNemar's exact test for shares of pairs, else 10,000 random exchanges of the two "
+    "models within pairs (all exchanges where pairs are few). Nothing is corrected for the number of rows."
 )
 
 
