@@ -27,7 +27,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--pairs", type=int, default=0, help="score at most this many pairs of each set (default: all)")
     parser.add_argument(
-        "--corrupt", metavar="KIND", help="also score the corrupt view: crop, noise, grey or zero (default: not)"
+        "--corrupt",
+        choices=("crop", "noise", "grey", "zero"),
+        help="also score the corrupt view: the own image, corrupted (default: not)",
     )
     parser.add_argument(
         "--generate",
@@ -60,7 +62,9 @@ def parse() -> argparse.Namespace:
 
 
 def _add_effort(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default %(default)s)")
+    parser.add_argument(
+        "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights"
+    )
     parser.add_argument("--attention", default="auto", help="auto, flash, varlen or sdpa (default %(default)s)")
     parser.add_argument("--max-text-tokens", type=int, default=128, help="as in training (default %(default)s)")
     parser.add_argument(

@@ -34,6 +34,8 @@ class Evaluation:
 
     name: str
     """What tables call it."""
+    corrupt: str | None = None
+    """How the fourth view's images were corrupted; None without one."""
     sets: dict[str, SetScores] = field(default_factory=dict)
     """Name -> scores."""
     answers: dict[str, Lines] = field(default_factory=dict)
@@ -46,7 +48,7 @@ class Evaluation:
         """The evaluation in ``folder``; UserError if there is none, or half of one."""
         try:
             told = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-            found = cls(told["model"]["name"])
+            found = cls(told["model"]["name"], told["corrupt"])
             sets, benchmarks = list(told["sets"]), list(told["benchmarks"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -66,6 +68,8 @@ def paired(a: Evaluation, b: Evaluation, paper_compat: bool) -> dict[str, Any]:
     for name in a.sets.keys() & b.sets.keys():
         ours, theirs = _same_pairs(a.sets[name], b.sets[name])
         found = compare(scored(ours), scored(theirs)) if len(ours) else {}
+        if a.corrupt != b.corrupt:  # pictures corrupted in different ways are no pair
+            found = {measure: of for measure, of in found.items() if "corrupt" not in measure}
         if name in a.answers and name in b.answers:
             found |= compare(*_same_answers(a.answers[name], b.answers[name]))
         sets[name] = {measure: comparison.json() for measure, comparison in found.items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..board import Progress as Bars
+from ..config import CorruptConfig
 from ..dist import World
 from ..errors import UserError
 from ..job import Split
@@ -50,8 +51,8 @@ class Wanted:
     """Release folder of MMVP."""
     cv_bench: Path | None = None
     """Release folder of CV-Bench."""
-    corrupt: str | None = None
-    """Kind of corruption of the fourth view; None: three views."""
+    corrupt: CorruptConfig | None = None
+    """How images of the fourth view are corrupted; None: three views."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of ``load_subject``."""
     effort: Effort = Effort()  # noqa: RUF009 frozen
@@ -74,6 +75,9 @@ def wanted(arguments: argparse.Namespace) -> Wanted:
         raise UserError("Nothing to evaluate on: give --set NAME=SHARDS, --mmvp DIR or --cv-bench DIR.")
     if unknown := sorted(set(arguments.generate_on) - set(sets)):
         raise UserError(f"--generate-on {unknown[0]}: there is no --set of that name.")
+    for name, least in (("pairs", 0), ("generate", 0), ("max_new_tokens", 1), ("answers_per_batch", 1), ("workers", 0)):
+        if getattr(arguments, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must be at least {least}.")
     options = {
         "dtype": arguments.dtype,
         "attention": arguments.attention,
@@ -93,7 +97,7 @@ def wanted(arguments: argparse.Namespace) -> Wanted:
         tuple(arguments.against),
         arguments.mmvp,
         arguments.cv_bench,
-        arguments.corrupt,
+        CorruptConfig(kind=arguments.corrupt) if arguments.corrupt else None,
         options,
         effort,
     )
@@ -108,7 +112,7 @@ def run(question: Wanted, world: World) -> dict[str, Any]:
     subject = load_subject(
         question.base, question.adapter, device=world.device, progress=world.is_main, **question.options
     )
-    mine, sets = Evaluation(subject.name), {}
+    mine, sets = Evaluation(subject.name, question.corrupt.kind if question.corrupt else None), {}
     for name, specs in question.sets.items():
         split = open_set(subject, name, specs, world, question.effort, show)
         _score(question, subject, name, split, mine, world, show)
@@ -120,6 +124,7 @@ def run(question: Wanted, world: World) -> dict[str, Any]:
     compat = question.options.get("paper_compat", False)
     told = {
         "model": subject.facts(),
+        "corrupt": mine.corrupt,
         "sets": sets,
         "benchmarks": {name: BENCHMARKS[name].summary(lines, compat) for name, lines in mine.benchmarks.items()},
     }
@@ -131,7 +136,9 @@ def _score(
     question: Wanted, subject: Subject, name: str, split: Split, mine: Evaluation, world: World, show: Progress
 ) -> None:
     """The scores and answers of one set, into ``mine`` and onto the disk."""
-    scores = score_set(subject, split, world, at_most=question.pairs, effort=question.effort, show=show)
+    scores = score_set(
+        subject, split, world, at_most=question.pairs, corrupt=question.corrupt, effort=question.effort, show=show
+    )
     mine.sets[name] = scores
     world.on_main(lambda: scores.save(question.out / f"{name}.npz"))
     if question.generate and name in (question.generate_on or question.sets):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluate import pair_right
-from ..views import BLIND, CLASH, CORRUPT, MATCH, VIEWS
+from ..views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH
 from .scoring import SetScores
 from .statistics import Measure, estimate
 
@@ -20,7 +20,7 @@ NAMES = {
     "blind_likelier": "blind likelier than match",
     "own_image": "own image preferred",
     "nll_match": "−log p under match, nats a token",
-    **{f"perplexity_{view}": f"perplexity, {view}" for view in (*VIEWS[:3], "corrupt")},
+    **{f"perplexity_{view}": f"perplexity, {view}" for view in ALL_VIEWS},
     "hallucination": "answers that say something false",
     "empty": "empty answers",
 }
@@ -37,7 +37,6 @@ def scored(scores: SetScores) -> dict[str, Measure]:
     under the other side's; ``nll_match`` and ``perplexity_<view>``: a token.
     """
     logps, tokens = scores.logps, scores.tokens.sum(1).astype(float)
-    views = [(MATCH, "match"), (BLIND, "blind"), (CLASH, "clash")]
     found = {
         "pair_accuracy": Measure.share(pair_right(logps)),
         "match_minus_blind": Measure.mean((logps[..., MATCH] - logps[..., BLIND]).mean(1)),
@@ -47,8 +46,8 @@ def scored(scores: SetScores) -> dict[str, Measure]:
         "nll_match": Measure(-logps[..., MATCH].sum(1), tokens),
     }
     if logps.shape[2] > CORRUPT:
-        views.append((CORRUPT, "corrupt"))
         found["match_minus_corrupt"] = Measure.mean((logps[..., MATCH] - logps[..., CORRUPT]).mean(1))
+    views = enumerate(ALL_VIEWS[: logps.shape[2]])
     return found | {f"perplexity_{name}": Measure(-logps[..., view].sum(1), tokens, "exp") for view, name in views}
 
 

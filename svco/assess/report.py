@@ -13,10 +13,10 @@ _BENCHMARKS = {
     "cv_bench": ("CV-Bench, ½[(ADE20K + COCO)/2 + Omni3D]", "combined_accuracy"),
 }
 _NOTE = (
-    "± is a standard error and brackets a 95% interval, both over pairs (the two sides of a pair are taken together): Wilson's for "
-    "shares, normal for the rest, on the logarithm for perplexities. Differences are paired by key, their intervals normal; p is "
-    "two-sided: McNemar's exact test for shares of pairs, else 10,000 random exchanges of the two models within pairs (all "
-    "exchanges where pairs are few). Nothing is corrected for the number of rows."
+    "± is a standard error and brackets a 95% interval, both over pairs (the two sides of a pair are taken together): "
+    "Wilson's for shares, normal for the rest, on the logarithm for perplexities. Differences are paired by key, their "
+    "intervals normal; p is two-sided: McNemar's exact test for shares of pairs, else 10,000 random exchanges of the two "
+    "models within pairs (all exchanges where pairs are few). Nothing is corrected for the number of rows."
 )
 
 
@@ -30,6 +30,8 @@ def page(told: Mapping[str, Any]) -> str:
         f"Base `{model['base']}`{adapter}; {model['dtype']} on {model['device']}"
         + ("; as the S-VCO authors evaluate (`--paper-compat`)." if model["paper_compat"] else "."),
     ]
+    if told["corrupt"]:
+        lines[-1] += f" The corrupt view is `{told['corrupt']}`."
     if told["sets"]:
         lines += ["", "## Pairs", "", *_sets(told["sets"])]
         for name, part in told["sets"].items():

@@ -31,8 +31,8 @@ class Measure:
     denominator: np.ndarray
     """(N,) float64."""
     form: str = "mean"
-    """``share`` (numerators 0 or 1, denominators 1), ``rate`` (another ratio within 0 and 1), ``mean`` (any ratio), or ``exp`` (its
-    exponential)."""
+    """``share`` (numerators 0 or 1, denominators 1), ``rate`` (another ratio within 0 and 1), ``mean`` (any ratio), or ``exp``
+    (its exponential)."""
 
     @classmethod
     def mean(cls, values: np.ndarray) -> Measure:
