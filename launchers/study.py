@@ -28,13 +28,16 @@ def parse() -> argparse.Namespace:
         type=int,
         default=0,
         metavar="N",
-        help="tasks at a time (default: one a core without a launcher, else 1)",
+        help="tasks at a time (default: one a core without a launcher, else 1); with --submit: jobs of an array at a time "
+        "(default: no limit)",
     )
     parser.add_argument(
         "--only", action="append", default=[], metavar="GROUP", help="only this group's cells; repeatable"
     )
-    parser.add_argument("--dry-run", action="store_true", help="list the tasks")
-    parser.add_argument("--collect", action="store_true", help="only write tables and figures of what is finished")
+    parser.add_argument("--dry-run", action="store_true", help="list the tasks; with --submit: the lines for sbatch")
+    parser.add_argument(
+        "--collect", action="store_true", help="say what is missing, and write tables and figures of the rest"
+    )
     parser.add_argument(
         "--submit", action="store_true", help="submit to SLURM: one array of trials, one of cells behind it"
     )
@@ -63,20 +66,21 @@ def main() -> int:
         raise UserError("--task needs --stage trials or --stage cells.")
     from svco.study import conduct
 
+    one = study.launch or arguments.task is not None
     how = conduct.How(
-        jobs=arguments.jobs or (1 if study.launch else os.cpu_count() or 1),
+        jobs=arguments.jobs or (0 if arguments.submit else 1 if one else os.cpu_count() or 1),
         only=tuple(arguments.only),
         stages=(arguments.stage,) if arguments.stage else STAGES,
         task=arguments.task,
     )
+    if arguments.submit:
+        from svco.study.slurm import submit
+
+        return submit(study, how, arguments.recipe, arguments.quick, arguments.sbatch, arguments.dry_run)
     if arguments.dry_run:
         return conduct.show(study, how)
     if arguments.collect:
         return conduct.tell(study, how)
-    if arguments.submit:
-        from svco.study.slurm import submit
-
-        return submit(study, how, arguments.recipe, arguments.quick, arguments.sbatch)
     return conduct.conduct(study, how)
 
 

@@ -7,9 +7,10 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ LAUNCHERS = Path("launchers")
 BASE = "BASE"
 STAGES = ("trials", "cells")
 CHOSEN_BY = "validation/pair_accuracy"
+
+
+class TrialsMissing(UserError):
+    """A cell's settings are not chosen yet."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +100,33 @@ def told(settings: Settings) -> str:
 
 def cell_tasks(study: Study, only: tuple[str, ...] = ()) -> tuple[Task, ...]:
     """BASE and every row and seed of every group (of ``only`` those named); UserError while a trial is missing."""
-    groups = [group for group in study.groups if not only or group.name in only]
-    return tuple(task for group in groups for task in _group_tasks(study, group))
+    return tuple(make() for make in _makers(study, only))
 
 
-def _group_tasks(study: Study, group: Group) -> Iterator[Task]:
+def known_cells(study: Study, only: tuple[str, ...] = ()) -> tuple[Task, ...]:
+    """Those of :func:`cell_tasks` whose trials are finished."""
+    found = []
+    for make in _makers(study, only):
+        with suppress(TrialsMissing):
+            found.append(make())
+    return tuple(found)
+
+
+def cell_count(study: Study, only: tuple[str, ...] = ()) -> int:
+    """How many :func:`cell_tasks` are, whatever the trials say."""
+    return sum(1 for _ in _makers(study, only))
+
+
+def _makers(study: Study, only: tuple[str, ...]) -> Iterator[Callable[[], Task]]:
+    """What makes each cell, in an order that the trials do not change: an element of an array keeps its number."""
     # Seed by seed: a study that is stopped has every row at fewer seeds, not fewer rows.
-    yield _base_task(study, group)
-    for seed in study.seeds:
-        for method, data in group.cells:
-            yield _cell(study, group, method, data, seed)
+    for group in study.groups:
+        if only and group.name not in only:
+            continue
+        yield partial(_base_task, study, group)
+        for seed in study.seeds:
+            for method, data in group.cells:
+                yield partial(_cell, study, group, method, data, seed)
 
 
 def _base_task(study: Study, group: Group) -> Task:
@@ -192,7 +214,7 @@ def choice(study: Study, method: str, data: str) -> Settings:
         return {}
     scores = [trial_score(_trial(study, method, data, trial)) for trial in trials]
     if None in scores:
-        raise UserError(
+        raise TrialsMissing(
             f"The trials of {method} on {data} are not finished, and they choose its settings. Run the study's stage 'trials' "
             "first (launchers/study.py without --stage does both)."
         )

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ..board import Progress
 from ..errors import RESUBMIT, UserError
-from .cells import Task, cell_tasks, trial_tasks
+from .cells import Task, cell_count, cell_tasks, known_cells, trial_tasks
 from .run import LOG, Outcome, run_tasks
 from .sources import make_sources
 from .spec import Study
+from .standing import told
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,13 @@ class How:
     """What of a study is to be run, and how."""
 
     jobs: int = 1
-    """Tasks at a time."""
+    """Tasks at a time; of an array, 0: as many as there is room for."""
     only: tuple[str, ...] = ()
     """Groups; empty: all."""
     stages: tuple[str, ...] = ("data", "trials", "cells")
     """``data``, ``trials``, ``cells``."""
     task: int | None = None
-    """Only this task of the stage."""
+    """Only this task of the stage, and those that train the same run."""
 
 
 def conduct(study: Study, how: How) -> int:
@@ -49,19 +50,34 @@ def conduct(study: Study, how: How) -> int:
 
 
 def _chosen(tasks: Sequence[Task], how: How) -> Sequence[Task]:
+    """The tasks to run: of a job of an array all that share a run, which two jobs must not train side by side."""
     if how.task is None:
         return tasks
     if not 0 <= how.task < len(tasks):
         raise UserError(f"--task {how.task}: the stage has tasks 0 to {len(tasks) - 1}.")
-    return tasks[how.task : how.task + 1]
+    first = first_of_run(tasks, how.task)
+    if first != how.task:
+        print(f"task {how.task} shares the run of task {first}, which does both")
+        return ()
+    return [task for task in tasks if task.folder == tasks[first].folder]
+
+
+def first_of_run(tasks: Sequence[Task], number: int) -> int:
+    """The number of the first task with the folder, and so the run, of task ``number``."""
+    return next(n for n, task in enumerate(tasks) if task.folder == tasks[number].folder)
 
 
 def tell(study: Study, how: How) -> int:
-    """Writes tables and figures of what is finished."""
+    """Says how what is missing stands, and writes tables and figures of the rest. Exit code: 0, 75 when some is missing."""
     from .report import collect
 
-    print(f"tables and figures: {collect(study, cell_tasks(study, how.only))}")
-    return 0
+    known = known_cells(study, how.only)
+    trials, no_trials = told("trials", trial_tasks(study))
+    cells, no_cells = told("cells", known, cell_count(study, how.only) - len(known))
+    print("\n".join(trials + cells))
+    if any(task.finished for task in known):
+        print(f"tables and figures: {collect(study, known)}")
+    return RESUBMIT if no_trials or no_cells else 0
 
 
 def show(study: Study, how: How) -> int:
@@ -72,8 +88,7 @@ def show(study: Study, how: How) -> int:
         try:
             tasks = make(study)
         except UserError as error:
-            cells = sum(1 + len(group.cells) * len(study.seeds) for group in study.groups)
-            print(f"{stage}: {cells}, not listed: {error}")
+            print(f"{stage}: {cell_count(study, how.only)}, not listed: {error}")
             continue
         print(f"{stage}: {len(tasks)}, of which {sum(task.finished for task in tasks)} are finished")
         for number, task in enumerate(tasks):

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from ..errors import RESUBMIT
 from .cells import Command, Task
 
 LOG = "log.txt"
+EVALUATED = "eval.json"
+"""What launchers/eval.py writes last of all."""
 _LOG_TAIL = 12
 """Lines of a failed command that are shown."""
+SAVE_SECONDS = 1800.0
+"""How long the processes of a command that was stopped are waited for: as long as ranks wait for each other."""
 
 
 @dataclass
@@ -56,19 +61,53 @@ class Children:
                 line, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
             self.running.add(child)
+            if self.stopping:  # asked while it was being started
+                _end(child.pid)
             try:
-                return child.wait()
+                code = child.wait()
+                if self.stopping:
+                    # The deepspeed command is gone at once while its ranks still save.
+                    _wait_for_group(child.pid)
+                return code
             finally:
                 self.running.discard(child)
 
     def stop(self, number: int, frame: Any) -> None:
-        """Passes a signal on as SIGTERM, at which a run saves and exits with 75."""
+        """Passes a signal on as SIGTERM, at which a run saves and exits with 75; only once, lest it disturb a launcher's wait."""
+        if self.stopping:
+            return
         self.stopping = True
         for child in list(self.running):
-            try:
-                os.killpg(child.pid, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
+            _end(child.pid)
+
+
+def _end(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
+
+
+def _wait_for_group(group: int) -> None:
+    """Returns when no process of the group is left, or after SAVE_SECONDS."""
+    deadline = time.monotonic() + SAVE_SECONDS
+    while _lives(group) and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of the group is more than a zombie, which nobody may be there to bury."""
+    import psutil
+
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return False
 
 
 def run_tasks(tasks: Sequence[Task], jobs: int, progress: Callable[[Any, str], Any], what: str) -> Outcome:
@@ -112,6 +151,9 @@ def _run(task: Task, children: Children, threads: int) -> tuple[int, str]:
     for command in task.commands:
         done = task.folder / f"{command.name}.done"
         if done.exists():
+            continue
+        if task.evaluation and command.name == task.evaluation.name and (task.evaluation / EVALUATED).exists():
+            done.write_text("0.0\n")  # stopped between its last file and its end: it would refuse to write over it
             continue
         start = time.monotonic()
         code = children.run(command.line, log, threads)

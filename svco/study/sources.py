@@ -23,6 +23,12 @@ def shards_of(study: Study, source: Source) -> tuple[str, ...]:
     return source.shards or (str(_folder(study, source)),)
 
 
+def missing(study: Study) -> tuple[str, ...]:
+    """Names of the sets that :func:`make_sources` would make."""
+    named = {**study.data, **study.tests, "validation": study.validation}
+    return tuple(name for name, source in named.items() if not source.shards and not _folder(study, source).exists())
+
+
 def make_sources(study: Study, progress: Progress) -> None:
     """Makes what is not there yet. A set is whole or absent: it is written beside its place and moved there."""
     for name, source in {**study.data, **study.tests, "validation": study.validation}.items():

@@ -41,7 +41,7 @@ DOORS = {
     "pyarrow": {"assess"},
     "matplotlib": {"assess", "sheet", "bench", "plan", "probe", "study"},
     "tqdm": {"board"},
-    "psutil": {"doctor", "life", "run_state"},
+    "psutil": {"doctor", "life", "run_state", "study"},
     "yaml": {"recipe"},
     "tokenizers": {"world"},
     "safetensors": {"adapters", "bench", "engine", "export", "optimizer", "reference"},
