@@ -41,7 +41,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--submit", action="store_true", help="submit to SLURM: one array of trials, one of cells behind it"
     )
-    parser.add_argument("--sbatch", default="", metavar="OPTIONS", help="with --submit: further options for sbatch")
+    parser.add_argument(
+        "--sbatch",
+        default="",
+        metavar="OPTIONS",
+        help="with --submit: further options for sbatch, as one word: --sbatch='--partition=gpu --time=2:00:00'",
+    )
     parser.add_argument("--stage", choices=STAGES, help="only this stage")
     parser.add_argument(
         "--task", type=int, metavar="N", help="with --stage: only its task N, what one job of an array runs"

@@ -150,7 +150,7 @@ def texts(spec: tuple[str, ...]) -> dict[str, PairText]:
 def _unseen(study: Study, test: str, scored: Scored) -> Measures:
     """Pair accuracy on pairs of attribute combinations that training never shows, where the shards say which those are."""
     facts = texts(shards_of(study, study.tests[test]))
-    unseen = np.array([bool(facts[key].facts.get("unseen")) for key in scored.keys.tolist()])
+    unseen = np.array([key in facts and bool(facts[key].facts.get("unseen")) for key in scored.keys.tolist()])
     return {f"{test}.unseen": float(pair_right(scored.logps)[unseen].mean())} if unseen.any() else {}
 
 

@@ -64,7 +64,7 @@ def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
             Column("own image, other", f"{test}.own_other", better=0),
             Column("penalty, nats", f"{test}.penalty", False, 0),
         ]
-    wanted += [Column(name, f"{name}.score") for name in ("mmvp", "cv-bench")]
+    wanted += [Column(name, f"{name}.score") for name in ("mmvp", "cv_bench")]
     wanted += [
         Column("hallucination", f"{first}.hallucination", better=-1),
         Column("own image, typical", f"{first}.own_typical", better=0),

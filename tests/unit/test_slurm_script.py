@@ -119,7 +119,7 @@ def test_without_a_name(tmp_path):
     assert "usage:" in output
 
 
-@pytest.mark.parametrize("script", ["train.slurm", "ssh.sh"])
+@pytest.mark.parametrize("script", ["train.slurm", "study.slurm", "ssh.sh"])
 def test_the_shell_scripts_are_sound(script):
     path = str(ROOT / "launchers" / script)
     assert subprocess.run(["bash", "-n", path]).returncode == 0
