@@ -182,3 +182,25 @@ def test_the_gain_is_the_papers_total(table):
     """Every TOTAL the paper prints follows from its nine columns by the formula we use."""
     for printed in table.values():
         assert published.total(printed, table["BASE"]) == pytest.approx(printed[-1], abs=0.05)
+
+
+def test_a_run_that_two_groups_test_is_trained_once(tmp_path):
+    """Side by side, both tasks would train in one folder."""
+    import sys
+
+    from svco.study.cells import Command, Task
+    from svco.study.run import run_tasks
+
+    def command(name, seconds):
+        code = f"import time; open({str(tmp_path / name)!r}, 'a').write('x'); time.sleep({seconds})"
+        return Command(name, (sys.executable, "-c", code))
+
+    tasks = [
+        Task("A", "MVC", 0, {}, tmp_path / "cell", (command("train", 0.5), command(test, 0)), group=test)
+        for test in ("first", "second")
+    ]
+    outcome = run_tasks(tasks, 2, lambda items, what, total: items, "cells")
+    assert (outcome.code, outcome.finished) == (0, 2)
+    assert {name: (tmp_path / name).read_text() for name in ("train", "first", "second")} == dict.fromkeys(
+        ("train", "first", "second"), "x"
+    )
