@@ -49,6 +49,7 @@ def _figure(width: float, height: float, columns: int = 1, **how: Any) -> tuple[
         one.spines[["top", "right"]].set_visible(False)
         one.grid(axis="x", color="#e6e6e6", linewidth=0.8)
         one.set_axisbelow(True)
+        one.margins(y=0.02)
     return figure, axes
 
 
@@ -119,7 +120,9 @@ def _kept(group: Group, named: dict[Name, list[Row]], folder: Path) -> list[Path
     for one, test in zip(axes, plain):
         for n, (name, many) in enumerate(named.items()):
             (x, dx), (y, dy) = _values(many, f"{test}.nll_match"), _values(many, f"{group.tests[0]}.pair_accuracy")
-            how = {"color": _COLOURS[n % len(_COLOURS)], "fmt": _MARKS[n % len(_MARKS)], "markersize": 6}
+            # Colours come round again with another mark.
+            mark = _MARKS[(n + n // len(_COLOURS)) % len(_MARKS)]
+            how = {"color": _COLOURS[n % len(_COLOURS)], "fmt": mark, "markersize": 6}
             one.errorbar(x, 100 * y, xerr=dx, yerr=100 * dy, linewidth=1, label=row_name(name), **how)
         one.set_xlabel(f"{test}: nats a token (lower: more is kept)")
         one.set_ylabel("pairs right, %")
