@@ -25,14 +25,18 @@ def shards_of(study: Study, source: Source) -> tuple[str, ...]:
 
 def missing(study: Study) -> tuple[str, ...]:
     """Names of the sets that :func:`make_sources` would make."""
-    named = {**study.data, **study.tests, "validation": study.validation}
-    return tuple(name for name, source in named.items() if not source.shards and not _folder(study, source).exists())
+    return tuple(name for name, source in _named(study) if not source.shards and not _folder(study, source).exists())
 
 
 def make_sources(study: Study, progress: Progress) -> None:
     """Makes what is not there yet. A set is whole or absent: it is written beside its place and moved there."""
-    for name, source in {**study.data, **study.tests, "validation": study.validation}.items():
+    for name, source in _named(study):
         _make(study, name, source, progress)
+
+
+def _named(study: Study) -> list[tuple[str, Source]]:
+    """Every set by its name; a training set and a test set may have the same one."""
+    return [*study.data.items(), *study.tests.items(), ("validation", study.validation)]
 
 
 def identity(study: Study, source: Source) -> dict[str, Any]:

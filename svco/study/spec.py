@@ -208,7 +208,7 @@ def _check(study: Study, where: str) -> None:
                 f"{where}: {name} has {len(many)} trials of its own and every other method {len(study.trials)}: the budget "
                 "must be the same for all."
             )
-    for name, source in {**study.data, **study.tests, "validation": study.validation}.items():
+    for name, source in (*study.data.items(), *study.tests.items(), ("validation", study.validation)):
         if sum(map(bool, (source.shards, source.corrupt, source.world))) != 1:
             raise UserError(f"{where}: {name} needs exactly one of shards, corrupt and world.")
         _known([source.world] if source.world else [], VARIANTS, f"{where}: {name}", "variant of the world")
