@@ -66,7 +66,7 @@ def paired(a: Evaluation, b: Evaluation, paper_compat: bool) -> dict[str, Any]:
     """``a`` minus ``b`` on what both were asked: {"name", "sets": {NAME: {measure: comparison}}, "benchmarks": the same}."""
     sets = {}
     for name in a.sets.keys() & b.sets.keys():
-        ours, theirs = _same_pairs(a.sets[name], b.sets[name])
+        ours, theirs = same_pairs(a.sets[name], b.sets[name])
         found = compare(scored(ours), scored(theirs)) if len(ours) else {}
         if a.corrupt != b.corrupt:  # pictures corrupted in different ways are no pair
             found = {measure: of for measure, of in found.items() if "corrupt" not in measure}
@@ -82,7 +82,7 @@ def paired(a: Evaluation, b: Evaluation, paper_compat: bool) -> dict[str, Any]:
     return {"name": b.name, "sets": sets, "benchmarks": benchmarks}
 
 
-def _same_pairs(a: SetScores, b: SetScores) -> tuple[SetScores, SetScores]:
+def same_pairs(a: SetScores, b: SetScores) -> tuple[SetScores, SetScores]:
     """The pairs that both hold, in ``a``'s order."""
     place = {key: row for row, key in enumerate(b.key.tolist())}
     rows = [(row, place[key]) for row, key in enumerate(a.key.tolist()) if key in place]

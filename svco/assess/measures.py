@@ -54,7 +54,8 @@ def scored(scores: SetScores) -> dict[str, Measure]:
 def answered(answers: Sequence[Mapping[str, Any]]) -> dict[str, Measure]:
     """The measures of generated answers (lines of ``NAME.answers.jsonl``), by pair; nothing where there are none.
 
-    ``hallucination``: share of judged answers with a false word; ``empty``: share of answers without a word.
+    ``hallucination``: share of the answers that were judged and are not empty with a false word; ``empty``: share of answers
+    without a word.
     """
     keys = list(dict.fromkeys(answer["key"] for answer in answers))
     row = {key: n for n, key in enumerate(keys)}
@@ -62,8 +63,9 @@ def answered(answers: Sequence[Mapping[str, Any]]) -> dict[str, Measure]:
     for answer in answers:
         place = row[answer["key"]]
         asked[place] += 1
-        silent[place] += not answer["answer"].strip()
-        if answer["false"] is not None:
+        empty = not answer["answer"].strip()
+        silent[place] += empty
+        if answer["false"] is not None and not empty:  # saying nothing is not saying nothing false
             judged[place] += 1
             wrong[place] += bool(answer["false"])
     found = {"empty": Measure.rate(silent, asked)} if len(keys) else {}

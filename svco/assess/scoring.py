@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..dist import World
 from ..errors import UserError
 from ..evaluate import InOrder, score_pairs
 from ..job import Split, cache_dir, make_loader
+from ..storage import beside
 from ..views import ALL_CELLS, CORRUPT, whole
 from .subject import Subject
 
@@ -64,8 +64,9 @@ class SetScores:
 
     def save(self, path: Path) -> None:
         """An ``.npz`` with the arrays by their names, replaced in one move."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
-        np.savez(temporary, **{name: value for name, value in vars(self).items() if name != "bad"})
+        temporary = beside(path)
+        with temporary.open("wb") as file:
+            np.savez(file, **{name: value for name, value in vars(self).items() if name != "bad"})
         temporary.replace(path)
 
     @classmethod

@@ -11,7 +11,7 @@ import numpy as np
 from .cells import BASE
 from .results import Row
 from .spec import Group, Study
-from .tables import Name, by_name, row_name, standard_error
+from .tables import Name, by_name, contrasted, row_name, standard_error
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c8c8c", "#1a1a1a")
 """Okabe and Ito's: told apart by colour-blind readers too."""
@@ -32,7 +32,8 @@ def draw(study: Study, rows: Sequence[Row], folder: Path) -> list[Path]:
         if len(named) < 2:
             continue
         if group.kind == "methods":
-            drawn += [_accuracy(group, named, folder), _perplexity(group, named, folder)]
+            drawn += _accuracy(group, named, folder)
+            drawn.append(_perplexity(group, named, folder))
             drawn += _kept(group, named, folder)
     artefacts = [g for g in study.groups if g.kind == "artefact" and not g.compute_of and by_name(g, rows)]
     return drawn + (_artefacts(study, artefacts, rows, folder) if artefacts else [])
@@ -63,10 +64,12 @@ def _values(many: Sequence[Row], metric: str) -> tuple[float, float]:
     )
 
 
-def _accuracy(group: Group, named: dict[Name, list[Row]], folder: Path) -> Path:
+def _accuracy(group: Group, named: dict[Name, list[Row]], folder: Path) -> list[Path]:
     """Pair accuracy of every row on every test set with contrasts."""
     sample = next(iter(named.values()))[0].measures
-    tests = [t for t in group.tests if f"{t}.pair_accuracy" in sample and f"{t}.pair_accuracy.unknown" not in sample]
+    tests = [test for test in group.tests if contrasted(test, sample)]
+    if not tests:
+        return []
     figure, (axes,) = _figure(8.5, 1.2 + 0.32 * len(named))
     places = np.arange(len(named))[::-1]
     for n, test in enumerate(tests):
@@ -85,7 +88,7 @@ def _accuracy(group: Group, named: dict[Name, list[Row]], folder: Path) -> Path:
     axes.set_xlabel("pairs right under both images, % (bars: standard error over seeds)")
     figure.legend(frameon=False, loc="outside lower center", ncols=len(tests), fontsize=9)
     axes.set_title(f"{group.title or group.name}: pair accuracy", loc="left", fontsize=11, color=_INK)
-    return _saved(figure, folder / f"{group.name}_pair_accuracy.png")
+    return [_saved(figure, folder / f"{group.name}_pair_accuracy.png")]
 
 
 def _perplexity(group: Group, named: dict[Name, list[Row]], folder: Path) -> Path:
@@ -113,7 +116,7 @@ def _perplexity(group: Group, named: dict[Name, list[Row]], folder: Path) -> Pat
 def _kept(group: Group, named: dict[Name, list[Row]], folder: Path) -> list[Path]:
     """Pair accuracy against what is kept of general ability; nothing where no test set is without contrasts."""
     sample = next(iter(named.values()))[0].measures
-    plain = [test for test in group.tests if f"{test}.pair_accuracy.unknown" in sample]
+    plain = [test for test in group.tests[1:] if not contrasted(test, sample)]
     if not plain:
         return []
     figure, axes = _figure(5.2 * len(plain), 5, len(plain))

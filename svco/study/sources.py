@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..shards import write_shards
+from ..storage import beside
 from .spec import Source, Study
 
 PAIRS_PER_SHARD = 128
@@ -35,8 +36,16 @@ def make_sources(study: Study, progress: Progress) -> None:
 
 
 def _named(study: Study) -> list[tuple[str, Source]]:
-    """Every set by its name; a training set and a test set may have the same one."""
-    return [*study.data.items(), *study.tests.items(), ("validation", study.validation)]
+    """Every set that some group needs, by its name; a training set and a test set may have the same one."""
+    return [
+        *((name, source) for name, source in study.data.items() if name in _trained_on(study)),
+        *((name, source) for name, source in study.tests.items() if any(name in g.tests for g in study.groups)),
+        *([("validation", study.validation)] if study.trials else []),
+    ]
+
+
+def _trained_on(study: Study) -> set[str]:
+    return {data for group in study.groups for _, row in group.cells for data in (row, group.tuned_on)}
 
 
 def identity(study: Study, source: Source) -> dict[str, Any]:
@@ -56,8 +65,7 @@ def _make(study: Study, name: str, source: Source, progress: Progress) -> None:
         return
     if source.corrupt:
         _make(study, source.corrupt, study.data[source.corrupt], progress)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = beside(folder)
     if source.world:
         from ..world.variants import Variant
 
@@ -76,4 +84,9 @@ def _make(study: Study, name: str, source: Source, progress: Progress) -> None:
             side=source.kept,
             progress=progress,
         )
-    temporary.rename(folder)
+    try:
+        temporary.rename(folder)
+    except OSError:  # another job made it meanwhile
+        shutil.rmtree(temporary)
+        if not folder.exists():
+            raise

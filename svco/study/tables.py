@@ -53,7 +53,7 @@ def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
     wanted += [Column("all pairs", f"{first}.pair_accuracy", better=0)]
     wanted += [Column("unseen combinations", f"{first}.unseen", better=0)]
     for test in others:
-        plain = f"{test}.pair_accuracy.unknown" in there
+        plain = not contrasted(test, there)
         wanted.append(
             Column(f"{test}, nats a token", f"{test}.nll_match", False, -1, f"{test}.perplexity_match")
             if plain
@@ -67,6 +67,7 @@ def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
     wanted += [Column(name, f"{name}.score") for name in ("mmvp", "cv_bench")]
     wanted += [
         Column("hallucination", f"{first}.hallucination", better=-1),
+        Column("empty answers", f"{first}.empty", better=0),
         Column("own image, typical", f"{first}.own_typical", better=0),
         Column("own image, untypical", f"{first}.own_untypical", better=0),
         Column("match − blind, nats", f"{first}.match_minus_blind", False, 0),
@@ -74,6 +75,12 @@ def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
         Column("blind likelier", f"{first}.blind_likelier", better=0),
     ]
     return [column for column in wanted if column.metric in there]
+
+
+def contrasted(test: str, measures: Iterable[str]) -> bool:
+    """Whether a test set has contrasts: pairs of another type than ``unknown``. Captions have none."""
+    kinds = {name for name in measures if name.startswith(f"{test}.pair_accuracy.")}
+    return bool(kinds - {f"{test}.pair_accuracy.unknown"})
 
 
 def by_name(group: Group, rows: Iterable[Row]) -> dict[Name, list[Row]]:
@@ -117,18 +124,23 @@ def _best(column: Column, values: Sequence[Sequence[float]]) -> float | None:
 
 def average_gains(named: dict[Name, list[Row]], columns: Sequence[Column]) -> dict[Name, str]:
     """The paper's TOTAL: the mean over the columns of the relative change against BASE in %, with the sign of those flipped
-    where lower is better. Empty without BASE."""
-    counted = [column for column in columns if column.better]
-    if (BASE, "") not in named or not counted:
+    where lower is better. A column counts where every row has it and BASE's figure is not 0. Empty without BASE."""
+    if (BASE, "") not in named:
         return {}
     base = named[BASE, ""][0].measures
+    everyone = [row for many in named.values() for row in many]
+    counted = {
+        metric: column.better
+        for column in columns
+        if column.better and base.get(metric := column.gain_of or column.metric)
+        if all(metric in row.measures for row in everyone)
+    }
+    if not counted:
+        return {}
     gains = {}
     for name, many in named.items():
         per_seed = [
-            np.mean(
-                [100 * c.better * (row.measures[m] / base[m] - 1) for c in counted for m in (c.gain_of or c.metric,)]
-            )
-            for row in many
+            np.mean([100 * better * (row.measures[m] / base[m] - 1) for m, better in counted.items()]) for row in many
         ]
         gains[name] = Column("", "", percent=False).shown(per_seed) if name[0] != BASE else "0"
     return gains
@@ -144,34 +156,37 @@ def paired_table(study: Study, group: Group, rows: Sequence[Row]) -> str:
     ours = study.against if study.against in named else next((n for n in named if n[0] == study.against[0]), None)
     if ours is None:
         return ""
-    tests = [t for t in group.tests if f"{t}.pair_accuracy.unknown" not in named[ours][0].measures]
-    counted: dict[str, Callable[[Row], np.ndarray]] = {
-        f"{test}: pairs right, points": lambda row, test=test: 100.0 * right(row, test) for test in tests
+    tests = [test for test in group.tests if contrasted(test, named[ours][0].measures)]
+    counted: dict[str, tuple[Callable[[Row], dict[str, float]], int]] = {
+        f"{test}: pairs right, points": (lambda row, test=test: right(row, test), 100) for test in tests
     }
     if group.kind == "artefact":
-        counted["own image though edited, points"] = lambda row: 100.0 * _edited(study, group, row)["own_edited"]
-        counted["penalty, nats"] = lambda row: _edited(study, group, row)["penalty"]
+        counted["own image though edited, points"] = (lambda row: _edited(study, group, row)["own_edited"], 100)
+        counted["penalty, nats"] = (lambda row: _edited(study, group, row)["penalty"], 1)
     lines = [[f"{row_name(ours)} minus", *counted]]
     for name, theirs in named.items():
         if name != ours:
-            lines.append([row_name(name), *(paired(named[ours], theirs, values) for values in counted.values())])
+            lines.append([row_name(name), *(paired(named[ours], theirs, *how) for how in counted.values())])
     return markdown(lines)
 
 
-def _edited(study: Study, group: Group, row: Row) -> dict[str, np.ndarray]:
+def _edited(study: Study, group: Group, row: Row) -> dict[str, dict[str, float]]:
     return edited(study, group, Path(row.evaluation))
 
 
-def paired(ours: Sequence[Row], theirs: Sequence[Row], values: Callable[[Row], np.ndarray]) -> str:
-    """``difference ± s.e. over pairs (s.e. over seeds)`` of what ``values`` says of each pair, (N,); the latter of two seeds or
-    more. A row without a seed in common is a dash."""
+def paired(
+    ours: Sequence[Row], theirs: Sequence[Row], values: Callable[[Row], dict[str, float]], scale: int = 1
+) -> str:
+    """``difference ± s.e. over pairs (s.e. over seeds)`` of what ``values`` says of each pair by its key, times ``scale``; the
+    latter of two seeds or more. Pairs that some row lacks are left out. A row without a seed in common is a dash."""
     other = {row.seed: row for row in theirs}
     # BASE has no seed: it stands against each.
     both = [(row, other.get(row.seed) or (theirs[0] if theirs[0].method == BASE else None)) for row in ours]
-    both = [(a, b) for a, b in both if b is not None]
-    if not both:
+    told = [(values(a), values(b)) for a, b in both if b is not None]
+    if not told:
         return "–"
-    differences = np.array([values(a).astype(float) - values(b) for a, b in both])
+    keys = set.intersection(*(set(of) for two in told for of in two))
+    differences = scale * np.array([[a[key] - b[key] for key in sorted(keys)] for a, b in told])
     pairs, seeds = differences.mean(0), differences.mean(1)
     over_seeds = f" ({standard_error(seeds):.2f})" if len(seeds) > 1 else ""
     return f"{pairs.mean():+.2f} ± {standard_error(pairs):.2f}{over_seeds}"
