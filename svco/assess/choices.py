@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,21 +79,26 @@ def put(
 ) -> list[dict[str, Any]]:
     """Asks every item; the lines of the answers file, in order, on every rank. A collective.
 
-    A line: name, prompt, right, answer, ``letter`` and ``authors_letter`` (null: none was said), and the labels.
+    A line: name, prompt, right, answer, ``asked`` (false: the image could not be read, which counts as wrong), ``letter`` and
+    ``authors_letter`` (null: none was said), and the labels.
     """
     questions = [Question(item.name, item.prompt + SUFFIX, _opener(item)) for item in items]
     answers = ask(subject, questions, world, max_new_tokens=max_new_tokens, at_once=at_once, show=show, what=what)
-    if None in answers:
-        item = items[answers.index(None)]
-        raise UserError(f"The image of question {item.name} of {what} cannot be read, or its text names an image.")
+    if unread := [item.name for item, answer in zip(items, answers, strict=True) if answer is None]:
+        warnings.warn(
+            f"{len(unread)} questions of {what} could not be asked and count as wrong: their image cannot be read, or their "
+            f"text names an image: {', '.join(unread[:10])}",
+            stacklevel=2,
+        )
     return [
         {
             "key": item.name,
             "query": item.prompt + SUFFIX,
             "right": item.right,
-            "answer": answer,
-            "letter": letter(answer, item.options),
-            "authors_letter": first_four(answer, item.options),
+            "answer": answer or "",
+            "asked": answer is not None,
+            "letter": letter(answer or "", item.options),
+            "authors_letter": first_four(answer or "", item.options),
             **item.labels,
         }
         for item, answer in zip(items, answers, strict=True)
@@ -112,6 +118,7 @@ def told(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str, An
         "questions": len(lines),
         "unparseable": sum(line[rule] is None for line in lines),
         "empty": sum(not line["answer"] for line in lines),
+        "not_asked": sum(not line.get("asked", True) for line in lines),
         "rule": "first four characters (S-VCO authors)" if paper_compat else "letter or whole option (Cambrian)",
     }
 

@@ -75,11 +75,20 @@ def _benchmarks(found: Mapping[str, Any]) -> list[str]:
                 title,
                 _cell("pair_accuracy", part[key]),
                 _cell("pair_accuracy", part["question_accuracy"]),
-                *(str(part[count]) for count in ("questions", "unparseable", "empty")),
+                *(str(part[count]) for count in ("questions", "unparseable", "empty", "not_asked")),
                 part["rule"],
             ]
         )
-    head = ["", "score", "single questions", "questions", "no option said", "empty", "how answers are read"]
+    head = [
+        "",
+        "score",
+        "single questions",
+        "questions",
+        "no option said",
+        "empty",
+        "not asked",
+        "how answers are read",
+    ]
     return _table(head, rows)
 
 

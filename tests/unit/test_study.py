@@ -238,3 +238,35 @@ def test_a_few_pairs_of_unknown_type_do_not_make_captions():
     mixed = {"t.pair_accuracy": 0.5, "t.pair_accuracy.unknown": 0.5, "t.pair_accuracy.object": 0.5}
     assert contrasted("t", mixed)
     assert not contrasted("t", {"t.pair_accuracy": 0.5, "t.pair_accuracy.unknown": 0.5})
+
+
+def test_training_and_test_sets_of_one_name_are_both_made(study, tmp_path):
+    from svco.study.sources import make_sources, missing, shards_of
+
+    few = {"stamped": Source(world="artefact", pairs=2)}
+    study = replace(
+        study,
+        root=str(tmp_path),
+        data=few,
+        tests={"stamped": Source(world="artefact", side="random", split="heldout", pairs=3)},
+        trials=(),
+        groups=(Group("g", rows=(("DPO", "stamped"),), tests=("stamped",)),),
+    )
+    assert missing(study) == ("stamped", "stamped")
+    make_sources(study, lambda items, what: items)
+    assert missing(study) == ()
+    from svco.shards import ShardSet
+
+    assert len(ShardSet.open(shards_of(study, study.data["stamped"]))) == 2
+    assert len(ShardSet.open(shards_of(study, study.tests["stamped"]))) == 3
+
+
+def test_saying_nothing_is_not_saying_nothing_false():
+    from svco.assess.measures import answered
+
+    lines = [
+        {"key": str(n), "side": 0, "answer": a, "false": f}
+        for n, (a, f) in enumerate([("A ring.", ["ring"]), (" ", [])])
+    ]
+    found = {name: measure.value for name, measure in answered(lines).items()}
+    assert found == {"hallucination": 1.0, "empty": 0.5}
