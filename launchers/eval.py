@@ -27,7 +27,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--pairs", type=int, default=0, help="score at most this many pairs of each set (default: all)")
     parser.add_argument(
-        "--corrupt", metavar="KIND", help="also score the corrupt view: crop, noise, grey or zero (default: not)"
+        "--corrupt",
+        choices=("crop", "noise", "grey", "zero"),
+        help="also score the corrupt view: the own image, corrupted (default: not)",
     )
     parser.add_argument(
         "--generate",
@@ -35,6 +37,9 @@ def parse() -> argparse.Namespace:
         default=0,
         metavar="N",
         help="let the model answer the questions of the first N pairs of each set, under both images",
+    )
+    parser.add_argument(
+        "--generate-on", action="append", default=[], metavar="NAME", help="of this set alone; may be given again"
     )
     parser.add_argument("--max-new-tokens", type=int, default=64, help="tokens of an answer (default %(default)s)")
     parser.add_argument(
@@ -52,7 +57,14 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="as the S-VCO authors evaluate: float16 on a GPU, and LLaVA-1.5's prompts end with an end-of-sequence token",
     )
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default %(default)s)")
+    _add_effort(parser)
+    return parser.parse_args()
+
+
+def _add_effort(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights"
+    )
     parser.add_argument("--attention", default="auto", help="auto, flash, varlen or sdpa (default %(default)s)")
     parser.add_argument("--max-text-tokens", type=int, default=128, help="as in training (default %(default)s)")
     parser.add_argument(
@@ -64,7 +76,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, help="loader processes a rank (default %(default)s)")
     parser.add_argument("--cache", default="", metavar="DIR", help="for indices and lengths (default: ~/.cache/svco)")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by the deepspeed launcher
-    return parser.parse_args()
 
 
 def main() -> None:

@@ -67,6 +67,8 @@ def main() -> int:
         raise UserError(
             f"There is no group {unknown[0]!r} in {arguments.recipe}; it has {', '.join(group.name for group in study.groups)}."
         )
+    if arguments.jobs < 0:
+        raise UserError(f"--jobs is {arguments.jobs}; it must be at least 1.")
     if arguments.task is not None and arguments.stage not in ("trials", "cells"):
         raise UserError("--task needs --stage trials or --stage cells.")
     from svco.study import conduct

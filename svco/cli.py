@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import __version__
 from .errors import people
+from .probe import options as probe
 
 
 def main() -> None:
@@ -54,6 +55,14 @@ def _add_data(commands) -> None:
     )
     builder.set_defaults(run=_build)
 
+    _add_corrupt(tools)
+
+    verifier = tools.add_parser("verify", help="read every byte of shards; exit code 1 when something is wrong")
+    verifier.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
+    verifier.set_defaults(run=_verify)
+
+
+def _add_corrupt(tools) -> None:
     corrupter = tools.add_parser(
         "corrupt",
         help="shards to pairs of an image with its right answer and the same image corrupted with the wrong one",
@@ -66,16 +75,21 @@ def _add_data(commands) -> None:
     corrupter.add_argument(
         "--kind", choices=("crop", "noise", "grey", "zero"), default="crop", help="default: %(default)s"
     )
+    corrupter.add_argument(
+        "--scale",
+        type=float,
+        nargs=2,
+        default=(0.01, 0.2),
+        metavar=("LEAST", "MOST"),
+        help="crop: share of the area kept",
+    )
+    corrupter.add_argument("--step", type=int, default=500, help="noise: step of the diffusion (default %(default)s)")
     corrupter.add_argument("--seed", type=int, default=0, help="another number, other crops and noise")
     corrupter.add_argument("--pairs-per-shard", type=int, default=512)
     corrupter.add_argument(
         "--max-unreadable", type=float, default=0.0, help="share of pairs that may be bad and are left out (default 0)"
     )
     corrupter.set_defaults(run=_corrupt)
-
-    verifier = tools.add_parser("verify", help="read every byte of shards; exit code 1 when something is wrong")
-    verifier.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
-    verifier.set_defaults(run=_verify)
 
 
 def _import(arguments: argparse.Namespace) -> int:
@@ -109,13 +123,16 @@ def _build(arguments: argparse.Namespace) -> int:
 
 def _corrupt(arguments: argparse.Namespace) -> int:
     from .board import Progress
-    from .config import CorruptConfig
+    from .config import Config, CorruptConfig
     from .data.corrupt import corrupt_shards
+    from .limits import check
 
+    config = CorruptConfig(arguments.kind, tuple(arguments.scale), arguments.step, arguments.seed)
+    check(Config(corrupt=config))
     manifest = corrupt_shards(
         arguments.shards,
         arguments.output,
-        CorruptConfig(kind=arguments.kind, seed=arguments.seed),
+        config,
         side=arguments.side,
         pairs_per_shard=arguments.pairs_per_shard,
         max_unreadable=arguments.max_unreadable,
@@ -265,7 +282,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
-COMMANDS = (_add_data, _add_status, _add_export, _add_plan)
+COMMANDS = (_add_data, _add_status, _add_export, _add_plan, probe.add)
 """One function a command: adds its parser and sets ``run``."""
 
 if __name__ == "__main__":

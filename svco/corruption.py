@@ -117,12 +117,14 @@ def _noise(image: Image, rng: np.random.Generator, config: CorruptConfig) -> Ima
     width, height = image.size
     shrink = min(1.0, _GRID / min(width, height))
     columns, rows = max(1, round(width * shrink)), max(1, round(height * shrink))
-    drawn = rng.standard_normal((rows, columns, 3), np.float32)
-    drawn = drawn[np.arange(height) * rows // height][:, np.arange(width) * columns // width]
     kept = kept_signal(config.step)
-    pixels = (np.asarray(image, np.float32) / 255 - _MEAN) / _STD
-    noisy = np.float32(math.sqrt(kept)) * pixels + np.float32(math.sqrt(1 - kept)) * drawn
-    return Images.fromarray(((noisy * _STD + _MEAN) * 255).round().clip(0, 255).astype(np.uint8))
+    signal, strength = np.float32(math.sqrt(kept)), np.float32(math.sqrt(1 - kept))
+    # sqrt(ᾱ) x + sqrt(1 − ᾱ) ε for x = (pixel / 255 − mean) / std, back on the scale of pixels: what does not depend on the
+    # pixel is computed on the grid.
+    added = 255 * (strength * _STD * rng.standard_normal((rows, columns, 3), np.float32) + (1 - signal) * _MEAN)
+    noisy = added[np.arange(height) * rows // height][:, np.arange(width) * columns // width]
+    noisy += signal * np.asarray(image, np.float32)
+    return Images.fromarray(np.clip(np.rint(noisy, out=noisy), 0, 255, out=noisy).astype(np.uint8))
 
 
 def _flat(level: int, image: Image) -> Image:

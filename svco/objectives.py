@@ -269,9 +269,9 @@ def _refuse_idle_keys(config: ObjectiveConfig) -> None:
 def _another(value: Any) -> Any:
     """A value of a key that cannot mean the same as ``value``."""
     if isinstance(value, tuple):
-        return tuple(2 * number + 1 for number in value)
+        return tuple(number + 1 for number in value)
     if isinstance(value, bool):
         return not value
     if isinstance(value, str):
         return {"corrupt": "clash", "clash": "corrupt", "sigmoid": "ipo", "ipo": "sigmoid"}[value]
-    return 2 * value + 1
+    return value + 1

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from .corruption import Corruptions
 from .errors import BadSample
 from .families import EncodedText, Family
 from .pairs import Pair, decode_image
+from .storage import beside
 
 FILLER_TOKEN = np.zeros(1, dtype=np.int64)
 """One token behind a one-token prefix: the least a rank can do while it keeps the order of collectives."""
@@ -86,8 +88,9 @@ class Lengths:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp.npz")
-        np.savez(temporary, prefixes=self.prefixes, responses=self.responses, cut=self.cut, reasons=self.reasons)
+        temporary = beside(path)
+        with temporary.open("wb") as file:
+            np.savez(file, prefixes=self.prefixes, responses=self.responses, cut=self.cut, reasons=self.reasons)
         temporary.replace(path)
 
     @classmethod
@@ -108,7 +111,7 @@ def measure_lengths(shards: Any, family: Family, cache_dir: Path, progress: Call
     if path.exists():
         try:
             return Lengths.load(path)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, BadZipFile):
             pass  # a damaged sidecar is measured again
     count = len(shards)
     prefixes, responses = np.zeros((count, 3), np.int32), np.zeros((count, 2), np.int32)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from .errors import UserError
 from .objectives import Objective
+from .storage import beside
 from .views import VIEWS
 
 STRATEGIES = {"lora": ("lockstep", "cached", "none"), "full": ("frozen-copy", "cached", "none")}
@@ -92,7 +92,11 @@ class ReferenceCache:
         from safetensors.numpy import save_file
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")  # runs of a sweep share the folder
+        # Runs of a sweep share the folder, and may be computing the same reference: what another has is kept.
+        there = ReferenceCache.open(self.path.parent, facts, *self.logps.shape[::2])
+        theirs = there.done & ~self.done
+        self.logps[theirs], self.done[theirs] = there.logps[theirs], True
+        temporary = beside(self.path)
         save_file(
             {"logps": self.logps, "done": self.done.astype(np.uint8)},
             temporary,
@@ -121,7 +125,7 @@ def weights_digest(files: Iterable[Path], memory: Path) -> str:
                 known[key] = hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
         digests.append((file.name, known[key]))
     memory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = memory.with_suffix(f".{os.getpid()}.tmp")
+    temporary = beside(memory)
     temporary.write_text(json.dumps(known))
     temporary.replace(memory)
     return fingerprint({"files": digests})

@@ -88,6 +88,20 @@ class PackedScorer(nn.Module):
             self.shared = shared
 
     def forward(self, batch: PackedBatch) -> tuple[Scores, Scores]:
+        policy_logps, reference_logps = self._streams(batch)
+        scores = self._scores(policy_logps, batch)
+        if reference_logps is not None:
+            return scores, self._scores(reference_logps, batch)
+        stored = batch.reference_logps
+        return scores, Scores(torch.zeros_like(scores.logps) if stored is None else stored, batch.tokens)
+
+    def token_logps(self, batch: PackedBatch) -> torch.Tensor:
+        """(R,) log-probabilities by the policy, nats, of the scored tokens ``batch.targets``: what ``forward`` sums by
+        ``batch.cell``. For a whole model on this rank: the hooks by which ZeRO-3 gathers weights go by ``forward``."""
+        return self._streams(batch)[0]
+
+    def _streams(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
+        """(R,) log-probabilities of the scored tokens by policy and reference."""
         policy, reference = self._embed(batch)
         # (axes, 1, T): most families rotate by one position a token, given as (1, T).
         positions = batch.position_ids if len(batch.position_ids) > 1 else batch.position_ids[0]
@@ -95,12 +109,7 @@ class PackedScorer(nn.Module):
         for number, layer in enumerate(self.layers):
             with self.saved.counting(layer, number, len(self.layers), batch.llm_tokens):
                 policy, reference = layer(policy, reference, position_embeddings=angles, layout=batch.layout)
-        policy_logps, reference_logps = self._logps(policy, reference, batch)
-        scores = self._scores(policy_logps, batch)
-        if reference_logps is not None:
-            return scores, self._scores(reference_logps, batch)
-        stored = batch.reference_logps
-        return scores, Scores(torch.zeros_like(scores.logps) if stored is None else stored, batch.tokens)
+        return self._logps(policy, reference, batch)
 
     def _embed(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
         """(1, T, hidden) of both streams. Each image is encoded once, whoever looks at it."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from .errors import UserError
 from .pairs import IMAGE_MEMBERS, MEMBERS
+from .storage import beside
 
 INDEX_VERSION = 1
 Size = tuple[int, int]
@@ -100,7 +101,7 @@ def _read(path: Path, tar: Path, status: os.stat_result) -> ShardIndex | None:
 
 def _write(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = beside(path)
     temporary.write_text(json.dumps(record, separators=(",", ":")))
     temporary.replace(path)
 

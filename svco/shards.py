@@ -20,6 +20,7 @@ from typing import BinaryIO
 from .errors import BadSample, UserError
 from .pairs import IMAGE_MEMBERS, MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
 from .shard_index import Entry, ShardIndex, combined_digest, load_index
+from .storage import beside
 
 DEFAULT_CACHE = Path("~/.cache/svco")
 
@@ -211,7 +212,7 @@ def _fetch(url: str, cache: Path) -> Path:
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    temporary = beside(target)
     try:
         with urllib.request.urlopen(url, timeout=60) as response, temporary.open("wb") as stream:
             expected = response.headers.get("Content-Length")

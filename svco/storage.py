@@ -1,4 +1,4 @@
-"""Whether a folder is one folder: what rank 0 writes there must be there for every rank."""
+"""Folders that processes and nodes share: names nobody else takes, and whether a folder is one folder for all of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from .dist import World
 
 PATIENCE = 5.0
 """Seconds that network storage gets to show a new file elsewhere."""
+
+
+def beside(path: Path) -> Path:
+    """A name in the folder of ``path`` to write to before it is moved there, which no other process takes, on no node."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
 
 
 def hosts_apart(folder: Path, world: World, patience: float = PATIENCE) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluate import pair_right
-from ..views import BLIND, CLASH, CORRUPT, MATCH, VIEWS
+from ..views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH
 from .scoring import SetScores
 from .statistics import Measure, estimate
 
@@ -20,7 +20,7 @@ NAMES = {
     "blind_likelier": "blind likelier than match",
     "own_image": "own image preferred",
     "nll_match": "−log p under match, nats a token",
-    **{f"perplexity_{view}": f"perplexity, {view}" for view in (*VIEWS[:3], "corrupt")},
+    **{f"perplexity_{view}": f"perplexity, {view}" for view in ALL_VIEWS},
     "hallucination": "answers that say something false",
     "empty": "empty answers",
 }
@@ -37,25 +37,25 @@ def scored(scores: SetScores) -> dict[str, Measure]:
     under the other side's; ``nll_match`` and ``perplexity_<view>``: a token.
     """
     logps, tokens = scores.logps, scores.tokens.sum(1).astype(float)
-    views = [(MATCH, "match"), (BLIND, "blind"), (CLASH, "clash")]
     found = {
         "pair_accuracy": Measure.share(pair_right(logps)),
         "match_minus_blind": Measure.mean((logps[..., MATCH] - logps[..., BLIND]).mean(1)),
         "blind_minus_clash": Measure.mean((logps[..., BLIND] - logps[..., CLASH]).mean(1)),
-        "blind_likelier": Measure.mean((logps[..., BLIND] > logps[..., MATCH]).mean(1)),
-        "own_image": Measure.mean((logps[..., MATCH] > logps[..., CLASH]).mean(1)),
+        "blind_likelier": Measure.rate((logps[..., BLIND] > logps[..., MATCH]).mean(1)),
+        "own_image": Measure.rate((logps[..., MATCH] > logps[..., CLASH]).mean(1)),
         "nll_match": Measure(-logps[..., MATCH].sum(1), tokens),
     }
     if logps.shape[2] > CORRUPT:
-        views.append((CORRUPT, "corrupt"))
         found["match_minus_corrupt"] = Measure.mean((logps[..., MATCH] - logps[..., CORRUPT]).mean(1))
+    views = enumerate(ALL_VIEWS[: logps.shape[2]])
     return found | {f"perplexity_{name}": Measure(-logps[..., view].sum(1), tokens, "exp") for view, name in views}
 
 
 def answered(answers: Sequence[Mapping[str, Any]]) -> dict[str, Measure]:
     """The measures of generated answers (lines of ``NAME.answers.jsonl``), by pair; nothing where there are none.
 
-    ``hallucination``: share of judged answers with a false word; ``empty``: share of answers without a word.
+    ``hallucination``: share of the answers that were judged and are not empty with a false word; ``empty``: share of answers
+    without a word.
     """
     keys = list(dict.fromkeys(answer["key"] for answer in answers))
     row = {key: n for n, key in enumerate(keys)}
@@ -63,12 +63,13 @@ def answered(answers: Sequence[Mapping[str, Any]]) -> dict[str, Measure]:
     for answer in answers:
         place = row[answer["key"]]
         asked[place] += 1
-        silent[place] += not answer["answer"].strip()
-        if answer["false"] is not None:
+        empty = not answer["answer"].strip()
+        silent[place] += empty
+        if answer["false"] is not None and not empty:  # saying nothing is not saying nothing false
             judged[place] += 1
             wrong[place] += bool(answer["false"])
-    found = {"empty": Measure(silent, asked)} if len(keys) else {}
-    return ({"hallucination": Measure(wrong, judged)} if judged.any() else {}) | found
+    found = {"empty": Measure.rate(silent, asked)} if len(keys) else {}
+    return ({"hallucination": Measure.rate(wrong, judged)} if judged.any() else {}) | found
 
 
 def summary(scores: SetScores, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

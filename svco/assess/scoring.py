@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Config, DataConfig, OptimConfig
+from ..config import Config, CorruptConfig, DataConfig, OptimConfig
 from ..dist import World
 from ..errors import UserError
 from ..evaluate import InOrder, score_pairs
 from ..job import Split, cache_dir, make_loader
-from ..views import ALL_CELLS, Cell
+from ..storage import beside
+from ..views import ALL_CELLS, CORRUPT, whole
 from .subject import Subject
 
 Progress = Callable[[Any, str], Any]
@@ -58,10 +58,15 @@ class SetScores:
     def __len__(self) -> int:
         return len(self.key)
 
+    def take(self, rows: np.ndarray) -> SetScores:
+        """The pairs at ``rows`` (n,) int64."""
+        return SetScores(self.key[rows], self.contrast[rows], self.kind[rows], self.logps[rows], self.tokens[rows])
+
     def save(self, path: Path) -> None:
         """An ``.npz`` with the arrays by their names, replaced in one move."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
-        np.savez(temporary, **{name: value for name, value in vars(self).items() if name != "bad"})
+        temporary = beside(path)
+        with temporary.open("wb") as file:
+            np.savez(file, **{name: value for name, value in vars(self).items() if name != "bad"})
         temporary.replace(path)
 
     @classmethod
@@ -93,14 +98,17 @@ def score_set(
     world: World,
     *,
     at_most: int = 0,
-    cells: frozenset[Cell] = ALL_CELLS,
+    corrupt: CorruptConfig | None = None,
     effort: Effort = Effort(),  # noqa: B008 frozen
     show: Progress = lambda items, what: items,
 ) -> SetScores:
-    """Scores ``cells`` of the first ``at_most`` (0: all) pairs of ``split``. A collective; every rank gets all results."""
+    """Scores all cells of the first ``at_most`` (0: all) pairs of ``split``; those of the corrupt view too where ``corrupt`` says
+    how. A collective; every rank gets all results."""
+    cells = whole({(0, CORRUPT)}) if corrupt else ALL_CELLS
     count = min(len(split.shards), at_most or len(split.shards))
     order = InOrder(count, PAIRS_A_STEP * world.size)
-    loader = make_loader(split, order, cells, subject.family, _config(effort), world, 0, order.steps_per_epoch)
+    config = _config(effort, corrupt)
+    loader = make_loader(split, order, cells, subject.family, config, world, 0, order.steps_per_epoch)
     found = score_pairs(subject.scorer, show(loader, "scoring pairs"), world)
 
     def named() -> list[tuple[str, str, str]]:
@@ -112,8 +120,9 @@ def score_set(
     return SetScores(*columns, found.policy, found.tokens, found.bad)
 
 
-def _config(effort: Effort) -> Config:
+def _config(effort: Effort, corrupt: CorruptConfig | None = None) -> Config:
     return Config(
+        corrupt=corrupt or CorruptConfig(),
         data=DataConfig(workers=effort.workers, cache_dir=effort.cache),
         optim=OptimConfig(tokens_per_micro_batch=effort.tokens),
     )

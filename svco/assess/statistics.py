@@ -3,7 +3,8 @@
 The pair is the unit that was drawn: what is measured on its two sides is taken together before any error is computed. Every
 measure is Σ numerator / Σ denominator over pairs (a plain mean has denominators 1), or the exponential of that (perplexity).
 Standard errors are of the linearised ratio (Cochran, Sampling Techniques, 3rd ed., 6.4: for a plain mean s/√n); the
-95% intervals are normal ones around it, Wilson's score interval for a share of pairs, and the exponential's for a perplexity.
+95% intervals are normal ones around it, Wilson's score interval for shares (with the effective number of cases where a pair has
+several), and the exponential's for a perplexity.
 """
 
 from __future__ import annotations
@@ -30,12 +31,18 @@ class Measure:
     denominator: np.ndarray
     """(N,) float64."""
     form: str = "mean"
-    """``share`` (numerators 0 or 1, denominators 1), ``mean`` (a ratio), or ``exp`` (its exponential)."""
+    """``share`` (numerators 0 or 1, denominators 1), ``rate`` (another ratio within 0 and 1), ``mean`` (any ratio), or ``exp``
+    (its exponential)."""
 
     @classmethod
     def mean(cls, values: np.ndarray) -> Measure:
         """The mean of (N,) values."""
         return cls(np.asarray(values, float), np.ones(len(values)))
+
+    @classmethod
+    def rate(cls, hits: np.ndarray, cases: np.ndarray | None = None) -> Measure:
+        """Σ hits / Σ cases, (N,) each; without cases the mean of (N,) values within 0 and 1."""
+        return cls(np.asarray(hits, float), np.ones(len(hits)) if cases is None else np.asarray(cases, float), "rate")
 
     @classmethod
     def share(cls, true: np.ndarray) -> Measure:
@@ -85,6 +92,10 @@ def estimate(measure: Measure) -> Estimate:
     value, error = measure.value, standard_error(measure.influence)
     if measure.form == "share" and len(measure.numerator):
         return Estimate(value, error, *wilson(measure.numerator.sum(), len(measure.numerator)))
+    if measure.form == "rate" and error >= 0:
+        # Of as many independent cases as would give this standard error; of the pairs where there is no spread at all.
+        count = value * (1 - value) / error**2 if error > 0 else len(measure.numerator)
+        return Estimate(value, error, *wilson(value * count, count))
     if measure.form == "exp" and value > 0:
         width = Z * error / value
         return Estimate(value, error, value * math.exp(-width), value * math.exp(width))

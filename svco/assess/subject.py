@@ -56,13 +56,19 @@ class Subject:
 
     @contextmanager
     def answering(self) -> Iterator[nn.Module]:
-        """The Hugging Face model with an attention of transformers' own, for ``generate``: the packed kernels read layouts."""
-        config = self.policy.config
+        """The Hugging Face model for greedy ``generate``: with an attention of transformers' own, as the packed kernels read
+        layouts, and without the sampling that a release's generation config asks for."""
+        from transformers import GenerationConfig
+
+        config, released = self.policy.config, self.policy.generation_config
         packed = {name: getattr(config, name)._attn_implementation for name in config.sub_configs}
         self.policy.set_attn_implementation(dict.fromkeys(packed, "sdpa"))
+        ends = self.family.ends
+        self.policy.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends, pad_token_id=ends[0])
         try:
             yield self.policy
         finally:
+            self.policy.generation_config = released
             self.policy.set_attn_implementation(packed)
 
 

@@ -49,20 +49,39 @@ def corrupt_pair(pair: Pair, config: CorruptConfig, side: int = 0) -> Pair:
 
 
 @dataclass
-class _Bad:
-    """Pairs that were left out, until there are too many."""
+class _Made:
+    """The corrupted pairs of all splits on their way to disk, with what was counted."""
 
+    config: CorruptConfig
+    """How."""
+    side: int
+    """The side that is kept."""
     allowed: float
-    """How many there may be."""
-    messages: list[str] = field(default_factory=list)
-    """One a pair: the reason and what is the matter."""
+    """How many pairs may be bad."""
+    bad: list[str] = field(default_factory=list)
+    """One a pair that was left out: the reason and what is the matter."""
+    pairs: Counter[str] = field(default_factory=Counter)
+    """Split -> pairs."""
+    types: Counter[str] = field(default_factory=Counter)
+    """Contrast type -> pairs."""
 
-    def add(self, error: BadSample) -> None:
-        self.messages.append(f"{error.reason}: {error}")
-        if len(self.messages) > self.allowed:
+    def of(self, shards: ShardSet, split: str, progress: Progress) -> Iterator[Pair]:
+        for number in progress(range(len(shards)), f"corrupting {split}"):
+            try:
+                pair = corrupt_pair(shards.read(number), self.config, self.side)
+            except BadSample as error:
+                self._leave_out(error)
+                continue
+            self.pairs[split] += 1
+            self.types[pair.text.contrast] += 1
+            yield pair
+
+    def _leave_out(self, error: BadSample) -> None:
+        self.bad.append(f"{error.reason}: {error}")
+        if len(self.bad) > self.allowed:
             raise UserError(
-                f"{len(self.messages)} pairs are bad and {int(self.allowed)} may be; the last: {error}. Mend or remove them, or "
-                "allow a share to be left out with --max-unreadable."
+                f"{len(self.bad)} pairs are bad and {int(self.allowed)} may be; the last: {error}. Mend or remove them, or allow "
+                "a share to be left out with --max-unreadable."
             )
 
 
@@ -89,35 +108,21 @@ def corrupt_shards(
     for shard in expand(specs):
         names[split_of(shard)].append(shard)
     splits = {split: ShardSet.open(shards) for split, shards in names.items()}
-    bad = _Bad(max_unreadable * sum(map(len, splits.values())))
-    pairs, types, written = Counter(), Counter(), {}
+    made, written = _Made(config, side, max_unreadable * sum(map(len, splits.values()))), {}
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-
-    def made(split: str) -> Iterator[Pair]:
-        shards = splits[split]
-        for number in progress(range(len(shards)), f"corrupting {split}"):
-            try:
-                pair = corrupt_pair(shards.read(number), config, side)
-            except BadSample as error:
-                bad.add(error)
-                continue
-            pairs[split] += 1
-            types[pair.text.contrast] += 1
-            yield pair
-
     try:
-        for split in splits:
-            for path in write_shards(made(split), partial, split, pairs_per_shard):
+        for split, shards in splits.items():
+            for path in write_shards(made.of(shards, split, progress), partial, split, pairs_per_shard):
                 written[path.name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-        if not pairs:
-            raise UserError(f"No pair of {', '.join(splits)} is readable; the first: {bad.messages[0]}.")
+        if not made.pairs:
+            raise UserError(f"No pair of {', '.join(splits)} is readable; the first: {made.bad[0]}.")
         manifest = {
             "version": 1,
             "corrupted": {"of": side, **identity(config)},
-            "pairs": dict(pairs),
-            "types": dict(sorted(types.items())),
-            "left_out": {"unreadable": bad.messages},
+            "pairs": dict(made.pairs),
+            "types": dict(sorted(made.types.items())),
+            "left_out": {"unreadable": made.bad},
             "shards": written,
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))

@@ -68,15 +68,7 @@ class ChatEncoder:
     def encode(self, text: PairText, with_image: bool, response: str) -> tuple[list[int], list[int]]:
         """(prefix ids, response ids) with one placeholder an image; the response ends as the family's rule says."""
         prompt = self.render(text, with_image, None)
-        whole = f"{prompt}{self.lead}{response}{self.tail}"
-        # A template that writes the beginning-of-sequence token itself must not get a second one.
-        bos = self.tokenizer.bos_token
-        encoding = self.tokenizer(
-            whole,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            add_special_tokens=not (bos and whole.startswith(bos)),
-        )
+        encoding = self._tokens(f"{prompt}{self.lead}{response}{self.tail}")
         ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
         cut = next((i for i, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))
         if cut < len(ids) and offsets[cut][0] < len(prompt):
@@ -86,6 +78,26 @@ class ChatEncoder:
                 f"of the response {response[:40]!r} in one token",
             )
         return ids[:cut], [*ids[cut:], *self.end_of_response]
+
+    def _tokens(self, whole: str) -> Any:
+        # A template that writes the beginning-of-sequence token itself must not get a second one.
+        bos = self.tokenizer.bos_token
+        return self.tokenizer(
+            whole,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            add_special_tokens=not (bos and whole.startswith(bos)),
+        )
+
+    def ask(self, text: PairText) -> list[int]:
+        """The ids of the prompt with its image alone, one placeholder: the prefix of ``encode``, for generation."""
+        return self._tokens(self.render(text, True, None))["input_ids"]
+
+    @property
+    def ends(self) -> list[int]:
+        """The ids that end an answer: the template's own end of a turn, and the tokenizer's end of a sequence."""
+        turn = self.tokenizer.convert_tokens_to_ids(self.tail) if self.tail and not self.tail.isspace() else None
+        return sorted({end for end in (turn, self.tokenizer.eos_token_id) if end is not None})
 
     def encode_all(self, text: PairText, with_image: bool) -> tuple[list[int], list[list[int]]]:
         """The prefix and both responses behind it; BadSample when the prefix depends on what follows."""

@@ -65,6 +65,10 @@ class LlavaArchitecture:
     def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> torch.Tensor:
         return parts.projector(encoded).flatten(0, 1)
 
+    def shown(self, pictures: Pictures, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """See the protocol."""
+        return {"pixel_values": pictures.pixels}
+
 
 def language_parts(model: nn.Module) -> dict[str, nn.Module]:
     """The parts of the language model, which lie alike in all families."""

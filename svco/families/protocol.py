@@ -96,6 +96,24 @@ class Family(Protocol):
         """Token ids of a pair; BadSample (``long-query``, ``unsplittable``) if it cannot be scored as asked."""
         ...
 
+    def prompt(self, text: PairText, size: tuple[int, int]) -> np.ndarray:
+        """Token ids (1-D int64) with which the model is asked ``text``'s query about an image of ``size``: the prefix of
+        ``encode_text``; with ``paper_compat`` as the authors ask."""
+        ...
+
+    @property
+    def ends(self) -> list[int]:
+        """Token ids that end an answer."""
+        ...
+
+    def decode(self, ids: Any) -> str:
+        """The words of generated token ids."""
+        ...
+
+    def shown(self, pictures: Pictures, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What transformers' own forward takes beside token ids; ``images``: (P, L) bool, the placeholders among them."""
+        ...
+
     def filler_text(self, token: np.ndarray) -> EncodedText:
         """The shortest text that uses every module: ``token`` (1,) as blind prefix and as both responses."""
         ...

@@ -123,6 +123,12 @@ class QwenArchitecture:
         order, _ = window_order(grids, parts.config.vision_config)
         return parts.projector(encoded)[torch.argsort(order).to(encoded.device)]
 
+    def shown(self, pictures: Pictures, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        import torch
+
+        grids = torch.tensor(pictures.grids)
+        return {"pixel_values": pictures.pixels, "image_grid_thw": grids, "mm_token_type_ids": images.int()}
+
 
 class QwenFamily(QwenArchitecture, TextSide):
     """Adapter of ``Qwen2_5_VLForConditionalGeneration``."""

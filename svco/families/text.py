@@ -104,6 +104,27 @@ class TextSide:
             budgets=(shown_budget, shown_budget, blind_budget),
         )
 
+    def prompt(self, text: PairText, size: Size) -> np.ndarray:
+        """What the model is given to answer ``text``'s query about an image of ``size``: 1-D int64, a placeholder a feature.
+
+        The prefix of :meth:`encode_text`, which no budget cuts. ``paper_compat``: where the family ends responses with the
+        end-of-sequence token (LLaVA-1.5), the prompt ends with one too, as the authors' evaluator writes it.
+        """
+        ids = self.chat.ask(text)
+        self._check_placeholders(text, ids)
+        if self.paper_compat:
+            ids = [*ids, *self.chat.end_of_response]
+        return self._prefix(text, np.asarray(ids, dtype=np.int64), size)[0]
+
+    @property
+    def ends(self) -> list[int]:
+        """Token ids that end an answer."""
+        return self.chat.ends
+
+    def decode(self, ids: Any) -> str:
+        """The text of generated ids, without special tokens and white space around it."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
     def _check_placeholders(self, text: PairText, prefix: list[int]) -> None:
         if (placeholders := prefix.count(self.image_token_id)) != 1:
             raise BadSample(

@@ -69,6 +69,11 @@ class LlavaNextArchitecture(LlavaArchitecture):
     def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> torch.Tensor:
         return parts.projector(encoded, grids)
 
+    def shown(self, pictures: Pictures, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        import torch
+
+        return {"pixel_values": pictures.pixels, "image_sizes": torch.tensor([grid[1:] for grid in pictures.grids])}
+
 
 class OnevisionArchitecture(LlavaNextArchitecture):
     """The same, with pictures of many tiles made smaller (``anyres_max_9``)."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..board import METRICS_FILE, last_line
+from ..config import Config, DataConfig, ModelConfig
 from ..errors import UserError
 from ..recipe import load_recipe
 from .sources import identity, shards_of
@@ -130,9 +131,9 @@ def _makers(study: Study, only: tuple[str, ...]) -> Iterator[Callable[[], Task]]
 
 
 def _base_task(study: Study, group: Group) -> Task:
-    model = load_recipe(study.recipe, _overrides(study.settings)).model.base
-    folder = _place(study, "base", BASE, group.name, {"model": model}, _tests(study, group))
-    evaluate = _evaluate(study, group, folder / "eval", model, None)
+    config = load_recipe(study.recipe, _overrides(study.settings))
+    folder = _place(study, "base", BASE, group.name, {"model": config.model.base}, _tests(study, group))
+    evaluate = _evaluate(study, group, folder / "eval", config.model.base, None, config)
     return Task(BASE, "", 0, {}, folder, (evaluate,), None, folder / "eval", group.name)
 
 
@@ -146,16 +147,16 @@ def _cell(study: Study, group: Group, method: str, data: str, seed: int) -> Task
     run, config = _run_folder(study, folder), load_recipe(study.recipe, _overrides(settings))
     full = config.model.tune == "full"
     evaluation = folder / _place(study, "eval", group.name, "", {}, _tests(study, group)).name
-    evaluate = _evaluate(
-        study, group, evaluation, str(run / "model") if full else config.model.base, None if full else run / "adapter"
-    )
+    model, adapter = (str(run / "model"), None) if full else (config.model.base, run / "adapter")
+    evaluate = _evaluate(study, group, evaluation, model, adapter, config)
     commands = (_train(study, settings, run), evaluate)
     return Task(method, data, seed, settings, folder, commands, run, evaluation, group.name)
 
 
 def _place(study: Study, stage: str, method: str, data: str, settings: Settings, sources: Any) -> Path:
     """A folder whose name changes with everything that decides what is in it."""
-    told = {"recipe": _recipe_digest(study.recipe), "settings": settings, "sources": sources, "ds": study.ds}
+    ds = study.ds if study.ds == "none" else _digest(study.ds)
+    told = {"recipe": _digest(study.recipe), "settings": settings, "sources": sources, "ds": ds}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=list).encode()).hexdigest()[:8]
     words = re.sub(r"[^a-z0-9]+", "-", f"{method} {data}".lower()).strip("-")
     seed = f"-s{settings['run.seed']}" if "run.seed" in settings else ""
@@ -163,8 +164,13 @@ def _place(study: Study, stage: str, method: str, data: str, settings: Settings,
 
 
 @cache
-def _recipe_digest(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def _digest(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"{path}, which the study names, cannot be read ({error.strerror}). A study is run from the repository's folder."
+        ) from None
 
 
 def _sources(study: Study, data: str, other: Any) -> Any:
@@ -187,15 +193,29 @@ def _train(study: Study, settings: Settings, run: Path) -> Command:
     return Command("train", (*line, *_overrides(settings), *fixed, "run.resume=auto"))
 
 
-def _evaluate(study: Study, group: Group, folder: Path, model: str, adapter: Path | None) -> Command:
+def _evaluate(study: Study, group: Group, folder: Path, model: str, adapter: Path | None, config: Config) -> Command:
     line = [*_launcher(study, "eval.py"), "--base", model, "--out", str(folder)]
+    line += _as_trained(config)
     line += ["--adapter", str(adapter)] if adapter else []
     for name in group.tests:
-        line += ["--set", f"{name}={','.join(shards_of(study, study.tests[name]))}"]
-    line += ["--generate", str(group.generate)] if group.generate else []
+        line += [word for spec in shards_of(study, study.tests[name]) for word in ("--set", f"{name}={spec}")]
+    if group.generate:
+        line += ["--generate", str(group.generate), "--generate-on", group.tests[0]]
     if group.kind == "methods":
         line += [word for name, place in study.benchmarks.items() for word in (f"--{name}", place)]
     return Command(folder.name, tuple(line))
+
+
+def _as_trained(config: Config) -> list[str]:
+    """Options of launchers/eval.py for what a run's recipe says of reading pairs; nothing for defaults."""
+    given = {
+        "--dtype": (config.model.dtype, ModelConfig.dtype),
+        "--attention": (config.model.attention, ModelConfig.attention),
+        "--max-text-tokens": (config.data.max_text_tokens, DataConfig.max_text_tokens),
+        "--cache": (config.data.cache_dir, DataConfig.cache_dir),
+    }
+    words = [word for option, (value, default) in given.items() if value != default for word in (option, str(value))]
+    return words + (["--paper-compat"] if config.model.paper_compat else [])
 
 
 def _launcher(study: Study, script: str) -> list[str]:
@@ -221,8 +241,11 @@ def choice(study: Study, method: str, data: str) -> Settings:
 
 
 def trial_score(task: Task) -> float | None:
-    """The validation pair accuracy at the end of a trial, or None while it is not finished."""
-    return last_line(task.run / METRICS_FILE).get(CHOSEN_BY) if task.finished else None
+    """The validation pair accuracy at the end of a trial, or None while it is not finished; −∞ of one that ended without."""
+    if not task.finished:
+        return None
+    found = last_line(task.run / METRICS_FILE).get(CHOSEN_BY)
+    return float("-inf") if found is None else found
 
 
 def equal_steps(study: Study, method: str, settings: Settings) -> int:

@@ -32,21 +32,20 @@ class How:
 
 def conduct(study: Study, how: How) -> int:
     """Runs what is not finished and writes the page. Exit code: 0, 75 when stopped part way, 1 when a task failed."""
-    progress = Progress.over(True)
-    if "data" in how.stages or how.task is not None:
-        make_sources(study, progress)
+    progress, before = Progress.over(True), 0
+    make_sources(study, progress)
     if "trials" in how.stages:
-        outcome = run_tasks(_chosen(trial_tasks(study), how), how.jobs, progress, "trials")
-        if outcome.code:
-            return _say(outcome)
+        before = _say(run_tasks(_chosen(trial_tasks(study), how), how.jobs, progress, "trials"))
+        if before == RESUBMIT:
+            return before
     if "cells" not in how.stages:
-        return 0
-    tasks = cell_tasks(study, how.only)
-    outcome = run_tasks(_chosen(tasks, how), how.jobs, progress, "cells")
-    code = _say(outcome)
+        return before
+    # A trial that failed keeps back the cells that wait for it, and no others.
+    tasks = known_cells(study, how.only) if before else cell_tasks(study, how.only)
+    code = _say(run_tasks(_chosen(tasks, how), how.jobs, progress, "cells"))
     if how.task is None:
         tell(study, how)
-    return code
+    return before or code
 
 
 def _chosen(tasks: Sequence[Task], how: How) -> Sequence[Task]:
@@ -75,8 +74,9 @@ def tell(study: Study, how: How) -> int:
     trials, no_trials = told("trials", trial_tasks(study))
     cells, no_cells = told("cells", known, cell_count(study, how.only) - len(known))
     print("\n".join(trials + cells))
-    if any(task.finished for task in known):
-        print(f"tables and figures: {collect(study, known)}")
+    everything = known_cells(study)  # the page is the whole study's, whatever was asked for
+    if any(task.finished for task in everything):
+        print(f"tables and figures: {collect(study, everything)}")
     return RESUBMIT if no_trials or no_cells else 0
 
 

@@ -11,12 +11,16 @@ import numpy as np
 from .cells import BASE
 from .results import Row
 from .spec import Group, Study
-from .tables import Name, by_name, row_name, standard_error
+from .tables import Name, by_name, contrasted, row_name, standard_error
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c8c8c", "#1a1a1a")
 """Okabe and Ito's: told apart by colour-blind readers too."""
 _MARKS = "osD^vPX*"
-_VIEWS = (("match", "#0072B2"), ("blind", "#8c8c8c"), ("clash", "#D55E00"))
+_VIEWS = (
+    ("match", "#0072B2", "its own image"),
+    ("blind", "#8c8c8c", "no image"),
+    ("clash", "#D55E00", "the other image"),
+)
 _INK, _SOFT = "#1a1a1a", "#6b6b6b"
 
 
@@ -28,7 +32,8 @@ def draw(study: Study, rows: Sequence[Row], folder: Path) -> list[Path]:
         if len(named) < 2:
             continue
         if group.kind == "methods":
-            drawn += [_accuracy(group, named, folder), _perplexity(group, named, folder)]
+            drawn += _accuracy(group, named, folder)
+            drawn.append(_perplexity(group, named, folder))
             drawn += _kept(group, named, folder)
     artefacts = [g for g in study.groups if g.kind == "artefact" and not g.compute_of and by_name(g, rows)]
     return drawn + (_artefacts(study, artefacts, rows, folder) if artefacts else [])
@@ -45,6 +50,7 @@ def _figure(width: float, height: float, columns: int = 1, **how: Any) -> tuple[
         one.spines[["top", "right"]].set_visible(False)
         one.grid(axis="x", color="#e6e6e6", linewidth=0.8)
         one.set_axisbelow(True)
+        one.margins(y=0.02)
     return figure, axes
 
 
@@ -58,10 +64,12 @@ def _values(many: Sequence[Row], metric: str) -> tuple[float, float]:
     )
 
 
-def _accuracy(group: Group, named: dict[Name, list[Row]], folder: Path) -> Path:
+def _accuracy(group: Group, named: dict[Name, list[Row]], folder: Path) -> list[Path]:
     """Pair accuracy of every row on every test set with contrasts."""
     sample = next(iter(named.values()))[0].measures
-    tests = [t for t in group.tests if f"{t}.pair_accuracy" in sample and f"{t}.pair_accuracy.unknown" not in sample]
+    tests = [test for test in group.tests if contrasted(test, sample)]
+    if not tests:
+        return []
     figure, (axes,) = _figure(8.5, 1.2 + 0.32 * len(named))
     places = np.arange(len(named))[::-1]
     for n, test in enumerate(tests):
@@ -72,15 +80,15 @@ def _accuracy(group: Group, named: dict[Name, list[Row]], folder: Path) -> Path:
             xerr=np.array(errors) * 100,
             fmt=_MARKS[n],
             color=_COLOURS[n],
-            label=test,
+            label=f"test set: {test}",
             markersize=5,
             linewidth=1.2,
         )
     axes.set_yticks(places, [row_name(name) for name in named])
     axes.set_xlabel("pairs right under both images, % (bars: standard error over seeds)")
-    axes.legend(frameon=False, loc="lower left", title="test set")
+    figure.legend(frameon=False, loc="outside lower center", ncols=len(tests), fontsize=9)
     axes.set_title(f"{group.title or group.name}: pair accuracy", loc="left", fontsize=11, color=_INK)
-    return _saved(figure, folder / f"{group.name}_pair_accuracy.png")
+    return [_saved(figure, folder / f"{group.name}_pair_accuracy.png")]
 
 
 def _perplexity(group: Group, named: dict[Name, list[Row]], folder: Path) -> Path:
@@ -88,18 +96,19 @@ def _perplexity(group: Group, named: dict[Name, list[Row]], folder: Path) -> Pat
     test = group.tests[0]
     figure, (axes,) = _figure(8.5, 1.2 + 0.5 * len(named))
     places = np.arange(len(named))[::-1]
-    for n, (view, colour) in enumerate(_VIEWS):
+    for n, (view, colour, words) in enumerate(_VIEWS):
         means, errors = zip(*(_values(many, f"{test}.perplexity_{view}") for many in named.values()))
         axes.barh(
-            places - 0.26 * (n - 1), np.array(means) - 1, 0.24, left=1, xerr=errors, color=colour, label=view,
+            places - 0.26 * (n - 1), np.array(means) - 1, 0.24, left=1, xerr=errors, color=colour, label=f"{words} ({view})",
             error_kw={"linewidth": 1},
         )  # fmt: skip
     axes.set_xscale("log")
+    ticks = [tick for tick in (1, 1.2, 1.5, 2, 3, 5, 7, 10, 20, 50, 100) if tick <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.set_yticks(places, [row_name(name) for name in named])
     axes.set_xlabel("perplexity of the right response per token, log scale")
-    axes.legend(
-        frameon=False, loc="lower right", title="read with: its own image (match), none (blind), the other (clash)"
-    )
+    figure.legend(frameon=False, loc="outside lower center", ncols=3, fontsize=9)
     axes.set_title(f"{group.title or group.name}: does the image help?", loc="left", fontsize=11, color=_INK)
     return _saved(figure, folder / f"{group.name}_perplexity.png")
 
@@ -107,14 +116,16 @@ def _perplexity(group: Group, named: dict[Name, list[Row]], folder: Path) -> Pat
 def _kept(group: Group, named: dict[Name, list[Row]], folder: Path) -> list[Path]:
     """Pair accuracy against what is kept of general ability; nothing where no test set is without contrasts."""
     sample = next(iter(named.values()))[0].measures
-    plain = [test for test in group.tests if f"{test}.pair_accuracy.unknown" in sample]
+    plain = [test for test in group.tests[1:] if not contrasted(test, sample)]
     if not plain:
         return []
     figure, axes = _figure(5.2 * len(plain), 5, len(plain))
     for one, test in zip(axes, plain):
         for n, (name, many) in enumerate(named.items()):
             (x, dx), (y, dy) = _values(many, f"{test}.nll_match"), _values(many, f"{group.tests[0]}.pair_accuracy")
-            how = {"color": _COLOURS[n % len(_COLOURS)], "fmt": _MARKS[n % len(_MARKS)], "markersize": 6}
+            # Colours come round again with another mark.
+            mark = _MARKS[(n + n // len(_COLOURS)) % len(_MARKS)]
+            how = {"color": _COLOURS[n % len(_COLOURS)], "fmt": mark, "markersize": 6}
             one.errorbar(x, 100 * y, xerr=dx, yerr=100 * dy, linewidth=1, label=row_name(name), **how)
         one.set_xlabel(f"{test}: nats a token (lower: more is kept)")
         one.set_ylabel("pairs right, %")

@@ -35,15 +35,6 @@ LLAVA_INTERLEAVE_7B = {
     "S-VCO · unfiltered": (3.10, 35, 71.3, 46.0, 58.8, 40.55, 86.5, 59.22, 73.87, 7.73),
     "S-VCO · MVC": (3.28, 35, 70.7, 50.7, 58.2, 44.04, 85.0, 60.26, 73.87, 10.47),
 }
-LOWER_IS_BETTER = 1
-"""Place of the column whose sign TOTAL flips."""
-
-
-def total(row: tuple[float, ...], base: tuple[float, ...]) -> float:
-    """The paper's TOTAL of ``row``: mean relative change over its nine columns against ``base``, in %."""
-    changes = [100 * (ours / theirs - 1) for ours, theirs in zip(row[:9], base[:9])]
-    changes[LOWER_IS_BETTER] *= -1
-    return sum(changes) / len(changes)
 
 
 def paper_tables() -> str:

@@ -63,7 +63,7 @@ def _group(study: Study, group: Group, found: Sequence[Row]) -> list[str]:
         told = ", ".join(f"{name}: {count}" for name, count in steps.items() if count)
         parts.append(f"As many FLOPs for all as {group.compute_of} takes; steps: {told}.")
     paired = paired_table(study, group, found)
-    return parts + ([f"Paired differences of pair accuracy:\n\n{paired}"] if paired else [])
+    return parts + ([f"Paired differences ± s.e. over pairs (s.e. over seeds):\n\n{paired}"] if paired else [])
 
 
 def _choices(study: Study) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluate import metrics, pair_right
+from ..assess.against import same_pairs
+from ..assess.choices import read_lines
+from ..assess.measures import answered, scored
+from ..assess.scoring import SetScores
+from ..evaluate import pair_right
 from ..pairs import PairText
 from ..shards import ShardSet
 from ..views import CLASH, MATCH
@@ -22,25 +27,6 @@ from .spec import Group, Study
 
 Measures = dict[str, float]
 """``test.metric`` -> value."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What one model says of the N pairs of one test set."""
-
-    keys: np.ndarray
-    """(N,) str."""
-    contrasts: np.ndarray
-    """(N,) str."""
-    logps: np.ndarray
-    """(N, 2, V) float64, nats."""
-    tokens: np.ndarray
-    """(N, 2) int64."""
-
-    @classmethod
-    def read(cls, evaluation: Path, test: str) -> Scored:
-        with np.load(evaluation / f"{test}.npz") as arrays:
-            return cls(arrays["key"], arrays["contrast"], arrays["logps"], arrays["tokens"])
 
 
 @dataclass(frozen=True)
@@ -98,40 +84,38 @@ def measures(study: Study, group: Group, evaluation: Path) -> Measures:
     """Every figure of one evaluation."""
     found: Measures = {}
     for place, test in enumerate(group.tests):
-        scored = Scored.read(evaluation, test)
-        found |= {f"{test}.{name}": value for name, value in set_measures(scored).items()}
+        scores = SetScores.load(evaluation / f"{test}.npz")
+        found |= {f"{test}.{name}": value for name, value in set_measures(scores).items()}
         answers = evaluation / f"{test}.answers.jsonl"
         if place == 0 and group.generate and answers.exists():
             found |= {f"{test}.{name}": value for name, value in answer_measures(answers).items()}
+        found |= _unseen(study, test, scores)
     told = json.loads((evaluation / "eval.json").read_text())
     for name, benchmark in (told.get("benchmarks") or {}).items():
         found[f"{name}.score"] = benchmark["score"]
     shift = {"artefact": _artefact, "typical": _typical}.get(group.kind)
-    return found | (shift(study, group, evaluation) if shift else {})
+    found |= shift(study, group, evaluation) if shift else {}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def set_measures(scored: Scored) -> Measures:
-    """The metrics of :func:`svco.evaluate.metrics`, pair accuracy by contrast type, and nats a token under match."""
-    right = pair_right(scored.logps)
-    own = scored.logps[..., MATCH] > scored.logps[..., CLASH]
+def set_measures(scores: SetScores) -> Measures:
+    """The measures of :func:`svco.assess.measures.scored`, and pair accuracy by contrast type."""
+    correct = pair_right(scores.logps)
     return {
-        **metrics(scored.logps, scored.tokens),
-        **{f"pair_accuracy.{kind}": float(right[scored.contrasts == kind].mean()) for kind in set(scored.contrasts)},
-        "own_image": float(own.mean()),
-        "nll_match": float(-scored.logps[..., MATCH].sum() / scored.tokens.sum()),
+        **{name: measure.value for name, measure in scored(scores).items()},
+        **{f"pair_accuracy.{kind}": float(correct[scores.contrast == kind].mean()) for kind in set(scores.contrast)},
     }
+
+
+def right(row: Row, test: str) -> dict[str, float]:
+    """Key -> 1.0 where a row's model gets the pair of ``test`` right, else 0.0."""
+    scores = SetScores.load(Path(row.evaluation) / f"{test}.npz")
+    return dict(zip(scores.key.tolist(), pair_right(scores.logps).astype(float).tolist()))
 
 
 def answer_measures(path: Path) -> Measures:
-    """Share of generated answers that say something false of the scene, and of empty ones."""
-    answers = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    judged = [answer for answer in answers if answer["false"] is not None]
-    if not judged:
-        return {}
-    return {
-        "hallucination": sum(bool(answer["false"]) for answer in judged) / len(judged),
-        "empty": sum(not answer["answer"].strip() for answer in judged) / len(judged),
-    }
+    """The measures of :func:`svco.assess.measures.answered`: answers that say something false, and empty ones."""
+    return {name: measure.value for name, measure in answered(read_lines(path)).items()}
 
 
 @cache
@@ -141,33 +125,39 @@ def texts(spec: tuple[str, ...]) -> dict[str, PairText]:
     return {text.key: text for text in map(shards.read_text, range(len(shards)))}
 
 
+def _unseen(study: Study, test: str, scores: SetScores) -> Measures:
+    """Pair accuracy on pairs of attribute combinations that training never shows, where the shards say which those are."""
+    facts = texts(shards_of(study, study.tests[test]))
+    unseen = np.array(
+        [key in facts and bool(facts[key].facts.get("unseen")) for key in scores.key.tolist()], dtype=bool
+    )
+    return {f"{test}.unseen": float(pair_right(scores.logps)[unseen].mean())} if unseen.any() else {}
+
+
 def _artefact(study: Study, group: Group, evaluation: Path) -> Measures:
-    """A response prefers its own image when its log-prob is higher there than under the other side's.
+    values = edited(study, group, evaluation)
+    return {f"{group.tests[1]}.{name}": float(np.mean(list(of.values()))) for name, of in values.items()}
 
-    ``own_edited``: how often, of the responses whose own image is the edited one; ``own_other``: of the others. ``penalty``: nats
-    that the artefact on its own image takes from a response, against the same image without it.
+
+def edited(study: Study, group: Group, evaluation: Path) -> dict[str, dict[str, float]]:
+    """What an artefact does to each pair of an ``artefact`` group's second test set: figure -> key -> value.
+
+    A response prefers its own image when its log-prob is higher there than under the other side's. ``own_edited``: 1.0 where
+    the response does whose own image is the edited one; ``own_other``: where the other does; ``penalty``: nats that the
+    artefact takes from a response under its own image, against the same image without it in the first test set.
     """
-    clean, shifted = (Scored.read(evaluation, test) for test in group.tests[:2])
+    clean, shifted = (SetScores.load(evaluation / f"{test}.npz") for test in group.tests[:2])
+    clean, shifted = same_pairs(clean, shifted)
     facts = texts(shards_of(study, study.tests[group.tests[1]]))
-    if (clean.keys != shifted.keys).any():
-        clean = _aligned(clean, shifted.keys)
-    edited = np.array([facts[key].facts["edited"] for key in shifted.keys.tolist()])
-    here = np.arange(len(edited))
-    own = shifted.logps[..., MATCH] > shifted.logps[..., CLASH]
-    lost = clean.logps[here, edited, MATCH] - shifted.logps[here, edited, MATCH]
-    test = group.tests[1]
-    return {
-        f"{test}.own_edited": float(own[here, edited].mean()),
-        f"{test}.own_other": float(own[here, 1 - edited].mean()),
-        f"{test}.penalty": float(lost.mean()),
+    keys = shifted.key.tolist()
+    side, here = np.array([facts[key].facts["edited"] for key in keys]), np.arange(len(keys))
+    own = (shifted.logps[..., MATCH] > shifted.logps[..., CLASH]).astype(float)
+    found = {
+        "own_edited": own[here, side],
+        "own_other": own[here, 1 - side],
+        "penalty": clean.logps[here, side, MATCH] - shifted.logps[here, side, MATCH],
     }
-
-
-def _aligned(scored: Scored, keys: np.ndarray) -> Scored:
-    """``scored`` in the order of ``keys``, which it must all hold."""
-    place = {key: n for n, key in enumerate(scored.keys.tolist())}
-    order = [place[key] for key in keys.tolist()]
-    return Scored(scored.keys[order], scored.contrasts[order], scored.logps[order], scored.tokens[order])
+    return {name: dict(zip(keys, values.tolist())) for name, values in found.items()}
 
 
 def _typical(study: Study, group: Group, evaluation: Path) -> Measures:
@@ -176,15 +166,15 @@ def _typical(study: Study, group: Group, evaluation: Path) -> Measures:
     from ..world.variants import typicality
 
     test = group.tests[0]
-    scored, facts = Scored.read(evaluation, test), texts(shards_of(study, study.tests[test]))
+    scores, facts = SetScores.load(evaluation / f"{test}.npz"), texts(shards_of(study, study.tests[test]))
 
     def usual(scene: list[dict[str, Any]]) -> float:
         return typicality(Scene(tuple(Thing(**{**thing, "cell": tuple(thing["cell"])}) for thing in scene)))
 
-    scores = np.array([[usual(scene) for scene in facts[key].facts["scenes"]] for key in scored.keys.tolist()])
-    told = scores[:, 0] != scores[:, 1]
-    more = scores[told].argmax(1)
-    own = (scored.logps[..., MATCH] > scored.logps[..., CLASH])[told]
+    usuals = np.array([[usual(scene) for scene in facts[key].facts["scenes"]] for key in scores.key.tolist()])
+    told = usuals[:, 0] != usuals[:, 1]
+    more = usuals[told].argmax(1)
+    own = (scores.logps[..., MATCH] > scored.logps[..., CLASH])[told]
     here = np.arange(len(own))
     return {
         f"{test}.own_typical": float(own[here, more].mean()),

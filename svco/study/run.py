@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ..errors import RESUBMIT
@@ -128,8 +130,11 @@ def run_tasks(tasks: Sequence[Task], jobs: int, progress: Callable[[Any, str], A
     threads = max(1, (os.cpu_count() or 1) // jobs)
     try:
         with ThreadPoolExecutor(jobs) as pool:
-            # One folder at a time: two groups may ask the same run for different tests.
-            futures = {pool.submit(_run, task, children, threads): task for task in waiting.values()}
+            # Two groups may ask the same run for different tests: a folder belongs to one task at a time.
+            folders: dict[Path, Lock] = defaultdict(Lock)
+            futures = {
+                pool.submit(_run, task, children, threads, folders[task.folder]): task for task in waiting.values()
+            }
             for future in progress(as_completed(futures), what, total=len(futures)):
                 code, tail = future.result()
                 if code == 0:
@@ -144,8 +149,13 @@ def run_tasks(tasks: Sequence[Task], jobs: int, progress: Callable[[Any, str], A
     return outcome
 
 
-def _run(task: Task, children: Children, threads: int) -> tuple[int, str]:
+def _run(task: Task, children: Children, threads: int, folder: Lock) -> tuple[int, str]:
     """(exit code, end of the log when it is not 0) of a task's commands that are not done yet."""
+    with folder:
+        return _run_alone(task, children, threads)
+
+
+def _run_alone(task: Task, children: Children, threads: int) -> tuple[int, str]:
     task.folder.mkdir(parents=True, exist_ok=True)
     log = task.folder / LOG
     for command in task.commands:

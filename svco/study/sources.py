@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..shards import write_shards
+from ..storage import beside
 from .spec import Source, Study
 
 PAIRS_PER_SHARD = 128
@@ -25,14 +26,26 @@ def shards_of(study: Study, source: Source) -> tuple[str, ...]:
 
 def missing(study: Study) -> tuple[str, ...]:
     """Names of the sets that :func:`make_sources` would make."""
-    named = {**study.data, **study.tests, "validation": study.validation}
-    return tuple(name for name, source in named.items() if not source.shards and not _folder(study, source).exists())
+    return tuple(name for name, source in _named(study) if not source.shards and not _folder(study, source).exists())
 
 
 def make_sources(study: Study, progress: Progress) -> None:
     """Makes what is not there yet. A set is whole or absent: it is written beside its place and moved there."""
-    for name, source in {**study.data, **study.tests, "validation": study.validation}.items():
+    for name, source in _named(study):
         _make(study, name, source, progress)
+
+
+def _named(study: Study) -> list[tuple[str, Source]]:
+    """Every set that some group needs, by its name; a training set and a test set may have the same one."""
+    return [
+        *((name, source) for name, source in study.data.items() if name in _trained_on(study)),
+        *((name, source) for name, source in study.tests.items() if any(name in g.tests for g in study.groups)),
+        *([("validation", study.validation)] if study.trials else []),
+    ]
+
+
+def _trained_on(study: Study) -> set[str]:
+    return {data for group in study.groups for _, row in group.cells for data in (row, group.tuned_on)}
 
 
 def identity(study: Study, source: Source) -> dict[str, Any]:
@@ -52,8 +65,7 @@ def _make(study: Study, name: str, source: Source, progress: Progress) -> None:
         return
     if source.corrupt:
         _make(study, source.corrupt, study.data[source.corrupt], progress)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = beside(folder)
     if source.world:
         from ..world.variants import Variant
 
@@ -72,4 +84,9 @@ def _make(study: Study, name: str, source: Source, progress: Progress) -> None:
             side=source.kept,
             progress=progress,
         )
-    temporary.rename(folder)
+    try:
+        temporary.rename(folder)
+    except OSError:  # another job made it meanwhile
+        shutil.rmtree(temporary)
+        if not folder.exists():
+            raise

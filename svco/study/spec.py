@@ -14,6 +14,7 @@ from ..recipe import known_keys, nearest, read_yaml
 
 Settings = dict[str, Any]
 """Recipe key (``section.field``) -> value."""
+BENCHMARKS = ("mmvp", "cv-bench")
 GROUP_KINDS = ("methods", "artefact", "typical")
 
 
@@ -142,7 +143,7 @@ def _over(tree: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.pop(key, None)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
             merged[key] = _over(old, value)
-        elif key == "groups" and isinstance(old, list) and all(isinstance(name, str) for name in value):
+        elif key == "groups" and isinstance(old, list) and all(isinstance(name, str) for name in value or [0]):
             merged[key] = [group for group in old if group.get("name") in value]
         elif value is not None:
             merged[key] = value
@@ -208,18 +209,36 @@ def _check(study: Study, where: str) -> None:
                 f"{where}: {name} has {len(many)} trials of its own and every other method {len(study.trials)}: the budget "
                 "must be the same for all."
             )
-    for name, source in {**study.data, **study.tests, "validation": study.validation}.items():
+    for name, source in (*study.data.items(), *study.tests.items(), ("validation", study.validation)):
         if sum(map(bool, (source.shards, source.corrupt, source.world))) != 1:
             raise UserError(f"{where}: {name} needs exactly one of shards, corrupt and world.")
         _known([source.world] if source.world else [], VARIANTS, f"{where}: {name}", "variant of the world")
         _known([source.corrupt] if source.corrupt else [], study.data, f"{where}: {name}", "data set")
+    _known(study.benchmarks, BENCHMARKS, f"{where}: benchmarks", "benchmark")
+    if study.against[0]:
+        _known(study.against[:1], study.methods, f"{where}: against", "method")
+        _known(study.against[1:], study.data, f"{where}: against", "data set")
     for group in study.groups:
         place = f"{where}: group {group.name!r}"
-        if group.kind not in GROUP_KINDS:
-            raise UserError(f"{place}: kind is {group.kind!r}; one of {', '.join(GROUP_KINDS)}.")
+        if not group.cells:
+            raise UserError(f"{place} has no rows: give methods and data, or rows.")
         _known([m for m, _ in group.cells] + [group.compute_of or group.cells[0][0]], study.methods, place, "method")
         _known([d for _, d in group.cells] + [group.tuned_on or group.cells[0][1]], study.data, place, "data set")
-        _known(group.tests, study.tests, place, "test set")
+        _check_group(study, group, place)
+
+
+def _check_group(study: Study, group: Group, place: str) -> None:
+    if group.kind not in GROUP_KINDS:
+        raise UserError(f"{place}: kind is {group.kind!r}; one of {', '.join(GROUP_KINDS)}.")
+    if [other.name for other in study.groups].count(group.name) > 1:
+        raise UserError(f"{place}: two groups have this name.")
+    _known(group.tests, study.tests, place, "test set")
+    if not group.tests:
+        raise UserError(f"{place} has no tests.")
+    if group.kind == "artefact" and [study.tests[t].world == "artefact" for t in group.tests[:2]] != [False, True]:
+        raise UserError(f"{place}: its tests must be a clean set and then one of 'world: artefact'.")
+    if group.kind == "typical" and not study.tests[group.tests[0]].world:
+        raise UserError(f"{place}: its first test must be of the world, which knows what is typical.")
 
 
 def _known(names: Any, known: Any, where: str, what: str) -> None:

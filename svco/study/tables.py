@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..evaluate import pair_right
 from ..pairs import CONTRASTS
 from .cells import BASE
-from .results import Row, Scored
+from .results import Row, edited, right
 from .spec import Group, Study
 
 Name = tuple[str, str]
@@ -30,6 +29,9 @@ class Column:
     """Shown in %, or as it is."""
     better: int = 1
     """1: higher is better, −1: lower; 0: neither, and it does not count in the average gain."""
+    gain_of: str = ""
+    """The metric whose relative change counts in the average gain; empty: the same. Of nats, which are no ratio scale, the
+    perplexity."""
 
     def shown(self, values: Sequence[float]) -> str:
         """Mean ± standard error over seeds; of one seed the value alone."""
@@ -49,10 +51,11 @@ def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
     first, *others = group.tests
     wanted = [Column(kind, f"{first}.pair_accuracy.{kind}") for kind in CONTRASTS]
     wanted += [Column("all pairs", f"{first}.pair_accuracy", better=0)]
+    wanted += [Column("unseen combinations", f"{first}.unseen", better=0)]
     for test in others:
-        plain = f"{test}.pair_accuracy.unknown" in there
+        plain = not contrasted(test, there)
         wanted.append(
-            Column(f"{test}, nats a token", f"{test}.nll_match", False, -1)
+            Column(f"{test}, nats a token", f"{test}.nll_match", False, -1, f"{test}.perplexity_match")
             if plain
             else Column(f"{test}: all pairs", f"{test}.pair_accuracy")
         )
@@ -61,9 +64,10 @@ def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
             Column("own image, other", f"{test}.own_other", better=0),
             Column("penalty, nats", f"{test}.penalty", False, 0),
         ]
-    wanted += [Column(name, f"{name}.score") for name in ("mmvp", "cv-bench")]
+    wanted += [Column(name, f"{name}.score") for name in ("mmvp", "cv_bench")]
     wanted += [
         Column("hallucination", f"{first}.hallucination", better=-1),
+        Column("empty answers", f"{first}.empty", better=0),
         Column("own image, typical", f"{first}.own_typical", better=0),
         Column("own image, untypical", f"{first}.own_untypical", better=0),
         Column("match − blind, nats", f"{first}.match_minus_blind", False, 0),
@@ -71,6 +75,12 @@ def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
         Column("blind likelier", f"{first}.blind_likelier", better=0),
     ]
     return [column for column in wanted if column.metric in there]
+
+
+def contrasted(test: str, measures: Iterable[str]) -> bool:
+    """Whether a test set has contrasts: pairs of another type than ``unknown``. Captions have none."""
+    kinds = {name for name in measures if name.startswith(f"{test}.pair_accuracy.")}
+    return bool(kinds - {f"{test}.pair_accuracy.unknown"})
 
 
 def by_name(group: Group, rows: Iterable[Row]) -> dict[Name, list[Row]]:
@@ -114,58 +124,72 @@ def _best(column: Column, values: Sequence[Sequence[float]]) -> float | None:
 
 def average_gains(named: dict[Name, list[Row]], columns: Sequence[Column]) -> dict[Name, str]:
     """The paper's TOTAL: the mean over the columns of the relative change against BASE in %, with the sign of those flipped
-    where lower is better. Empty without BASE."""
-    counted = [column for column in columns if column.better]
-    if (BASE, "") not in named or not counted:
+    where lower is better. A column counts where every row has it and BASE's figure is not 0. Empty without BASE."""
+    if (BASE, "") not in named:
         return {}
     base = named[BASE, ""][0].measures
+    everyone = [row for many in named.values() for row in many]
+    counted = {
+        metric: column.better
+        for column in columns
+        if column.better and base.get(metric := column.gain_of or column.metric)
+        if all(metric in row.measures for row in everyone)
+    }
+    if not counted:
+        return {}
     gains = {}
     for name, many in named.items():
         per_seed = [
-            np.mean([100 * c.better * (row.measures[c.metric] / base[c.metric] - 1) for c in counted]) for row in many
+            np.mean([100 * better * (row.measures[m] / base[m] - 1) for m, better in counted.items()]) for row in many
         ]
         gains[name] = Column("", "", percent=False).shown(per_seed) if name[0] != BASE else "0"
     return gains
 
 
 def paired_table(study: Study, group: Group, rows: Sequence[Row]) -> str:
-    """How much more pairs ``study.against`` gets right than each other row, on every test set with contrasts; Markdown.
+    """How ``study.against``'s row of a group differs from each other row, on what is counted pair by pair; Markdown.
 
     A difference is taken pair by pair, after averaging over the seeds both rows have; its standard error is over pairs.
-    The second one is over seeds.
+    The second one, in brackets, is over seeds.
     """
     named = by_name(group, rows)
-    ours = named.get(study.against)
-    if not ours:
+    ours = study.against if study.against in named else next((n for n in named if n[0] == study.against[0]), None)
+    if ours is None:
         return ""
-    tests = [t for t in group.tests if f"{t}.pair_accuracy.unknown" not in ours[0].measures]
-    lines = [
-        [f"{row_name(study.against)} minus", *(f"{test}: points ± s.e. over pairs (over seeds)" for test in tests)]
-    ]
+    tests = [test for test in group.tests if contrasted(test, named[ours][0].measures)]
+    counted: dict[str, tuple[Callable[[Row], dict[str, float]], int]] = {
+        f"{test}: pairs right, points": (lambda row, test=test: right(row, test), 100) for test in tests
+    }
+    if group.kind == "artefact":
+        counted["own image though edited, points"] = (lambda row: _edited(study, group, row)["own_edited"], 100)
+        counted["penalty, nats"] = (lambda row: _edited(study, group, row)["penalty"], 1)
+    lines = [[f"{row_name(ours)} minus", *counted]]
     for name, theirs in named.items():
-        if name != study.against:
-            lines.append([row_name(name), *(paired(ours, theirs, test) for test in tests)])
+        if name != ours:
+            lines.append([row_name(name), *(paired(named[ours], theirs, *how) for how in counted.values())])
     return markdown(lines)
 
 
-def paired(ours: Sequence[Row], theirs: Sequence[Row], test: str) -> str:
-    """``difference ± s.e. over pairs (s.e. over seeds)`` of pair accuracy in points; the latter with two seeds or more."""
+def _edited(study: Study, group: Group, row: Row) -> dict[str, dict[str, float]]:
+    return edited(study, group, Path(row.evaluation))
+
+
+def paired(
+    ours: Sequence[Row], theirs: Sequence[Row], values: Callable[[Row], dict[str, float]], scale: int = 1
+) -> str:
+    """``difference ± s.e. over pairs (s.e. over seeds)`` of what ``values`` says of each pair by its key, times ``scale``; the
+    latter of two seeds or more. Pairs that some row lacks are left out. A row without a seed in common is a dash."""
     other = {row.seed: row for row in theirs}
     # BASE has no seed: it stands against each.
     both = [(row, other.get(row.seed) or (theirs[0] if theirs[0].method == BASE else None)) for row in ours]
-    both = [(a, b) for a, b in both if b is not None]
-    if not both:
+    told = [(values(a), values(b)) for a, b in both if b is not None]
+    if not told:
         return "–"
-    differences = np.array([right(a, test).astype(float) - right(b, test) for a, b in both])
+    keys = set.intersection(*(set(of) for two in told for of in two))
+    differences = scale * np.array([[a[key] - b[key] for key in sorted(keys)] for a, b in told])
     pairs, seeds = differences.mean(0), differences.mean(1)
-    over_seeds = f" ({100 * standard_error(seeds):.1f})" if len(seeds) > 1 else ""
-    return f"{100 * pairs.mean():+.1f} ± {100 * standard_error(pairs):.1f}{over_seeds}"
-
-
-def right(row: Row, test: str) -> np.ndarray:
-    """(N,) bool in the order of the keys: the pairs of ``test`` that a row's model gets right."""
-    scored = Scored.read(Path(row.evaluation), test)
-    return pair_right(scored.logps)[np.argsort(scored.keys)]
+    over_seeds = f" ({standard_error(seeds):.2f})" if len(seeds) > 1 else ""
+    return f"{pairs.mean():+.2f} ± {standard_error(pairs):.2f}{over_seeds}"
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

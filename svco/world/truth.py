@@ -22,17 +22,31 @@ def false_words(answer: str, facts: Iterable[Mapping[str, Any]], query: str = ""
     things = [Thing(f["shape"], f["colour"], f["size"], tuple(f["cell"])) for f in facts]
     text = answer.lower()
     related = _RELATION.findall(text)
-    words = re.findall(r"[a-z]+", _RELATION.sub(" ", text))
+    words = _singular(re.findall(r"[a-z]+", _RELATION.sub(" ", text)))
     named = [word for word in words if word in SHAPES]
-    asked = named or [word for word in re.findall(r"[a-z]+", query.lower()) if word in SHAPES]
+    asked = named or [word for word in _singular(re.findall(r"[a-z]+", query.lower())) if word in SHAPES]
     false = [word for word in named if word not in {thing.shape for thing in things}]
     for place, word in enumerate(words):
         owner = _described(words, place)
         subjects = [t for t in things if t.shape in ((owner,) if owner else asked)] or things
         untrue = word in _TRUE_OF and not any(_TRUE_OF[word](thing) for thing in subjects)
-        if untrue or (word in NUMBERS and NUMBERS.index(word) + 1 != len(subjects)):
+        if untrue or (_counts(words, place) and NUMBERS.index(word) + 1 != len(subjects)):
             false.append(word)
     return false + [word for word in related if not _related(word, asked, things)]
+
+
+def _singular(words: list[str]) -> list[str]:
+    """The words with the shapes' plurals as singulars."""
+    plurals = {shape + ending: shape for shape in SHAPES for ending in ("s", "es")}
+    return [plurals.get(word, word) for word in words]
+
+
+def _counts(words: list[str], place: int) -> bool:
+    """Whether a word is a number: "one" only before a shape, at the end, or before "here", not in "the blue one lies …"."""
+    word, rest = words[place], words[place + 1 : place + 2]
+    if word != "one":
+        return word in NUMBERS
+    return _described(words, place) is not None or (rest in ([], ["here"]) and words[place - 1 : place] in ([], ["is"]))
 
 
 def _described(words: list[str], place: int) -> str | None:

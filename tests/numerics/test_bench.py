@@ -75,7 +75,7 @@ def test_live_bytes_follow_what_lives():
     assert not live.held()
 
 
-@pytest.mark.parametrize(("objective", "full"), [("svco", False), ("svco", True), ("dpo", False)])
+@pytest.mark.parametrize(("objective", "full"), [("svco", False), ("svco", True), ("mdpo", False)])
 def test_every_row_computes_the_same(objective, full):
     (result,) = run_plans([Plan("tiny", objective=objective, full=full, repetitions=1)], None, World(), silent)
     rows = result["rows"]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from places import ROOT
+from places import RECIPES, ROOT
 
 from svco.bench.plan_check import Case, check, described
 from svco.bench.shapes import SHAPES, SyntheticFamily, random_pairs
@@ -34,7 +34,6 @@ from svco.plan.workload import Micros, pair_row
 from svco.prepare import EncodedPair
 from svco.recipe import load_recipe
 
-RECIPES = sorted((ROOT / "launchers" / "recipes").glob("*.yaml"))
 CONFIGS = {file.stem: read_ds_config(file) for file in sorted((ROOT / "ds_configs").glob("*.json"))}
 GROUPED = SHAPES["llava16-34b"].reduced(3, 0.125, 4008)
 WIDE = replace(SHAPES["llava15-7b"], layers=2, vision_layers=2)

@@ -92,12 +92,12 @@ FORMULAS = [
         lambda d, n, p: ls(0.1 * (d[0][M] / n[0] - d[1][C] / n[1])),
     ),
     (
-        {"name": "symmpo", "length_normalised": True, "weight_margin": 2.0, "delta": -0.3},
+        {"name": "symmpo", "length_normalised": True, "weight_margin": 2.0, "delta": -1.0},
         lambda d, n, p: (
             0.5 * ls(0.1 * (d[0][M] / n[0] - d[1][C] / n[1]))
             + 0.5 * ls(0.1 * (d[1][M] / n[1] - d[0][C] / n[0]))
-            + ls(0.1 * d[0][M] / n[0] + 0.3)
-            + ls(0.1 * d[1][M] / n[1] + 0.3)
+            + ls(0.1 * d[0][M] / n[0] + 1.0)
+            + ls(0.1 * d[1][M] / n[1] + 1.0)
             + 2e-4 * ((d[0][M] / n[0] - d[1][C] / n[1]) - (d[1][M] / n[1] - d[0][C] / n[0])) ** 2
         ),
     ),

@@ -6,16 +6,13 @@ import re
 
 import pytest
 import yaml
-from places import ROOT
+from places import RECIPES, ROOT
 
 from svco.config import Config
 from svco.ds_config import fill, read_ds_config, size
 from svco.errors import UserError
 from svco.recipe import dump, field_docs, known_keys, load_recipe, merge
 
-RECIPES = sorted(
-    set((ROOT / "launchers" / "recipes").glob("*.yaml")) - set(ROOT.glob("launchers/recipes/study_*.yaml"))
-)
 DS = sorted((ROOT / "ds_configs").glob("*.json"))
 
 

@@ -53,6 +53,19 @@ def test_cache_is_finished_bit_by_bit(tmp_path):
     assert [p.suffix for p in tmp_path.iterdir()] == [".safetensors"], "nothing half-written is left"
 
 
+def test_two_runs_that_compute_it_at_once_lose_nothing(tmp_path):
+    """The slower one's save does not take away what the faster one has written."""
+    rows = np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32)
+    slow, fast = (ReferenceCache.open(tmp_path, FACTS, 4) for _ in range(2))
+    fast.put(np.arange(4), np.arange(4), rows)
+    fast.save(FACTS)
+    slow.put(np.arange(2), np.arange(2), rows[:2])
+    slow.save(FACTS)
+    whole = ReferenceCache.open(tmp_path, FACTS, 4)
+    assert not len(whole.missing)
+    assert (whole.logps == rows).all()
+
+
 def test_other_facts_are_another_file(tmp_path):
     cache = ReferenceCache.open(tmp_path, FACTS, 5)
     cache.put(np.arange(5), np.arange(5), np.ones((5, 2, 3), np.float32))

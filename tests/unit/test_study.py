@@ -6,18 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
-from places import ROOT
+from places import ROOT, STUDIES
 
+from svco.assess.scoring import SetScores
 from svco.errors import UserError
 from svco.shards import write_shards
 from svco.study import published
 from svco.study.cells import cell_tasks, choice, equal_steps, pair_flops, trial_tasks
 from svco.study.results import Row, measures, set_measures
 from svco.study.spec import Group, Source, load_study
-from svco.study.tables import average_gains, columns_of, group_table, paired, standard_error
+from svco.study.tables import Column, average_gains, columns_of, contrasted, group_table, paired, standard_error
 from svco.world.variants import Variant
-
-RECIPES = sorted((ROOT / "launchers" / "recipes").glob("study_*.yaml"))
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def study(monkeypatch):
     return load_study(ROOT / "launchers" / "recipes" / "study_tiny.yaml")
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
 def test_every_shipped_study_is_read(path):
     study = load_study(path)
     assert study.groups and study.against in {cell for group in study.groups for cell in group.cells}
@@ -55,6 +54,14 @@ def test_the_shipped_study_has_every_row_that_the_paper_and_the_issue_name(study
         ({"data": {"MVC": {"world": "plane"}}}, "Did you mean 'plain'"),
         ({"data": {"MVC": {"world": "plain", "corrupt": "MVC"}}}, "exactly one of shards, corrupt and world"),
         ({"seeds": ["a"]}, "must be int"),
+        ({"groups": [{"name": "x", "tests": ["clean"]}]}, "has no rows"),
+        ({"groups": [{"name": "x", "rows": [["S-VCO", "MVC"]]}]}, "has no tests"),
+        (
+            {"groups": [{"name": "x", "kind": "artefact", "rows": [["S-VCO", "MVC"]], "tests": ["clean"]}]},
+            "a clean set and then one of 'world: artefact'",
+        ),
+        ({"against": ["S-VCO", "MCV"]}, "Did you mean 'MVC'"),
+        ({"benchmarks": {"mvp": "x"}}, "Did you mean 'mmvp'"),
     ],
 )
 def test_mistakes_are_named(tmp_path, change, said):
@@ -125,7 +132,8 @@ def test_an_artefacts_penalty_is_what_it_takes_from_its_own_response(tmp_path, s
     order = rng.permutation(24)
     scores(tmp_path / "eval", "clean", [keys[n] for n in order], clean[order])
     scores(tmp_path / "eval", "stamped", keys, shifted)
-    study = replace(study, tests={**study.tests, "stamped": Source(shards=(str(tmp_path / "shards"),))})
+    source = Source(shards=(str(tmp_path / "shards"),))
+    study = replace(study, tests={**study.tests, "clean": source, "stamped": source})
     group = Group("g", kind="artefact", rows=(("DPO", "stamped"),), tests=("clean", "stamped"))
     found = measures(study, group, tmp_path / "eval")
     assert found["stamped.penalty"] == pytest.approx(12.0)
@@ -139,9 +147,7 @@ def test_an_artefacts_penalty_is_what_it_takes_from_its_own_response(tmp_path, s
 def row(tmp_path, method, seed, logps, contrasts):
     folder = tmp_path / f"{method}{seed}"
     scores(folder, "clean", [f"k{n:02d}" for n in range(len(logps))], logps, contrasts)
-    from svco.study.results import Scored
-
-    found = {f"clean.{name}": value for name, value in set_measures(Scored.read(folder, "clean")).items()}
+    found = {f"clean.{name}": value for name, value in set_measures(SetScores.load(folder / "clean.npz")).items()}
     return Row("g", method, "" if method == "BASE" else "MVC", seed, found, {}, 1.0, 1.0, str(folder))
 
 
@@ -153,14 +159,21 @@ def test_paired_differences_and_gains(tmp_path):
 
     def right(r):
         x = np.load(f"{r.evaluation}/clean.npz")["logps"]
-        return ((x[:, 0, 0] > x[:, 1, 2]) & (x[:, 1, 0] > x[:, 0, 2])).astype(float)
+        return 100.0 * ((x[:, 0, 0] > x[:, 1, 2]) & (x[:, 1, 0] > x[:, 0, 2]))
+
+    def by_key(r, rows=slice(None)):
+        return dict(zip([f"k{n:02d}" for n in range(40)][rows], right(r)[rows]))
 
     d = np.array([right(a) - right(b) for a, b in zip(rows["A"], rows["B"])])
     per_pair = d.mean(0)
-    expected = f"{100 * d.mean():+.1f} ± {100 * per_pair.std(ddof=1) / 40**0.5:.1f} ({100 * d.mean(1).std(ddof=1) / 3**0.5:.1f})"
-    assert paired(rows["A"], rows["B"], "clean") == expected
-    assert paired(rows["A"], rows["BASE"], "clean").startswith("+"), "BASE has one seed and stands against each"
-    assert paired(rows["A"][:1], rows["B"][1:], "clean") == "–", "no seed in common"
+    expected = f"{d.mean():+.2f} ± {per_pair.std(ddof=1) / 40**0.5:.2f} ({d.mean(1).std(ddof=1) / 3**0.5:.2f})"
+    assert paired(rows["A"], rows["B"], by_key) == expected
+    assert paired(rows["A"], rows["BASE"], by_key).startswith("+"), "BASE has one seed and stands against each"
+    assert paired(rows["A"][:1], rows["B"][1:], by_key) == "–", "no seed in common"
+
+    # A pair that one row could not score is left out of all, and the others stay side by side.
+    lame = paired(rows["A"], rows["B"], lambda r: by_key(r, slice(r.seed == 1, None)))
+    assert lame.startswith(f"{d[:, 1:].mean():+.2f} ± {d.mean(0)[1:].std(ddof=1) / 39**0.5:.2f} ")
 
     group = Group("g", rows=(("A", "MVC"), ("B", "MVC")), tests=("clean",))
     everyone = [r for many in rows.values() for r in many]
@@ -178,6 +191,82 @@ def test_paired_differences_and_gains(tmp_path):
 
 @pytest.mark.parametrize("table", [published.LLAVA_15_7B, published.LLAVA_INTERLEAVE_7B])
 def test_the_gain_is_the_papers_total(table):
-    """Every TOTAL the paper prints follows from its nine columns by the formula we use."""
-    for printed in table.values():
-        assert published.total(printed, table["BASE"]) == pytest.approx(printed[-1], abs=0.05)
+    """Every TOTAL the paper prints follows from its nine columns by the formula of our tables."""
+    columns = [Column(name, name, better=-1 if "hallucination" in name else 1) for name in published.COLUMNS[:9]]
+    columns.append(Column("not counted", "CV-Bench", better=0))
+    rows = {
+        ("BASE", "") if name == "BASE" else (name, "MVC"): [
+            Row("g", name, "", 0, dict(zip(published.COLUMNS, values)), {}, 0.0, 0.0, "")
+        ]
+        for name, values in table.items()
+    }
+    gains = average_gains(rows, columns)
+    for name, values in table.items():
+        if name != "BASE":
+            assert float(gains[name, "MVC"]) == pytest.approx(values[-1], abs=0.05)
+    # A column in which BASE has 0, or which a row lacks, has no relative change.
+    rows["BASE", ""][0].measures["MMVP"] = 0
+    del rows[("DPO · MVC", "MVC")][0].measures["TextVQA"]
+    assert average_gains(rows, columns) == average_gains(
+        rows, [column for column in columns if column.metric not in ("MMVP", "TextVQA")]
+    )
+
+
+def test_a_run_that_two_groups_test_is_trained_once(tmp_path):
+    """Side by side, both tasks would train in one folder."""
+    import sys
+
+    from svco.study.cells import Command, Task
+    from svco.study.run import run_tasks
+
+    def command(name, seconds):
+        code = f"import time; open({str(tmp_path / name)!r}, 'a').write('x'); time.sleep({seconds})"
+        return Command(name, (sys.executable, "-c", code))
+
+    tasks = [
+        Task("A", "MVC", 0, {}, tmp_path / "cell", (command("train", 0.5), command(test, 0)), group=test)
+        for test in ("first", "second")
+    ]
+    outcome = run_tasks(tasks, 2, lambda items, what, total: items, "cells")
+    assert (outcome.code, outcome.finished) == (0, 2)
+    assert {name: (tmp_path / name).read_text() for name in ("train", "first", "second")} == dict.fromkeys(
+        ("train", "first", "second"), "x"
+    )
+
+
+def test_a_few_pairs_of_unknown_type_do_not_make_captions():
+    mixed = {"t.pair_accuracy": 0.5, "t.pair_accuracy.unknown": 0.5, "t.pair_accuracy.object": 0.5}
+    assert contrasted("t", mixed)
+    assert not contrasted("t", {"t.pair_accuracy": 0.5, "t.pair_accuracy.unknown": 0.5})
+
+
+def test_training_and_test_sets_of_one_name_are_both_made(study, tmp_path):
+    from svco.study.sources import make_sources, missing, shards_of
+
+    few = {"stamped": Source(world="artefact", pairs=2)}
+    study = replace(
+        study,
+        root=str(tmp_path),
+        data=few,
+        tests={"stamped": Source(world="artefact", side="random", split="heldout", pairs=3)},
+        trials=(),
+        groups=(Group("g", rows=(("DPO", "stamped"),), tests=("stamped",)),),
+    )
+    assert missing(study) == ("stamped", "stamped")
+    make_sources(study, lambda items, what: items)
+    assert missing(study) == ()
+    from svco.shards import ShardSet
+
+    assert len(ShardSet.open(shards_of(study, study.data["stamped"]))) == 2
+    assert len(ShardSet.open(shards_of(study, study.tests["stamped"]))) == 3
+
+
+def test_saying_nothing_is_not_saying_nothing_false():
+    from svco.assess.measures import answered
+
+    lines = [
+        {"key": str(n), "side": 0, "answer": a, "false": f}
+        for n, (a, f) in enumerate([("A ring.", ["ring"]), (" ", [])])
+    ]
+    found = {name: measure.value for name, measure in answered(lines).items()}
+    assert found == {"hallucination": 1.0, "empty": 0.5}

@@ -37,6 +37,9 @@ def test_terse_answers_and_captions():
         ("The picture shows a red circle right of a blue star.", ["right of"]),
         ("There is a green ring.", ["ring", "green"]),
         ("Two circle figures.", ["two"]),
+        ("There are two circles and three rings.", ["ring", "two", "three"]),
+        ("The blue one is a star.", []),
+        ("One.", ["one"]),
         ("", []),
     ],
 )

@@ -1,0 +1,147 @@
+"""An evaluation as a page of tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .measures import NAMES, SHARES
+
+_BENCHMARKS = {
+    "mmvp": ("MMVP, pairs", "pair_accuracy"),
+    "cv_bench": ("CV-Bench, ½[(ADE20K + COCO)/2 + Omni3D]", "combined_accuracy"),
+}
+_NOTE = (
+    "± is a standard error and brackets a 95% interval, both over pairs (the two sides of a pair are taken together): "
+    "Wilson's for shares, normal for the rest, on the logarithm for perplexities. Differences are paired by key, their "
+    "intervals normal; p is two-sided: McNemar's exact test for shares of pairs, else 10,000 random exchanges of the two "
+    "models within pairs (all exchanges where pairs are few). Nothing is corrected for the number of rows."
+)
+
+
+def page(told: Mapping[str, Any]) -> str:
+    """``eval.md`` of what eval.json holds."""
+    model = told["model"]
+    adapter = f" with adapter `{model['adapter']}`" if model["adapter"] else ""
+    lines = [
+        f"# {model['name']}",
+        "",
+        f"Base `{model['base']}`{adapter}; {model['dtype']} on {model['device']}"
+        + ("; as the S-VCO authors evaluate (`--paper-compat`)." if model["paper_compat"] else "."),
+    ]
+    if told["corrupt"]:
+        lines[-1] += f" The corrupt view is `{told['corrupt']}`."
+    if told["sets"]:
+        lines += ["", "## Pairs", "", *_sets(told["sets"])]
+        for name, part in told["sets"].items():
+            lines += _contrasts(name, part)
+    if told["benchmarks"]:
+        lines += ["", "## Benchmarks", "", *_benchmarks(told["benchmarks"])]
+    for label, other in told.get("against", {}).items():
+        lines += _against(model["name"], label, other)
+    return "\n".join([*lines, "", _NOTE, ""])
+
+
+def _sets(sets: Mapping[str, Any]) -> list[str]:
+    rows = [
+        ["pairs", *(f"{part['pairs']}" + (f" ({part['bad']} bad)" if part["bad"] else "") for part in sets.values())]
+    ]
+    for name, title in NAMES.items():
+        if any(name in part for part in sets.values()):
+            rows.append([title, *(_cell(name, part.get(name)) for part in sets.values())])
+    if any(part["answers"] for part in sets.values()):
+        rows.append(["answers", *(str(part["answers"]) for part in sets.values())])
+    return _table(["", *sets], rows)
+
+
+def _contrasts(name: str, part: Mapping[str, Any]) -> list[str]:
+    shown = ("pair_accuracy", "match_minus_blind", "blind_minus_clash", "own_image")
+    lines: list[str] = []
+    for title in ("by_contrast", "by_kind"):
+        if found := part.get(title):
+            rows = [[label, str(of["pairs"]), *(_cell(m, of[m]) for m in shown)] for label, of in found.items()]
+            head = [title.replace("_", " "), "pairs", *(NAMES[m] for m in shown)]
+            lines += ["", f"### {name}, {title.replace('_', ' ')}", "", *_table(head, rows)]
+    return lines
+
+
+def _benchmarks(found: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for name, part in found.items():
+        title, key = _BENCHMARKS[name]
+        rows.append(
+            [
+                title,
+                _cell("pair_accuracy", part[key]),
+                _cell("pair_accuracy", part["question_accuracy"]),
+                *(str(part[count]) for count in ("questions", "unparseable", "empty", "not_asked")),
+                part["rule"],
+            ]
+        )
+    head = [
+        "",
+        "score",
+        "single questions",
+        "questions",
+        "no option said",
+        "empty",
+        "not asked",
+        "how answers are read",
+    ]
+    return _table(head, rows)
+
+
+def _against(name: str, label: str, other: Mapping[str, Any]) -> list[str]:
+    lines = ["", f"## {name} minus {label}"]
+    for what, found in (other["sets"] | other["benchmarks"]).items():
+        rows = []
+        for measure, part in found.items():
+            share = measure in SHARES or what in _BENCHMARKS
+            form = "pair_accuracy" if share else measure
+            rows.append(
+                [
+                    NAMES.get(measure, measure),
+                    str(part["pairs"]),
+                    _number(form, part["a"]),
+                    _number(form, part["b"]),
+                    _cell(form, part, signed=True),
+                    _p(part["p"]),
+                ]
+            )
+        if rows:
+            head = ["", "pairs", name, label, "difference", "p"]
+            lines += ["", f"### {what}", "", *_table(head, rows)]
+    if not (other["sets"] or other["benchmarks"]):
+        lines += ["", "They share no set and no benchmark."]
+    return lines
+
+
+def _cell(measure: str, part: Mapping[str, Any] | None, signed: bool = False) -> str:
+    """``value ± s.e. [low, high]``; shares in percent, their differences in points."""
+    if part is None or part["value"] is None:
+        return ""
+    value = part["difference"] if "difference" in part else part["value"]
+    text = _number(measure, value, signed)
+    if part["se"] is None:
+        return text
+    bare = [_number(measure, part[key]).removesuffix("%") for key in ("se", "low", "high")]
+    return f"{text} ± {bare[0]} [{bare[1]}, {bare[2]}]"
+
+
+def _number(measure: str, value: float | None, signed: bool = False) -> str:
+    if value is None or not math.isfinite(value):
+        return ""
+    sign = "+" if signed else ""
+    if measure in SHARES:
+        return f"{100 * value:{sign}.1f}" + (" points" if signed else "%")
+    return f"{value:{sign}.3f}"
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    ruled = "|".join(["---", *["---:"] * (len(head) - 1)])
+    return [f"| {' | '.join(head)} |", f"|{ruled}|", *(f"| {' | '.join(row)} |" for row in rows)]

@@ -1,0 +1,1 @@
+"""``svco probe``: perplexity of the right response with and without its image, and where in it the image counts."""

@@ -1,0 +1,47 @@
+"""The options of ``svco probe``; what does the work is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Adds ``probe`` to the commands of ``svco``."""
+    parser = commands.add_parser(
+        "probe",
+        help="perplexity of the right answer with its image, without, and with the other; token by token",
+        description="Scores the responses of pairs under every view, by a base model and, beside it, by an adapter on it. Writes "
+        "a table, a figure and one HTML page that colours every token by what the image says about it.",
+    )
+    parser.add_argument("--base", required=True, help="base model, folder or hub id; a fully tuned model as well")
+    parser.add_argument("--adapter", type=Path, metavar="FOLDER", help="PEFT LoRA adapter: scored beside its base")
+    parser.add_argument(
+        "--shards", required=True, nargs="+", metavar="SPEC", help="paths, brace patterns, folders or URLs"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--pairs", type=int, default=0, help="score the first PAIRS pairs only (default: all)")
+    parser.add_argument("--pages", type=int, default=12, help="pairs shown token by token (default %(default)s)")
+    parser.add_argument(
+        "--corrupt",
+        choices=("crop", "noise", "grey", "zero"),
+        help="a fourth view: the own image, corrupted in this way",
+    )
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
+    parser.add_argument("--attention", choices=("auto", "flash", "varlen", "sdpa"), default="auto")
+    parser.add_argument("--max-text-tokens", type=int, default=128, help="text is cut there (default %(default)s)")
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=16384,
+        help="tokens of a forward pass (default %(default)s): lower it when memory runs out",
+    )
+    parser.add_argument("--title", help="title of the page")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from .command import run
+
+    return run(arguments)
