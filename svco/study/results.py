@@ -174,7 +174,7 @@ def _typical(study: Study, group: Group, evaluation: Path) -> Measures:
     usuals = np.array([[usual(scene) for scene in facts[key].facts["scenes"]] for key in scores.key.tolist()])
     told = usuals[:, 0] != usuals[:, 1]
     more = usuals[told].argmax(1)
-    own = (scores.logps[..., MATCH] > scored.logps[..., CLASH])[told]
+    own = (scores.logps[..., MATCH] > scores.logps[..., CLASH])[told]
     here = np.arange(len(own))
     return {
         f"{test}.own_typical": float(own[here, more].mean()),

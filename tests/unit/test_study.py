@@ -270,3 +270,19 @@ def test_saying_nothing_is_not_saying_nothing_false():
     ]
     found = {name: measure.value for name, measure in answered(lines).items()}
     assert found == {"hallucination": 1.0, "empty": 0.5}
+
+
+def test_the_less_typical_side_is_told_from_the_other(study, tmp_path):
+    from svco.world.contrast import tell
+    from svco.world.variants import typicality
+
+    pairs = list(Variant().pairs("heldout", 24))
+    write_shards(pairs, tmp_path / "shards", "heldout", 24)
+    usual = np.array([[typicality(scene) for scene in tell("heldout", n).scenes] for n in range(24)])
+    logps = np.zeros((24, 2, 3))
+    # Every response of the more typical side prefers its own image, no other does.
+    logps[..., 0] = np.where(usual > usual[:, ::-1], 1, -1)
+    scores(tmp_path / "eval", "clean", [p.text.key for p in pairs], logps)
+    study = replace(study, tests={"clean": Source(shards=(str(tmp_path / "shards"),))})
+    found = measures(study, Group("g", kind="typical", rows=(("DPO", "typical"),), tests=("clean",)), tmp_path / "eval")
+    assert (found["clean.own_typical"], found["clean.own_untypical"]) == (1, 0)
