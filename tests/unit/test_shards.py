@@ -16,6 +16,7 @@ import webdataset
 from svco.errors import BadSample, UserError
 from svco.pairs import MEMBERS, decode_image, decode_text, encode_text
 from svco.shards import ShardSet, expand, write_shards
+from svco.storage import beside
 
 
 def rewrite(source, target, change):
@@ -88,7 +89,7 @@ def test_read_only_folder_uses_the_cache(shards, tmp_path, monkeypatch):
         index.unlink()
     # root may write anywhere, so the folder refuses by a name that is taken
     for tar in shards.glob("*.tar"):
-        tar.with_name(f"{tar.name}.index.json.{os.getpid()}.tmp").mkdir()
+        beside(tar.with_name(f"{tar.name}.index.json")).mkdir()
     opened = ShardSet.open(str(shards), tmp_path / "cache")
     assert not list(shards.glob("*.index.json"))
     assert len(list((tmp_path / "cache" / "indices").glob("*.json"))) == 3
