@@ -79,9 +79,10 @@ class Task:
         return all((self.folder / f"{command.name}.done").exists() for command in self.commands)
 
 
-def trial_tasks(study: Study) -> tuple[Task, ...]:
-    """A task for every trial of every method and data set whose choice some group reads."""
-    pairs = dict.fromkeys((m, group.tuned_on or d) for group in study.groups for m, d in group.cells)
+def trial_tasks(study: Study, only: tuple[str, ...] = ()) -> tuple[Task, ...]:
+    """A task for every trial of every method and data set whose choice some group (of ``only`` those named) reads."""
+    groups = [group for group in study.groups if not only or group.name in only]
+    pairs = dict.fromkeys((m, group.tuned_on or d) for group in groups for m, d in group.cells)
     return tuple(_trial(study, method, data, trial) for method, data in pairs for trial in study.trials_for(method))
 
 

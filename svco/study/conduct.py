@@ -35,7 +35,7 @@ def conduct(study: Study, how: How) -> int:
     progress, before = Progress.over(True), 0
     make_sources(study, progress)
     if "trials" in how.stages:
-        before = _say(run_tasks(_chosen(trial_tasks(study), how), how.jobs, progress, "trials"))
+        before = _say(run_tasks(_chosen(trial_tasks(study, how.only), how), how.jobs, progress, "trials"))
         if before == RESUBMIT:
             return before
     if "cells" not in how.stages:
@@ -71,7 +71,7 @@ def tell(study: Study, how: How) -> int:
     from .report import collect
 
     known = known_cells(study, how.only)
-    trials, no_trials = told("trials", trial_tasks(study))
+    trials, no_trials = told("trials", trial_tasks(study, how.only))
     cells, no_cells = told("cells", known, cell_count(study, how.only) - len(known))
     print("\n".join(trials + cells))
     everything = known_cells(study)  # the page is the whole study's, whatever was asked for
@@ -82,7 +82,7 @@ def tell(study: Study, how: How) -> int:
 
 def show(study: Study, how: How) -> int:
     """Lists the tasks, finished ones marked; cells whose trials are not finished cannot be listed yet."""
-    for stage, make in (("trials", trial_tasks), ("cells", lambda s: cell_tasks(s, how.only))):
+    for stage, make in (("trials", lambda s: trial_tasks(s, how.only)), ("cells", lambda s: cell_tasks(s, how.only))):
         if stage not in how.stages:
             continue
         try:

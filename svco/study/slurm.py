@@ -56,7 +56,7 @@ def _stages(study: Study, how: How) -> Iterable[tuple[str, str]]:
     """(stage, elements of its array as sbatch writes them, empty for no array) of what is not finished."""
     if missing(study):
         yield "data", ""
-    trials = trial_tasks(study)
+    trials = trial_tasks(study, how.only)
     if left := [number for number, task in enumerate(trials) if not task.finished]:
         yield "trials", spans(left)
         # Which cells there are is known, which settings they have is not.

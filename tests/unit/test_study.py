@@ -286,3 +286,11 @@ def test_the_less_typical_side_is_told_from_the_other(study, tmp_path):
     study = replace(study, tests={"clean": Source(shards=(str(tmp_path / "shards"),))})
     found = measures(study, Group("g", kind="typical", rows=(("DPO", "typical"),), tests=("clean",)), tmp_path / "eval")
     assert (found["clean.own_typical"], found["clean.own_untypical"]) == (1, 0)
+
+
+def test_one_group_asks_for_its_own_trials_alone(study):
+    everything, few = trial_tasks(study), trial_tasks(study, ("stamped",))
+    assert {task.folder for task in few} < {task.folder for task in everything}
+    assert {(task.method, task.data) for task in few} == {
+        (method, "MVC") for method in ("SFT", "DPO", "DPO, both sides", "mDPO", "VCO", "S-VCO")
+    }
