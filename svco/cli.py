@@ -45,14 +45,10 @@ def _add_data(commands) -> None:
     builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
     builder.add_argument("records", type=Path, help="records.jsonl")
     builder.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
-    builder.add_argument("-o", "--output", type=Path, required=True, help="empty folder for the shards")
     builder.add_argument("--seed", type=int, default=0)
     builder.add_argument("--val", type=float, default=0.02, help="share of validation pairs (default 0.02)")
     builder.add_argument("--heldout", type=float, default=0.02, help="share of held-out pairs (default 0.02)")
-    builder.add_argument("--pairs-per-shard", type=int, default=512)
-    builder.add_argument(
-        "--max-unreadable", type=float, default=0.0, help="share of pairs that may not decode (default 0)"
-    )
+    _add_shard_options(builder)
     builder.set_defaults(run=_build)
 
     _add_corrupt(tools)
@@ -70,7 +66,6 @@ def _add_corrupt(tools) -> None:
         "with the other side's answer. Keys, questions and contrast types stay.",
     )
     corrupter.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
-    corrupter.add_argument("-o", "--output", type=Path, required=True, help="empty folder for the shards")
     corrupter.add_argument("--side", type=int, choices=(0, 1), default=0, help="the side that is kept (default 0)")
     corrupter.add_argument(
         "--kind", choices=("crop", "noise", "grey", "zero"), default="crop", help="default: %(default)s"
@@ -85,11 +80,17 @@ def _add_corrupt(tools) -> None:
     )
     corrupter.add_argument("--step", type=int, default=500, help="noise: step of the diffusion (default %(default)s)")
     corrupter.add_argument("--seed", type=int, default=0, help="another number, other crops and noise")
-    corrupter.add_argument("--pairs-per-shard", type=int, default=512)
-    corrupter.add_argument(
+    _add_shard_options(corrupter)
+    corrupter.set_defaults(run=_corrupt)
+
+
+def _add_shard_options(parser: argparse.ArgumentParser) -> None:
+    """Of the tools that write shards."""
+    parser.add_argument("-o", "--output", type=Path, required=True, help="empty folder for the shards")
+    parser.add_argument("--pairs-per-shard", type=int, default=512)
+    parser.add_argument(
         "--max-unreadable", type=float, default=0.0, help="share of pairs that may be bad and are left out (default 0)"
     )
-    corrupter.set_defaults(run=_corrupt)
 
 
 def _import(arguments: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,12 @@ def pair_right(logps: np.ndarray) -> np.ndarray:
     ``logps`` (N, 2, V). Response 1 under image 0 is cell (1, clash), response 0 under image 1 is cell (0, clash).
     """
     return (logps[:, 0, MATCH] > logps[:, 1, CLASH]) & (logps[:, 1, MATCH] > logps[:, 0, CLASH])
+
+
+def in_turn(queues: Sequence[Sequence[int]]) -> list[int]:
+    """The first of every queue, then the second of each, and so on: how a few pairs of every contrast type are shown."""
+    longest = max(map(len, queues), default=0)
+    return [queue[place] for place in range(longest) for queue in queues if place < len(queue)]
 
 
 def metrics(logps: np.ndarray, tokens: np.ndarray) -> dict[str, float]:

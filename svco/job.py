@@ -25,7 +25,7 @@ from .packing import PackedCollate
 from .prepare import Lengths, Prepare, measure_lengths
 from .reference import choose_reference
 from .shards import ShardSet
-from .views import Cell, whole
+from .views import Cell
 
 Progress = Callable[[Any, str], Any]
 """(iterable, what is being done) -> the iterable, shown as it goes."""
@@ -149,12 +149,21 @@ def make_loader(
     )
 
 
-def evaluation_loader(split: Split, job: Job, world: World, at_most: int, references: np.ndarray | None) -> Loader:
-    """All cells of the objective's views, of the first ``at_most`` (0: all) pairs, once each."""
+def evaluation_loader(
+    split: Split,
+    cells: frozenset[Cell],
+    family: Family,
+    config: Config,
+    world: World,
+    *,
+    at_once: int,
+    at_most: int = 0,
+    references: np.ndarray | None = None,
+) -> Loader:
+    """``cells`` of the first ``at_most`` (0: all) pairs of ``split``, once each, ``at_once`` pairs a step over all ranks."""
     count = min(len(split.shards), at_most or len(split.shards))
-    order = InOrder(count, max(world.size, job.config.optim.global_batch))
-    cells = whole(job.objective.cells)
-    return make_loader(split, order, cells, job.family, job.config, world, 0, order.steps_per_epoch, references)
+    order = InOrder(count, at_once)
+    return make_loader(split, order, cells, family, config, world, 0, order.steps_per_epoch, references)
 
 
 def describe(job: Job, world: World) -> str:

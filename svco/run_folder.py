@@ -15,7 +15,7 @@ from .board import Progress
 from .config import Config
 from .dist import World
 from .errors import BadSample, UserError
-from .evaluate import PairScores, pair_right
+from .evaluate import PairScores, in_turn, pair_right
 from .export import public_base, read_facts, replacing, save_model, write_card
 from .model import resolve_dtype
 from .recipe import dump
@@ -129,8 +129,7 @@ def draw_samples(folder: RunFolder, shards: ShardSet, scores: PairScores, count:
     queues = [
         sorted((row for row in texts if texts[row].contrast == kind), key=lambda row: not turned[row]) for kind in kinds
     ]
-    longest = max(map(len, queues), default=0)
-    chosen = [queue[place] for place in range(longest) for queue in queues if place < len(queue)][:count]
+    chosen = in_turn(queues)[:count]
     rows = []
     for row in chosen:
         try:

@@ -17,6 +17,7 @@ from .life import Life
 from .model import Tuned
 from .precompute import Precompute
 from .run_state import Heart
+from .views import whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +92,16 @@ class Session:
     def compare(self, specs: tuple[str, ...]) -> tuple[dict[str, Any], Any, Split]:
         """(summary, scores, split) of the pairs of ``specs`` under the reference (before) and the policy (after)."""
         job, engine, world, split = self.job, self.engine, self.world, self.split(specs)
-        loader = evaluation_loader(split, job, world, job.config.evaluate.max_pairs, self.references.get(specs))
+        loader = evaluation_loader(
+            split,
+            whole(job.objective.cells),
+            job.family,
+            job.config,
+            world,
+            at_once=max(world.size, job.config.optim.global_batch),
+            at_most=job.config.evaluate.max_pairs,
+            references=self.references.get(specs),
+        )
         engine.train(False)
         scores = score_pairs(engine, self.progress()(loader, "scoring pairs"), world)
         engine.train()

@@ -15,9 +15,12 @@ from .views import VIEWS
 if TYPE_CHECKING:
     import numpy as np
 
-_COLOURS = {"match": "#0072B2", "blind": "#8c8c8c", "clash": "#D55E00"}
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours: told apart by colour-blind readers too."""
-_WORDS = {"match": "its own image", "blind": "no image", "clash": "the other image"}
+COLOURS = {"match": SERIES[0], "blind": "#8c8c8c", "clash": SERIES[1], "corrupt": SERIES[3]}
+"""The views' colours, in every picture."""
+WORDS = {"match": "its own image", "blind": "no image", "clash": "the other image", "corrupt": "its own, corrupted"}
+"""The views in words."""
 _INK, _SOFT, _GOOD, _POOR = "#1a1a1a", "#6b6b6b", "#00735c", "#a33a00"
 _WIDTH, _HEAD, _ROW = 11.5, 0.95, 2.3
 """Inches: the sheet, its head, a row."""
@@ -45,25 +48,31 @@ class SheetRow:
     """Contrast type."""
 
 
+def blank(width: float, height: float, dpi: int, **how: Any) -> Any:
+    """A white figure of ``width`` × ``height`` inches that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white", **how)
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def contact_sheet(rows: Sequence[SheetRow], path: Path, title: str) -> None:
     """Draws ``rows`` one below the other into PNG ``path``.
 
     A pair is right when under both images the true response is likelier than the other side's. Bars are
     log-probabilities in nats, all on the row's own scale: longer means less likely.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     total = _HEAD + _ROW * len(rows)
-    figure = Figure(figsize=(_WIDTH, total), dpi=100, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = blank(_WIDTH, total, 100)
     figure.text(0.02, 1 - 0.3 / total, title, fontsize=15, weight="bold", color=_INK, va="center")
     subtitle = "log-probability of each response, in nats, read with"
     figure.text(0.02, 1 - 0.65 / total, subtitle, fontsize=10, color=_SOFT, va="center")
     for place, view in enumerate(VIEWS):
         x = 0.38 + place * 0.175
-        figure.text(x, 1 - 0.65 / total, "■", color=_COLOURS[view], fontsize=12, va="center")
-        figure.text(x + 0.016, 1 - 0.65 / total, f"{_WORDS[view]} ({view})", color=_INK, fontsize=9.5, va="center")
+        figure.text(x, 1 - 0.65 / total, "■", color=COLOURS[view], fontsize=12, va="center")
+        figure.text(x + 0.016, 1 - 0.65 / total, f"{WORDS[view]} ({view})", color=_INK, fontsize=9.5, va="center")
     for number, row in enumerate(rows):
         _draw_row(figure, row, top=1 - (_HEAD + _ROW * number) / total, inch=1 / total)
     figure.savefig(path)
@@ -120,7 +129,7 @@ def _draw_bars(figure: Any, logps: np.ndarray, low: float, box: tuple[float, flo
     """Three bars from 0 to the left edge's direction: the longer, the less likely."""
     axes = figure.add_axes(box)
     lengths = [-float(value) for value in logps[: len(VIEWS)]]
-    axes.barh(range(3), lengths, color=[_COLOURS[view] for view in VIEWS], height=0.74)
+    axes.barh(range(3), lengths, color=[COLOURS[view] for view in VIEWS], height=0.74)
     for place, length in enumerate(lengths):
         axes.text(length - 0.015 * low, place, f"{-length:.2f}", fontsize=8.5, va="center", color=_INK)
     axes.axvline(0, color="#999999", linewidth=0.8)

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from . import cv_bench, mmvp
+from . import RESULT, cv_bench, mmvp
 from .choices import read_lines
 from .measures import answered, scored
 from .scoring import SetScores
 from .statistics import Measure, compare
 
-RESULT = "eval.json"
 BENCHMARKS = {mmvp.NAME: mmvp, cv_bench.NAME: cv_bench}
 """Name -> its module: ``read``, ``measures``, ``summary``."""
 Lines = Sequence[Mapping[str, Any]]

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours: told apart by colour-blind readers too."""
+from ..sheet import SERIES, blank
+
+_COLOURS = (*SERIES, "#000000")
 _GAPS = {
     "match_minus_blind": "match − blind",
     "blind_minus_clash": "blind − clash",
@@ -42,11 +43,7 @@ def draw(told: Mapping[str, Any], folder: Path) -> None:
 
 def _points(path: Path, ticks: list[str], groups: Mapping[str, list[Mapping[str, Any] | None]], scale: float) -> Any:
     """Axes with a point and its interval for each tick and group, side by side."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(5.5, 1.3 * len(ticks) + 1.5), 3.8), dpi=110, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(max(5.5, 1.3 * len(ticks) + 1.5), 3.8, 110, layout="constrained")
     axes = figure.add_subplot()
     for number, (name, parts) in enumerate(groups.items()):
         shift = 0.6 * ((number + 0.5) / len(groups) - 0.5)

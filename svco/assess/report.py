@@ -52,7 +52,7 @@ def _sets(sets: Mapping[str, Any]) -> list[str]:
             rows.append([title, *(_cell(name, part.get(name)) for part in sets.values())])
     if any(part["answers"] for part in sets.values()):
         rows.append(["answers", *(str(part["answers"]) for part in sets.values())])
-    return _table(["", *sets], rows)
+    return [markdown([["", *sets], *rows])]
 
 
 def _contrasts(name: str, part: Mapping[str, Any]) -> list[str]:
@@ -62,7 +62,7 @@ def _contrasts(name: str, part: Mapping[str, Any]) -> list[str]:
         if found := part.get(title):
             rows = [[label, str(of["pairs"]), *(_cell(m, of[m]) for m in shown)] for label, of in found.items()]
             head = [title.replace("_", " "), "pairs", *(NAMES[m] for m in shown)]
-            lines += ["", f"### {name}, {title.replace('_', ' ')}", "", *_table(head, rows)]
+            lines += ["", f"### {name}, {title.replace('_', ' ')}", "", markdown([head, *rows])]
     return lines
 
 
@@ -89,7 +89,7 @@ def _benchmarks(found: Mapping[str, Any]) -> list[str]:
         "not asked",
         "how answers are read",
     ]
-    return _table(head, rows)
+    return [markdown([head, *rows])]
 
 
 def _against(name: str, label: str, other: Mapping[str, Any]) -> list[str]:
@@ -111,7 +111,7 @@ def _against(name: str, label: str, other: Mapping[str, Any]) -> list[str]:
             )
         if rows:
             head = ["", "pairs", name, label, "difference", "p"]
-            lines += ["", f"### {what}", "", *_table(head, rows)]
+            lines += ["", f"### {what}", "", markdown([head, *rows])]
     if not (other["sets"] or other["benchmarks"]):
         lines += ["", "They share no set and no benchmark."]
     return lines
@@ -142,6 +142,9 @@ def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    ruled = "|".join(["---", *["---:"] * (len(head) - 1)])
-    return [f"| {' | '.join(head)} |", f"|{ruled}|", *(f"| {' | '.join(row)} |" for row in rows)]
+def markdown(lines: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """A table; the first of ``lines`` is its head, the first ``texts`` columns are text and the others numbers."""
+    head, *body = lines
+    rule = "|".join(["---"] * texts + ["---:"] * (len(head) - texts))
+    rows = [f"| {' | '.join(line)} |" for line in (head, *body)]
+    return "\n".join([rows[0], f"|{rule}|", *rows[1:]])

@@ -12,10 +12,10 @@ import numpy as np
 from ..config import Config, CorruptConfig, DataConfig, OptimConfig
 from ..dist import World
 from ..errors import UserError
-from ..evaluate import InOrder, score_pairs
-from ..job import Split, cache_dir, make_loader
+from ..evaluate import score_pairs
+from ..job import Split, cache_dir, evaluation_loader
 from ..storage import beside
-from ..views import ALL_CELLS, CORRUPT, whole
+from ..views import CORRUPT, whole
 from .subject import Subject
 
 Progress = Callable[[Any, str], Any]
@@ -104,11 +104,16 @@ def score_set(
 ) -> SetScores:
     """Scores all cells of the first ``at_most`` (0: all) pairs of ``split``; those of the corrupt view too where ``corrupt`` says
     how. A collective; every rank gets all results."""
-    cells = whole({(0, CORRUPT)}) if corrupt else ALL_CELLS
-    count = min(len(split.shards), at_most or len(split.shards))
-    order = InOrder(count, PAIRS_A_STEP * world.size)
-    config = _config(effort, corrupt)
-    loader = make_loader(split, order, cells, subject.family, config, world, 0, order.steps_per_epoch)
+    cells = whole({(0, CORRUPT)} if corrupt else ())
+    loader = evaluation_loader(
+        split,
+        cells,
+        subject.family,
+        _config(effort, corrupt),
+        world,
+        at_once=PAIRS_A_STEP * world.size,
+        at_most=at_most,
+    )
     found = score_pairs(subject.scorer, show(loader, "scoring pairs"), world)
 
     def named() -> list[tuple[str, str, str]]:

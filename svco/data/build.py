@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,7 @@ class BuildPlan:
 
 def build(records: list[Record], images: Path, target: Path, plan: BuildPlan, progress: Progress) -> dict[str, Any]:
     """Writes shards and MANIFEST.json into ``target`` and returns the manifest. UserError if ``target`` holds shards."""
-    if target.exists() and any(target.glob("*.tar")):
-        raise UserError(f"{target} already holds shards; choose an empty folder.")
+    refuse_full(target)
     if plan.val + plan.heldout >= 1:
         raise UserError(f"--val {plan.val} and --heldout {plan.heldout} leave nothing to train on.")
     digests, unreadable = _digest_images(records, images, progress)
@@ -54,22 +53,32 @@ def build(records: list[Record], images: Path, target: Path, plan: BuildPlan, pr
         )
     unique = _unique(usable, digests)
     splits = _split(unique, digests, plan)
-    shards: dict[str, Any] = {}
+    written: list[Path] = []
     for split in SPLITS:
         chosen = sorted(splits[split], key=lambda number: _draw(plan.seed, f"order {number}"))
         pairs = _pairs([(number, unique[number]) for number in chosen], images, split, progress)
-        for path in write_shards(pairs, target, split, plan.pairs_per_shard):
-            shards[path.name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        written += write_shards(pairs, target, split, plan.pairs_per_shard)
     manifest = {
         "version": 1,
         "seed": plan.seed,
         "pairs": {split: len(splits[split]) for split in SPLITS},
         "types": dict(sorted(Counter(record.type for record in unique).items())),
         "left_out": {"unreadable": lost, "duplicate": len(usable) - len(unique)},
-        "shards": shards,
+        "shards": described(written),
     }
     (target / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return manifest
+
+
+def refuse_full(target: Path) -> None:
+    """UserError if ``target`` holds shards."""
+    if target.exists() and any(target.glob("*.tar")):
+        raise UserError(f"{target} already holds shards; choose an empty folder.")
+
+
+def described(shards: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """What a manifest says of each of ``shards``: name -> bytes and digest."""
+    return {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in shards}
 
 
 def _digest_images(records: list[Record], images: Path, progress: Progress) -> tuple[dict[str, str], list[str]]:

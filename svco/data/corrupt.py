@@ -19,9 +19,8 @@ from ..config import CorruptConfig
 from ..corruption import corrupt, identity
 from ..errors import BadSample, UserError
 from ..pairs import Pair, decode_image
-from ..shard_index import file_digest
 from ..shards import ShardSet, expand, write_shards
-from .build import MANIFEST
+from .build import MANIFEST, described, refuse_full
 from .verify import split_of
 
 Progress = Callable[[Any, str], Any]
@@ -100,21 +99,19 @@ def corrupt_shards(
 
     UserError if ``target`` holds shards, or more than ``max_unreadable`` of the pairs are bad; then nothing is left there.
     """
-    if target.exists() and any(target.glob("*.tar")):
-        raise UserError(f"{target} already holds shards; choose an empty folder.")
+    refuse_full(target)
     if pairs_per_shard < 1:
         raise UserError(f"--pairs-per-shard is {pairs_per_shard}; it must be at least 1.")
     names: dict[str, list[str]] = defaultdict(list)
     for shard in expand(specs):
         names[split_of(shard)].append(shard)
     splits = {split: ShardSet.open(shards) for split, shards in names.items()}
-    made, written = _Made(config, side, max_unreadable * sum(map(len, splits.values()))), {}
+    made, written = _Made(config, side, max_unreadable * sum(map(len, splits.values()))), []
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         for split, shards in splits.items():
-            for path in write_shards(made.of(shards, split, progress), partial, split, pairs_per_shard):
-                written[path.name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            written += write_shards(made.of(shards, split, progress), partial, split, pairs_per_shard)
         if not made.pairs:
             raise UserError(f"No pair of {', '.join(splits)} is readable; the first: {made.bad[0]}.")
         manifest = {
@@ -123,7 +120,7 @@ def corrupt_shards(
             "pairs": dict(made.pairs),
             "types": dict(sorted(made.types.items())),
             "left_out": {"unreadable": made.bad},
-            "shards": written,
+            "shards": described(written),
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
         target.mkdir(parents=True, exist_ok=True)

@@ -12,23 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..assess.report import markdown
 from ..assess.subject import Subject, load_subject
 from ..board import Progress
 from ..config import Config, CorruptConfig, OptimConfig
 from ..corruption import corrupt
 from ..dist import World
 from ..errors import UserError
-from ..evaluate import InOrder
+from ..evaluate import in_turn
 from ..export import public_base
-from ..job import Split, make_loader
+from ..job import Split, evaluation_loader
 from ..loader import Loader
 from ..packing import PackedBatch
 from ..pairs import CONTRASTS, Pair, decode_image
 from ..shards import DEFAULT_CACHE, ShardSet, expand
-from ..views import ALL_CELLS, BLIND, CORRUPT, MATCH, whole
+from ..views import BLIND, CORRUPT, MATCH, whole
 from .figure import draw
 from .page import Card, page
-from .perplexity import NOTE, by_contrast, looking, markdown, reading, table, token_shares, word_table
+from .perplexity import NOTE, by_contrast, looking, reading, table, token_shares, word_table
 from .tokens import PairTokens, Probed, probe_pairs, readable
 
 if TYPE_CHECKING:
@@ -68,9 +69,8 @@ def run(arguments: Namespace) -> int:
     cards = _cards(probed, contrasts, split.shards, subject.family.tokenizer, arguments)
     facts = _facts(arguments, probed, subject)
     _write(arguments, facts, models, shares, words, cards)
-    print(
-        f"{markdown(models)}\n\n{reading(models)}\n{looking(shares)}\n\ntoken by token: {arguments.output / 'tokens.html'}"
-    )
+    print(f"{markdown(table(models), 2)}\n\n{reading(models)}\n{looking(shares)}\n")
+    print(f"token by token: {arguments.output / 'tokens.html'}")
     return 0
 
 
@@ -106,16 +106,14 @@ def _loader(subject: Subject, split: Split, arguments: Namespace, world: World) 
         optim=OptimConfig(tokens_per_micro_batch=arguments.tokens),
         corrupt=CorruptConfig(kind=arguments.corrupt or CorruptConfig.kind),
     )
-    cells = whole([(0, CORRUPT)]) if arguments.corrupt else ALL_CELLS
-    order = InOrder(min(len(split.shards), arguments.pairs or len(split.shards)), _STEP)
-    return make_loader(split, order, cells, subject.family, config, world, 0, order.steps_per_epoch)
+    cells = whole({(0, CORRUPT)} if arguments.corrupt else ())
+    return evaluation_loader(split, cells, subject.family, config, world, at_once=_STEP, at_most=arguments.pairs)
 
 
 def turns(contrasts: Sequence[str], count: int) -> list[int]:
     """Which ``count`` of the pairs are shown: the first of every contrast type, then the second of each, and so on."""
     queues = [[row for row, found in enumerate(contrasts) if found == kind] for kind in CONTRASTS]
-    longest = max(map(len, queues), default=0)
-    return [queue[place] for place in range(longest) for queue in queues if place < len(queue)][:count]
+    return in_turn(queues)[:count]
 
 
 def _cards(
@@ -197,7 +195,7 @@ def _write(arguments: Namespace, facts: dict, models: dict, shares: dict, words:
     found |= {"models": models, "token_shares": shares, "words": words, "shown": [card.key for card in cards]}
     (folder / "probe.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "probe.md").write_text(
-        f"# {title}\n\n{line}\n\n{looking(shares)}\n\n{markdown(models)}\n\n{NOTE}\n", encoding="utf-8"
+        f"# {title}\n\n{line}\n\n{looking(shares)}\n\n{markdown(table(models), 2)}\n\n{NOTE}\n", encoding="utf-8"
     )
     draw(models, line, folder / "perplexity.png")
     text = page(title, (line, looking(shares)), told, rule, table(models), words, cards, views)

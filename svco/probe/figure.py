@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_COLOURS = {"match": "#0072B2", "blind": "#8c8c8c", "clash": "#D55E00", "corrupt": "#CC79A7"}
-"""Okabe and Ito's, as on the contact sheet."""
-_WORDS = {"match": "its own image", "blind": "no image", "clash": "the other image", "corrupt": "its own, corrupted"}
+from ..sheet import COLOURS, WORDS, blank
+
 _INK, _SOFT = "#1a1a1a", "#5a5a5a"
 
 
@@ -17,14 +16,10 @@ def draw(models: Mapping[str, Mapping[str, Any]], reading: str, path: Path) -> N
 
     All panels share one logarithmic axis: a ratio of perplexities is a difference of nats a token.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     first = next(iter(models.values()))
     groups = ["overall", *first["by_contrast"]]
     width = max(6.5, 1.3 * len(groups) * len(models) + 1.5)
-    figure = Figure(figsize=(width, 4.6), dpi=130, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(width, 4.6, 130, layout="constrained")
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for panel, (name, model) in zip(panels, models.items()):
         _panel(panel, name, model, groups)
@@ -45,10 +40,10 @@ def _panel(axes: Any, name: str, model: Mapping[str, Any], groups: list[str]) ->
         middles = [group + (place - (len(views) - 1) / 2) * wide for group in range(len(parts))]
         heights = [value["value"] for value in values]
         spans = [[_span(value, "low") for value in values], [_span(value, "high") for value in values]]
-        label = f"{_WORDS[view]} ({view})"
+        label = f"{WORDS[view]} ({view})"
         # Bars of a perplexity stand on 1, the least there is.
         tops = [height - 1 for height in heights]
-        axes.bar(middles, tops, width=0.92 * wide, bottom=1, color=_COLOURS[view], label=label, zorder=2)
+        axes.bar(middles, tops, width=0.92 * wide, bottom=1, color=COLOURS[view], label=label, zorder=2)
         axes.errorbar(middles, heights, yerr=spans, fmt="none", ecolor=_INK, elinewidth=0.8, capsize=2, zorder=3)
         for x, value in zip(middles, values):
             top = value["high"] or value["value"]

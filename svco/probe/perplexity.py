@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ..assess.statistics import Measure, estimate
 from ..pairs import CONTRASTS
 from ..views import ALL_VIEWS, BLIND, MATCH, VIEWS
 
-_Z = 1.959964
-"""Half a 95% interval of a normal distribution, in standard errors."""
 LOOKS, SAME = 0.5, 0.1
 """Nats of match − blind: from there on the image speaks for a token, or against it; below the other it makes no difference."""
 NOTE = (
@@ -28,28 +27,15 @@ _SHOWN = 2
 
 
 def perplexities(logps: np.ndarray, tokens: np.ndarray) -> dict[str, dict[str, float]]:
-    """View -> ``{"value", "low", "high"}``: perplexity per token of all 2N responses, with its 95% interval.
-
-    ``logps`` (N, 2, V) nats, ``tokens`` (N, 2). The logarithm of a perplexity is a ratio of two sums over pairs; its standard
-    error is that of the ratio estimator with the pair as unit, because a pair's two responses are much alike.
+    """View -> ``{"value", "low", "high"}``: perplexity per token of all 2N responses, with its 95% interval over pairs; one pair
+    has none (None). ``logps`` (N, 2, V) nats, ``tokens`` (N, 2).
     """
     count = tokens.sum(axis=1).astype(float)
     found = {}
     for v, view in enumerate(ALL_VIEWS[: logps.shape[-1]]):
-        nats = -logps[..., v].sum(axis=1)
-        mean = nats.sum() / count.sum()
-        pairs = len(count)
-        spread = (
-            np.sqrt(((nats - mean * count) ** 2).sum() * pairs / (pairs - 1)) / count.sum() if pairs > 1 else np.nan
-        )
-        low, high = np.exp(mean - _Z * spread), np.exp(mean + _Z * spread)
-        found[view] = {"value": float(np.exp(mean)), "low": _number(low), "high": _number(high)}
+        told = estimate(Measure(-logps[..., v].sum(axis=1), count, "exp")).json()
+        found[view] = {part: told[part] for part in ("value", "low", "high")}
     return found
-
-
-def _number(value: float) -> float | None:
-    """JSON has no word for NaN: one pair has no interval."""
-    return float(value) if np.isfinite(value) else None
 
 
 def read(logps: np.ndarray, tokens: np.ndarray) -> dict[str, Any]:
@@ -97,13 +83,6 @@ def table(models: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
             shares = [f"{part['likeliest']['blind']:.1%}", f"{part['blind_over_match']:.1%}"]
             rows.append([f"{kind} ({part['pairs']:,})", name, *cells, *shares])
     return rows
-
-
-def markdown(models: Mapping[str, Mapping[str, Any]]) -> str:
-    """:func:`table` in Markdown."""
-    head, *rows = [f"| {' | '.join(row)} |" for row in table(models)]
-    numbers = len(table(models)[0]) - 2
-    return "\n".join([head, f"|---|---|{'---:|' * numbers}", *rows])
 
 
 def _cell(value: Mapping[str, float | None]) -> str:

@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -23,7 +23,6 @@ from .spec import Group, Settings, Study
 
 LAUNCHERS = Path("launchers")
 BASE = "BASE"
-STAGES = ("trials", "cells")
 CHOSEN_BY = "validation/pair_accuracy"
 
 
@@ -63,7 +62,6 @@ class Task:
     """What launchers/eval.py writes; None for trials."""
     group: str = ""
     """Name of the group; empty for trials."""
-
     trial: Settings | None = None
     """What a trial tries."""
 
@@ -77,6 +75,11 @@ class Task:
     @property
     def finished(self) -> bool:
         return all((self.folder / f"{command.name}.done").exists() for command in self.commands)
+
+
+def unique(tasks: Iterable[Task]) -> list[Task]:
+    """Without repetitions: groups that ask the same of one run hold the same task."""
+    return list({(task.folder, task.commands): task for task in tasks}.values())
 
 
 def trial_tasks(study: Study, only: tuple[str, ...] = ()) -> tuple[Task, ...]:

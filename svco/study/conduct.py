@@ -70,11 +70,11 @@ def tell(study: Study, how: How) -> int:
     """Says how what is missing stands, and writes tables and figures of the rest. Exit code: 0, 75 when some is missing."""
     from .report import collect
 
-    known = known_cells(study, how.only)
+    everything = known_cells(study)  # the page is the whole study's, whatever was asked for
+    known = [task for task in everything if not how.only or task.group in how.only]
     trials, no_trials = told("trials", trial_tasks(study, how.only))
     cells, no_cells = told("cells", known, cell_count(study, how.only) - len(known))
     print("\n".join(trials + cells))
-    everything = known_cells(study)  # the page is the whole study's, whatever was asked for
     if any(task.finished for task in everything):
         print(f"tables and figures: {collect(study, everything)}")
     return RESUBMIT if no_trials or no_cells else 0

@@ -8,19 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from ..assess.statistics import standard_error
+from ..sheet import COLOURS, SERIES, WORDS, blank
+from ..views import VIEWS
 from .cells import BASE
 from .results import Row
 from .spec import Group, Study
-from .tables import Name, by_name, contrasted, row_name, standard_error
+from .tables import Name, by_name, contrasted, row_name
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c8c8c", "#1a1a1a")
-"""Okabe and Ito's: told apart by colour-blind readers too."""
+_COLOURS = (*SERIES, "#8c8c8c", "#1a1a1a")
 _MARKS = "osD^vPX*"
-_VIEWS = (
-    ("match", "#0072B2", "its own image"),
-    ("blind", "#8c8c8c", "no image"),
-    ("clash", "#D55E00", "the other image"),
-)
 _INK, _SOFT = "#1a1a1a", "#6b6b6b"
 
 
@@ -40,11 +37,7 @@ def draw(study: Study, rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def _figure(width: float, height: float, columns: int = 1, **how: Any) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=110, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(width, height, 110, layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False, **how)[0]
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
@@ -96,10 +89,11 @@ def _perplexity(group: Group, named: dict[Name, list[Row]], folder: Path) -> Pat
     test = group.tests[0]
     figure, (axes,) = _figure(8.5, 1.2 + 0.5 * len(named))
     places = np.arange(len(named))[::-1]
-    for n, (view, colour, words) in enumerate(_VIEWS):
+    for n, view in enumerate(VIEWS):
         means, errors = zip(*(_values(many, f"{test}.perplexity_{view}") for many in named.values()))
         axes.barh(
-            places - 0.26 * (n - 1), np.array(means) - 1, 0.24, left=1, xerr=errors, color=colour, label=f"{words} ({view})",
+            places - 0.26 * (n - 1), np.array(means) - 1, 0.24, left=1, xerr=errors, color=COLOURS[view],
+            label=f"{WORDS[view]} ({view})",
             error_kw={"linewidth": 1},
         )  # fmt: skip
     axes.set_xscale("log")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .tables import markdown
+from ..assess.report import markdown
 
 COLUMNS = (
     "MMHal score",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..assess.report import markdown
 from ..errors import UserError
-from .cells import Task, choice, told, trial_score, trial_tasks
+from .cells import Task, choice, told, trial_score, trial_tasks, unique
 from .figures import draw
 from .published import paper_tables
 from .results import Row, rows, write_rows
 from .spec import Group, Study
-from .tables import group_table, markdown, paired_table, row_name
+from .tables import group_table, paired_table, row_name
 
 RESULTS, REPORT = "results.jsonl", "report.md"
 
@@ -43,11 +44,11 @@ def _page(study: Study, tasks: Sequence[Task], found: Sequence[Row], pictures: S
 
 
 def _summary(study: Study, tasks: Sequence[Task], found: Sequence[Row]) -> str:
-    unique = {(task.folder, task.commands): task for task in tasks}
-    done = sum(task.finished for task in unique.values())
-    missing = [task.label for task in unique.values() if not task.finished]
+    tasks = unique(tasks)
+    done = sum(task.finished for task in tasks)
+    missing = [task.label for task in tasks if not task.finished]
     lines = [
-        f"{done} of {len(unique)} tasks are finished; mean ± standard error over seeds, {len(study.seeds)} planned."
+        f"{done} of {len(tasks)} tasks are finished; mean ± standard error over seeds, {len(study.seeds)} planned."
     ]
     if missing:
         lines.append(

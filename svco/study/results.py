@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from ..assess.against import same_pairs
+from ..assess import RESULT
+from ..assess.against import answers_file, same_pairs
 from ..assess.choices import read_lines
 from ..assess.measures import answered, scored
 from ..assess.scoring import SetScores
 from ..evaluate import pair_right
 from ..pairs import PairText
 from ..shards import ShardSet
+from ..storage import beside
 from ..views import CLASH, MATCH
 from .cells import BASE, Task, pair_flops
 from .run import seconds
@@ -75,7 +77,7 @@ def rows(study: Study, tasks: Iterable[Task]) -> Iterator[Row]:
 
 def write_rows(path: Path, found: Iterable[Row]) -> None:
     """``results.jsonl``, replaced in one move."""
-    temporary = path.with_suffix(".tmp")
+    temporary = beside(path)
     temporary.write_text("".join(json.dumps(vars(row), default=list) + "\n" for row in found), encoding="utf-8")
     temporary.replace(path)
 
@@ -86,11 +88,11 @@ def measures(study: Study, group: Group, evaluation: Path) -> Measures:
     for place, test in enumerate(group.tests):
         scores = SetScores.load(evaluation / f"{test}.npz")
         found |= {f"{test}.{name}": value for name, value in set_measures(scores).items()}
-        answers = evaluation / f"{test}.answers.jsonl"
+        answers = answers_file(evaluation, test)
         if place == 0 and group.generate and answers.exists():
             found |= {f"{test}.{name}": value for name, value in answer_measures(answers).items()}
         found |= _unseen(study, test, scores)
-    told = json.loads((evaluation / "eval.json").read_text())
+    told = json.loads((evaluation / RESULT).read_text())
     for name, benchmark in (told.get("benchmarks") or {}).items():
         found[f"{name}.score"] = benchmark["score"]
     shift = {"artefact": _artefact, "typical": _typical}.get(group.kind)
@@ -107,9 +109,9 @@ def set_measures(scores: SetScores) -> Measures:
     }
 
 
-def right(row: Row, test: str) -> dict[str, float]:
-    """Key -> 1.0 where a row's model gets the pair of ``test`` right, else 0.0."""
-    scores = SetScores.load(Path(row.evaluation) / f"{test}.npz")
+def right(evaluation: str, test: str) -> dict[str, float]:
+    """Key -> 1.0 where the model evaluated gets the pair of ``test`` right, else 0.0."""
+    scores = SetScores.load(Path(evaluation) / f"{test}.npz")
     return dict(zip(scores.key.tolist(), pair_right(scores.logps).astype(float).tolist()))
 
 

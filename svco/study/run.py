@@ -15,12 +15,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from ..assess import RESULT
 from ..errors import RESUBMIT
-from .cells import Command, Task
+from .cells import Task, unique
 
 LOG = "log.txt"
-EVALUATED = "eval.json"
-"""What launchers/eval.py writes last of all."""
 _LOG_TAIL = 12
 """Lines of a failed command that are shown."""
 SAVE_SECONDS = 1800.0
@@ -119,12 +118,8 @@ def run_tasks(tasks: Sequence[Task], jobs: int, progress: Callable[[Any, str], A
     the next call.
     """
     outcome, children = Outcome(), Children()
-    waiting: dict[tuple[Path, tuple[Command, ...]], Task] = {}
-    for task in tasks:
-        if task.finished:
-            outcome.finished += 1
-        else:
-            waiting.setdefault((task.folder, task.commands), task)
+    waiting = [task for task in unique(tasks) if not task.finished]
+    outcome.finished = sum(task.finished for task in tasks)
     heard = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     before = {number: signal.signal(number, children.stop) for number in heard}
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -132,9 +127,7 @@ def run_tasks(tasks: Sequence[Task], jobs: int, progress: Callable[[Any, str], A
         with ThreadPoolExecutor(jobs) as pool:
             # Two groups may ask the same run for different tests: a folder belongs to one task at a time.
             folders: dict[Path, Lock] = defaultdict(Lock)
-            futures = {
-                pool.submit(_run, task, children, threads, folders[task.folder]): task for task in waiting.values()
-            }
+            futures = {pool.submit(_run, task, children, threads, folders[task.folder]): task for task in waiting}
             for future in progress(as_completed(futures), what, total=len(futures)):
                 code, tail = future.result()
                 if code == 0:
@@ -162,7 +155,7 @@ def _run_alone(task: Task, children: Children, threads: int) -> tuple[int, str]:
         done = task.folder / f"{command.name}.done"
         if done.exists():
             continue
-        if task.evaluation and command.name == task.evaluation.name and (task.evaluation / EVALUATED).exists():
+        if task.evaluation and command.name == task.evaluation.name and (task.evaluation / RESULT).exists():
             done.write_text("0.0\n")  # stopped between its last file and its end: it would refuse to write over it
             continue
         start = time.monotonic()

@@ -37,15 +37,13 @@ def make_sources(study: Study, progress: Progress) -> None:
 
 def _named(study: Study) -> list[tuple[str, Source]]:
     """Every set that some group needs, by its name; a training set and a test set may have the same one."""
+    trained = {data for group in study.groups for _, row in group.cells for data in (row, group.tuned_on)}
+    tested = {test for group in study.groups for test in group.tests}
     return [
-        *((name, source) for name, source in study.data.items() if name in _trained_on(study)),
-        *((name, source) for name, source in study.tests.items() if any(name in g.tests for g in study.groups)),
+        *((name, source) for name, source in study.data.items() if name in trained),
+        *((name, source) for name, source in study.tests.items() if name in tested),
         *([("validation", study.validation)] if study.trials else []),
     ]
-
-
-def _trained_on(study: Study) -> set[str]:
-    return {data for group in study.groups for _, row in group.cells for data in (row, group.tuned_on)}
 
 
 def identity(study: Study, source: Source) -> dict[str, Any]:

@@ -212,8 +212,8 @@ def _check(study: Study, where: str) -> None:
     for name, source in (*study.data.items(), *study.tests.items(), ("validation", study.validation)):
         if sum(map(bool, (source.shards, source.corrupt, source.world))) != 1:
             raise UserError(f"{where}: {name} needs exactly one of shards, corrupt and world.")
-        _known([source.world] if source.world else [], VARIANTS, f"{where}: {name}", "variant of the world")
-        _known([source.corrupt] if source.corrupt else [], study.data, f"{where}: {name}", "data set")
+        _known(filter(None, [source.world]), VARIANTS, f"{where}: {name}", "variant of the world")
+        _known(filter(None, [source.corrupt]), study.data, f"{where}: {name}", "data set")
     _known(study.benchmarks, BENCHMARKS, f"{where}: benchmarks", "benchmark")
     if study.against[0]:
         _known(study.against[:1], study.methods, f"{where}: against", "method")
@@ -222,8 +222,9 @@ def _check(study: Study, where: str) -> None:
         place = f"{where}: group {group.name!r}"
         if not group.cells:
             raise UserError(f"{place} has no rows: give methods and data, or rows.")
-        _known([m for m, _ in group.cells] + [group.compute_of or group.cells[0][0]], study.methods, place, "method")
-        _known([d for _, d in group.cells] + [group.tuned_on or group.cells[0][1]], study.data, place, "data set")
+        methods, data = zip(*group.cells)
+        _known((*methods, *filter(None, [group.compute_of])), study.methods, place, "method")
+        _known((*data, *filter(None, [group.tuned_on])), study.data, place, "data set")
         _check_group(study, group, place)
 
 

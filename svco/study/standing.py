@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 from ..run_state import RunState
-from .cells import Task
+from .cells import Task, unique
 from .run import LOG
 
 _NAMES = 6
@@ -34,7 +34,7 @@ def standing(task: Task) -> str:
 
 def told(stage: str, tasks: Iterable[Task], unknown: int = 0) -> tuple[list[str], int]:
     """(lines about a stage's tasks, how many are not finished). ``unknown``: tasks that wait for their trials."""
-    how = {(task.folder, task.commands): (task, standing(task)) for task in tasks}.values()
+    how = [(task, standing(task)) for task in unique(tasks)]
     finished = sum(state == "finished" for _, state in how)
     waiting = [task.label for task, state in how if state == "never begun"]
     lines = [f"{stage}: {finished} of {len(how) + unknown} are finished"]

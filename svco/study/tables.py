@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
+from ..assess.report import markdown
+from ..assess.statistics import standard_error
 from ..pairs import CONTRASTS
 from .cells import BASE
 from .results import Row, edited, right
@@ -39,10 +42,6 @@ class Column:
         digits = 1 if self.percent else 2
         error = f" ± {standard_error(scaled):.{digits}f}" if len(scaled) > 1 else ""
         return f"{scaled.mean():.{digits}f}{error}"
-
-
-def standard_error(values: np.ndarray) -> float:
-    return float(np.std(values, ddof=1) / len(values) ** 0.5)
 
 
 def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
@@ -157,21 +156,20 @@ def paired_table(study: Study, group: Group, rows: Sequence[Row]) -> str:
     if ours is None:
         return ""
     tests = [test for test in group.tests if contrasted(test, named[ours][0].measures)]
-    counted: dict[str, tuple[Callable[[Row], dict[str, float]], int]] = {
-        f"{test}: pairs right, points": (lambda row, test=test: right(row, test), 100) for test in tests
-    }
+    # A row stands in many comparisons: what it says of each pair is read once.
+    counted: dict[str, tuple[Callable[[Row], dict[str, float]], int]] = {}
+    for test in tests:
+        told = cache(partial(right, test=test))
+        counted[f"{test}: pairs right, points"] = (lambda row, told=told: told(row.evaluation), 100)
     if group.kind == "artefact":
-        counted["own image though edited, points"] = (lambda row: _edited(study, group, row)["own_edited"], 100)
-        counted["penalty, nats"] = (lambda row: _edited(study, group, row)["penalty"], 1)
+        shifts = cache(partial(edited, study, group))
+        counted["own image though edited, points"] = (lambda row: shifts(Path(row.evaluation))["own_edited"], 100)
+        counted["penalty, nats"] = (lambda row: shifts(Path(row.evaluation))["penalty"], 1)
     lines = [[f"{row_name(ours)} minus", *counted]]
     for name, theirs in named.items():
         if name != ours:
             lines.append([row_name(name), *(paired(named[ours], theirs, *how) for how in counted.values())])
     return markdown(lines)
-
-
-def _edited(study: Study, group: Group, row: Row) -> dict[str, dict[str, float]]:
-    return edited(study, group, Path(row.evaluation))
 
 
 def paired(
@@ -190,10 +188,3 @@ def paired(
     pairs, seeds = differences.mean(0), differences.mean(1)
     over_seeds = f" ({standard_error(seeds):.2f})" if len(seeds) > 1 else ""
     return f"{pairs.mean():+.2f} ± {standard_error(pairs):.2f}{over_seeds}"
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A table; the first of ``lines`` is its head, the first column is text."""
-    head, *body = lines
-    rule = ["---", *(["---:"] * (len(head) - 1))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from random import Random
+
+from PIL.Image import Image
 
 from ..pairs import Pair, PairText
 from .grammar import Question, questions
@@ -48,7 +50,7 @@ def tell(split: str, index: int, seed: int = 0) -> Told:
     The scenes of a pair come from the correlated world, or its exceptions, in equal shares; which side shows what is
     random.
     """
-    rng = Random(int.from_bytes(hashlib.sha256(f"svco world {seed} {split} {index}".encode()).digest()[:8], "big"))
+    rng = seeded(seed, split, index)
     kind = _KINDS[index % len(_KINDS)]
     unseen = split in ("heldout", "gate") and rng.random() < UNSEEN_SHARE
     first, second = _contrasting(rng, kind, unseen)
@@ -74,10 +76,21 @@ def tell(split: str, index: int, seed: int = 0) -> Told:
     return Told(text, (first, second), draw)
 
 
+def seeded(what: object, split: str, index: int) -> Random:
+    """The random numbers of pair ``index`` of ``split`` for one purpose: a seed of the world, or a word."""
+    return Random(int.from_bytes(hashlib.sha256(f"svco world {what} {split} {index}".encode()).digest()[:8], "big"))
+
+
+def drawn(told: Told, style: str, finish: Callable[[int, Image], Image] = lambda side, image: image) -> Pair:
+    """The pair as it is stored: both sides drawn with one seed, so that nothing but the contrast differs between them, and
+    ``finish``ed, (side, picture) -> picture."""
+    images = [finish(side, render(scene, told.draw, style)) for side, scene in enumerate(told.scenes)]
+    return Pair(told.text, tuple(map(jpeg, images)))
+
+
 def world_pair(split: str, index: int, seed: int = 0, style: str = "solid") -> Pair:
-    """Pair ``index`` of ``split``, drawn: both sides with one seed, so that nothing but the contrast differs between them."""
-    told = tell(split, index, seed)
-    return Pair(told.text, tuple(jpeg(render(scene, told.draw, style)) for scene in told.scenes))
+    """Pair ``index`` of ``split``, drawn."""
+    return drawn(tell(split, index, seed), style)
 
 
 def world_pairs(split: str, start: int, count: int, seed: int = 0, style: str = "solid") -> Iterator[Pair]:

@@ -5,16 +5,14 @@ Every variant is a pure function of (split, index): pair ``index`` asks the same
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from random import Random
 from typing import Any
 
 from PIL import Image
 
 from ..pairs import Pair, PairText
-from .contrast import Told, tell
+from .contrast import Told, drawn, seeded, tell
 from .grammar import CAPTION_QUESTIONS, caption
 from .render import SIDE, jpeg, render
 from .scenes import TYPICAL, Scene, sample_scene
@@ -49,22 +47,15 @@ class Variant:
 
 
 def _plain(variant: Variant, split: str, index: int) -> Pair:
-    return _drawn(tell(split, index), variant.style)
-
-
-def _drawn(
-    told: Told, style: str, finish: Callable[[int, Image.Image], Image.Image] = lambda side, image: image
-) -> Pair:
-    images = [finish(side, render(scene, told.draw, style)) for side, scene in enumerate(told.scenes)]
-    return Pair(told.text, tuple(map(jpeg, images)))
+    return drawn(tell(split, index), variant.style)
 
 
 def _artefact(variant: Variant, split: str, index: int) -> Pair:
     """Stamped before it is stored: an edited file would show its second compression as well."""
     told = tell(split, index)
-    edited = _rng("side", split, index).randrange(2) if variant.side == "random" else int(variant.side)
+    edited = seeded("side", split, index).randrange(2) if variant.side == "random" else int(variant.side)
     told = replace(told, text=_with_facts(told.text, edited=edited, opacity=variant.opacity))
-    return _drawn(told, variant.style, lambda side, image: stamped(image, variant.opacity) if side == edited else image)
+    return drawn(told, variant.style, lambda side, image: stamped(image, variant.opacity) if side == edited else image)
 
 
 def stamped(image: Image.Image, opacity: float) -> Image.Image:
@@ -79,7 +70,7 @@ def stamped(image: Image.Image, opacity: float) -> Image.Image:
 def _typical(variant: Variant, split: str, index: int) -> Pair:
     told = tell(split, index)
     first, second = map(typicality, told.scenes)
-    return _drawn(swapped(told) if second > first else told, variant.style)
+    return drawn(swapped(told) if second > first else told, variant.style)
 
 
 def typicality(scene: Scene) -> float:
@@ -105,7 +96,7 @@ def swapped(told: Told) -> Told:
 
 def _unfiltered(variant: Variant, split: str, index: int) -> Pair:
     """What a generator makes before anyone looks: the paper's "Raw" row. Side 1's answer stays that of the scene asked for."""
-    told, rng = tell(split, index), _rng("fault", split, index)
+    told, rng = tell(split, index), seeded("fault", split, index)
     fault = rng.random()
     shown, draw = told.scenes[1], told.draw
     if fault < FAILED_EDITS:
@@ -118,7 +109,7 @@ def _unfiltered(variant: Variant, split: str, index: int) -> Pair:
 
 
 def _captions(variant: Variant, split: str, index: int) -> Pair:
-    rng = _rng(variant.name, split, index)
+    rng = seeded(variant.name, split, index)
     layouts = ("one", "many", "two")
     scenes = [sample_scene(rng, rng.choice(layouts), variant.name == "captions") for _ in range(2)]
     text = PairText(
@@ -128,11 +119,7 @@ def _captions(variant: Variant, split: str, index: int) -> Pair:
         source="svco-world",
         facts={"scenes": [scene.facts() for scene in scenes]},
     )
-    return _drawn(Told(text, tuple(scenes), rng.randrange(2**62)), variant.style)
-
-
-def _rng(what: str, split: str, index: int) -> Random:
-    return Random(int.from_bytes(hashlib.sha256(f"svco world {what} {split} {index}".encode()).digest()[:8], "big"))
+    return drawn(Told(text, tuple(scenes), rng.randrange(2**62)), variant.style)
 
 
 def _with_facts(text: PairText, **facts: Any) -> PairText:

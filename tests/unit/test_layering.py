@@ -39,7 +39,7 @@ DOORS = {
     "tensorboard": {"board"},
     "torch.utils.tensorboard": {"board"},
     "pyarrow": {"assess"},
-    "matplotlib": {"assess", "sheet", "bench", "plan", "probe", "study"},
+    "matplotlib": {"sheet", "bench", "plan", "probe"},
     "tqdm": {"board"},
     "psutil": {"doctor", "life", "run_state", "study"},
     "yaml": {"recipe"},
