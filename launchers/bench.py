@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from svco.errors import UserError, people
+from svco.basics.errors import UserError, people
 
 
 def parse() -> argparse.Namespace:
@@ -58,8 +58,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     from svco import engine
+    from svco.basics.dist import naming_lost_ranks, world_from_environment
     from svco.bench import commands
-    from svco.dist import naming_lost_ranks, world_from_environment
     from svco.ds_config import read_ds_config
 
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from svco.errors import UserError, people
+from svco.basics.errors import UserError, people
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "tiny.yaml"
 
@@ -41,7 +41,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
-    from svco.dist import world_from_environment
+    from svco.basics.dist import world_from_environment
     from svco.doctor.examine import examine
     from svco.ds_config import read_ds_config
     from svco.recipe import load_recipe

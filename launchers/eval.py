@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from svco.errors import people
+from svco.basics.errors import people
 
 
 def parse() -> argparse.Namespace:
@@ -81,7 +81,7 @@ def _add_effort(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     arguments = parse()
     from svco.assess.command import run, wanted
-    from svco.dist import naming_lost_ranks, world_from_environment
+    from svco.basics.dist import naming_lost_ranks, world_from_environment
 
     world = world_from_environment()
     question = wanted(arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from svco.errors import people
+from svco.basics.errors import people
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from svco.errors import people
+from svco.basics.errors import people
 
 
 def main() -> None:
@@ -25,10 +25,10 @@ def main() -> None:
 
     from dataclasses import replace
 
+    from svco.basics.errors import UserError
     from svco.bench.random_base import make_random_base
     from svco.bench.shapes import SHAPES
     from svco.board import Progress
-    from svco.errors import UserError
 
     if arguments.shape not in SHAPES:
         raise UserError(f"There is no shape {arguments.shape!r}; there are: {', '.join(SHAPES)}.")

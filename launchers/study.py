@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from svco.errors import UserError, people
+from svco.basics.errors import UserError, people
 
 RECIPE = Path(__file__).parent / "recipes" / "study_tiny.yaml"
 STAGES = ("data", "trials", "cells")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from svco.errors import UserError, people
+from svco.basics.errors import UserError, people
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "tiny.yaml"
 
@@ -54,7 +54,7 @@ def main() -> None:
         )
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
 
-    from svco.dist import world_from_environment
+    from svco.basics.dist import world_from_environment
     from svco.life import Life
 
     world = world_from_environment()

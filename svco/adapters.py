@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .basics.errors import UserError
 from .config import LoraConfig
-from .errors import UserError
 from .names import PEFT_PREFIX, WeightNames
 
 if TYPE_CHECKING:

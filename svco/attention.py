@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import UserError
+from .basics.errors import UserError
 from .packing import Layout
 
 BACKENDS = ("flash", "varlen", "sdpa")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from . import __version__
-from .errors import people
+from .basics.errors import people
 from .probe import options as probe
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .basics.errors import UserError
 from .config import Config
-from .errors import UserError
 
 _OURS = {
     "optimizer": "svco builds AdamW itself: set optim.* in the recipe",

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .dist import World
+from .basics.dist import World
+from .basics.views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH, VIEWS
 from .pairs import CONTRASTS
-from .views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH, VIEWS
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from .basics.dist import World
+from .basics.errors import UserError
+from .basics.views import Cell
 from .config import Config
 from .corruption import Corruptions
-from .dist import World
-from .errors import UserError
 from .evaluate import InOrder
 from .families import Family, load_family
 from .loader import Loader
@@ -25,7 +26,6 @@ from .packing import PackedCollate
 from .prepare import Lengths, Prepare, measure_lengths
 from .reference import choose_reference
 from .shards import ShardSet
-from .views import Cell
 
 Progress = Callable[[Any, str], Any]
 """(iterable, what is being done) -> the iterable, shown as it goes."""

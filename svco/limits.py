@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from .basics.errors import UserError
 from .config import Config
-from .errors import UserError
 
 _CHOICES = {
     "model.dtype": ("auto", "float32", "bfloat16", "float16"),

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .balance import divide, imbalance
-from .errors import BadSample, UserError
+from .basics.errors import BadSample, UserError
 from .life import outlive_stop_signals
 from .pairs import Pair
 from .shards import ShardSet

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .basics.dist import World
 from .config import OptimConfig
-from .dist import World
 from .lockstep import fill_memory, resolve_recompute, set_recompute
 
 if TYPE_CHECKING:

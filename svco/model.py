@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from .adapters import adapter_switch, add_adapters
 from .attention import attention_name, choose_backend, register
+from .basics.errors import UserError
 from .config import Config, ModelConfig
-from .errors import UserError
 from .families import Family
 from .lockstep import compile_layers
 from .scorer import PackedScorer, Reference

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from .basics.errors import UserError
+from .basics.views import BLIND, CLASH, CORRUPT, MATCH, Cell, Scores
 from .config import ObjectiveConfig
-from .errors import UserError
 from .terms import BoundTerm, Report, Term, add_up, bind
-from .views import BLIND, CLASH, CORRUPT, MATCH, Cell, Scores
 
 
 @dataclass(frozen=True)

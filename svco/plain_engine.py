@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .basics.dist import World
+from .basics.errors import UserError
 from .config import OptimConfig
-from .dist import World
-from .errors import UserError
 from .model import Tuned
 from .optimizer import MOMENTS, TrainableState, make_adamw
 

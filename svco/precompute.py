@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from .basics.dist import World
+from .basics.errors import UserError
+from .basics.views import views_of, whole
 from .config import Config
 from .corruption import Corruptions
-from .dist import World
 from .engine import Engine
-from .errors import UserError
 from .evaluate import score_pairs
 from .job import Job, Split, cache_dir, make_loader
 from .model import Tuned, model_files
 from .reference import ReferenceCache, weights_digest
-from .views import views_of, whole
 
 _STEPS_A_SAVE = 64
 """Loader steps between two saves: what a killed run loses at most."""

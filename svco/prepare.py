@@ -15,11 +15,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from .basics.errors import BadSample
+from .basics.files import beside
 from .corruption import Corruptions
-from .errors import BadSample
 from .families import EncodedText, Family
 from .pairs import Pair, decode_image
-from .storage import beside
 
 FILLER_TOKEN = np.zeros(1, dtype=np.int64)
 """One token behind a one-token prefix: the least a rank can do while it keeps the order of collectives."""

@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .basics.errors import UserError
 from .config import Config
-from .errors import UserError
 from .limits import check
 
 

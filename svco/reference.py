@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import UserError
+from .basics.errors import UserError
+from .basics.files import beside
+from .basics.views import VIEWS
 from .objectives import Objective
-from .storage import beside
-from .views import VIEWS
 
 STRATEGIES = {"lora": ("lockstep", "cached", "none"), "full": ("frozen-copy", "cached", "none")}
 """``model.tune`` -> the reference strategies it can be run with, its default first."""

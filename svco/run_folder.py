@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .adapters import AdapterForm, stored_name, write_adapter
+from .basics.dist import World
+from .basics.errors import BadSample, UserError
+from .basics.files import hosts_apart
+from .basics.versions import PACKAGES, commit, package_version
 from .board import Progress
 from .config import Config
-from .dist import World
-from .errors import BadSample, UserError
 from .evaluate import PairScores, in_turn, pair_right
 from .export import public_base, read_facts, replacing, save_model, write_card
 from .model import resolve_dtype
 from .recipe import dump
 from .run_state import wait_until_over
 from .shards import ShardSet
-from .storage import hosts_apart
-from .versions import PACKAGES, commit, package_version
 
 if TYPE_CHECKING:
     from .engine import Engine

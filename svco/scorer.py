@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from .basics.views import Scores
 from .families import Family, Parts
 from .lockstep import SavedBytes, Stream, TwinLayer
 from .logprobs import LogProbHead, TrainedLogProbHead, attach
 from .packing import PackedBatch
-from .views import Scores
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .basics.dist import World
+from .basics.errors import Stopped
+from .basics.views import whole
 from .board import Board, Progress
 from .checkpoint import Checkpoints, Position
-from .dist import World
 from .engine import Engine
-from .errors import Stopped
 from .evaluate import score_pairs, summarise
 from .job import Job, Split, cache_dir, evaluation_loader
 from .life import Life
 from .model import Tuned
 from .precompute import Precompute
 from .run_state import Heart
-from .views import whole
 
 if TYPE_CHECKING:
     import numpy as np

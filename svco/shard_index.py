@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .basics.errors import UserError
+from .basics.files import beside
 from .pairs import IMAGE_MEMBERS, MEMBERS
-from .storage import beside
 
 INDEX_VERSION = 1
 Size = tuple[int, int]

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from .basics.dist import World
+from .basics.errors import UserError
 from .clock import Clock
-from .dist import World
 from .engine import Engine
-from .errors import UserError
 from .job import Job
 from .loader import StepBatches
 from .tally import Tally

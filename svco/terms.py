@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import logsigmoid
 
+from .basics.views import Cell, Scores, cell_name
 from .config import ObjectiveConfig
-from .views import Cell, Scores, cell_name
 
 Report = dict[str, torch.Tensor]
 """Name -> (P,) detached values, one a pair; the run averages them by the pairs' weights."""

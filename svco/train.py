@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import engine as engines
+from .basics.dist import World, naming_lost_ranks
+from .basics.errors import RESUBMIT, Stopped, UserError
 from .board import Board, Progress
 from .checkpoint import Checkpoints, Position, read_position, save_seconds
 from .clock import Clock
 from .config import Config
-from .dist import World, naming_lost_ranks
 from .ds_config import fill
-from .errors import RESUBMIT, Stopped, UserError
 from .evaluate import table
 from .job import Job, describe, make_job
 from .life import Life

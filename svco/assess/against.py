@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..basics.errors import UserError
 from . import RESULT, cv_bench, mmvp
 from .choices import read_lines
 from .measures import answered, scored

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..dist import World
-from ..errors import BadSample, UserError
+from ..basics.dist import World
+from ..basics.errors import BadSample, UserError
 from ..pairs import decode_image
 from .generation import Question, ask
 from .scoring import Progress

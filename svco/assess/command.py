@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..basics.dist import World
+from ..basics.errors import UserError
 from ..board import Progress as Bars
 from ..config import CorruptConfig
-from ..dist import World
-from ..errors import UserError
 from ..job import Split
 from . import cv_bench, mmvp
 from .against import BENCHMARKS, RESULT, Evaluation, answers_file, paired

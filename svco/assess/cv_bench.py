@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..basics.errors import UserError
 from .choices import Item, check_images, marks, read_lines, told
 from .statistics import Estimate, Measure, Z, estimate
 

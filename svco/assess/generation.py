@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..dist import World
-from ..errors import BadSample
+from ..basics.dist import World
+from ..basics.errors import BadSample
 from ..pairs import PairText, decode_image
 from ..shards import ShardSet
 from ..world.truth import false_words

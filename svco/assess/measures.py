@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..basics.views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH
 from ..evaluate import pair_right
-from ..views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH
 from .scoring import SetScores
 from .statistics import Measure, estimate
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..basics.errors import UserError
 from .choices import Item, check_images, marks, told
 from .statistics import Measure, estimate
 

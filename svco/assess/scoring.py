@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ..basics.dist import World
+from ..basics.errors import UserError
+from ..basics.files import beside
+from ..basics.views import CORRUPT, whole
 from ..config import Config, CorruptConfig, DataConfig, OptimConfig
-from ..dist import World
-from ..errors import UserError
 from ..evaluate import score_pairs
 from ..job import Split, cache_dir, evaluation_loader
-from ..storage import beside
-from ..views import CORRUPT, whole
 from .subject import Subject
 
 Progress = Callable[[Any, str], Any]

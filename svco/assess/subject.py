@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..adapters import adapter_modules, adapter_switch, attach_adapter
 from ..attention import choose_backend, register
+from ..basics.errors import UserError
 from ..config import ModelConfig
-from ..errors import UserError
 from ..families import Family, load_family
 from ..model import load_base, resolve_dtype
 from ..scorer import PackedScorer, Reference

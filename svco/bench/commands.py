@@ -7,9 +7,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from ..basics.dist import World
+from ..basics.errors import UserError
 from ..board import Progress
-from ..dist import World
-from ..errors import UserError
 from .ladder import ROWS
 from .report import ideas, markdown, plot
 from .run import Plan, run_plans, save

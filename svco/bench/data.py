@@ -12,8 +12,8 @@ from statistics import median
 
 import numpy as np
 
+from ..basics.dist import World
 from ..config import Config, ObjectiveConfig
-from ..dist import World
 from ..evaluate import InOrder
 from ..families import Family, load_family
 from ..job import Split, make_loader

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from ..attention import BACKENDS, blocked, choose_backend, kernel_of
+from ..basics.errors import UserError
 from ..config import ObjectiveConfig
-from ..errors import UserError
 from ..logprobs import LogProbHead, attach
 from ..objectives import make_objective
 from ..packing import PackedCollate

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from ..attention import choose_backend
+from ..basics.dist import World
 from ..board import Progress
 from ..config import ObjectiveConfig
-from ..dist import World
 from ..objectives import make_objective
 from .gpu import (
     Check,

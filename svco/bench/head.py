@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch import nn
 
-from ..dist import World
+from ..basics.dist import World
 from ..logprobs import LogProbHead, TrainedLogProbHead, attach
 from .count import LiveBytes
 from .run import wait

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..adapters import adapter_switch, add_adapters
 from ..attention import register
+from ..basics.views import BLIND_CONDITION, Cell, Scores, condition, prefix_of, views_of
 from ..config import Config, LoraConfig
 from ..families import Family, Parts
 from ..lockstep import set_recompute
@@ -22,7 +23,6 @@ from ..objectives import Objective
 from ..packing import PackedBatch, PackedCollate, Tree, pack
 from ..prepare import EncodedPair
 from ..scorer import PackedScorer, Reference
-from ..views import BLIND_CONDITION, Cell, Scores, condition, prefix_of, views_of
 from . import fused
 from .padded import PaddedCollate, PaddedScorer, all_logits
 from .shapes import Shape, SyntheticFamily, random_model, random_pairs

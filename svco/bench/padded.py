@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..basics.views import BLIND_CONDITION, VIEWS, Cell, Scores, condition, prefix_of, views_of
 from ..families import Family
 from ..prepare import EncodedPair
-from ..views import BLIND_CONDITION, VIEWS, Cell, Scores, condition, prefix_of, views_of
 
 Groups = tuple[tuple[Cell, ...], ...]
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from .. import engine as engines
+from ..basics.dist import World
+from ..basics.errors import UserError
 from ..config import LoraConfig, ObjectiveConfig
-from ..dist import World
-from ..errors import UserError
 from ..objectives import make_objective
 from ..shards import ShardSet
 from .ladder import PRODUCT, ROWS, Tune

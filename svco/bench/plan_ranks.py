@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from .. import engine as engines
-from ..dist import World
+from ..basics.dist import World
 from ..ds_config import fill
 from ..lockstep import set_recompute
 from ..plan.sharding import Sharding, states

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..dist import World
-from ..errors import UserError
+from ..basics.dist import World
+from ..basics.errors import UserError
 from .plan_check import BOUNDS, CASES, Compared, check
 from .plan_ranks import SHARDED, check_sharded
 

@@ -16,7 +16,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from transformers import AutoProcessor
 
-from ..errors import UserError
+from ..basics.errors import UserError
 from .shapes import TINY, Shape, llava_config, random_model
 
 INDEX = "model.safetensors.index.json"

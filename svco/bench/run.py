@@ -14,12 +14,12 @@ import torch
 
 from .. import engine as engines
 from ..attention import choose_backend
+from ..basics.dist import World
+from ..basics.errors import UserError
+from ..basics.views import views_of
 from ..config import Config, ObjectiveConfig
-from ..dist import World
 from ..ds_config import fill
-from ..errors import UserError
 from ..objectives import Objective, make_objective
-from ..views import views_of
 from . import fused
 from .count import count_step, floor_flops
 from .ladder import BASELINE, LADDER, Row, Tune, bench_config, build, make_batch, make_models, unique_tokens

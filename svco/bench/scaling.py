@@ -29,9 +29,9 @@ from typing import Any
 
 import torch
 
+from ..basics.dist import World
+from ..basics.errors import UserError
 from ..config import ObjectiveConfig
-from ..dist import World
-from ..errors import UserError
 from ..objectives import make_objective
 from .ladder import PRODUCT, ROWS
 from .run import Bench, Measured, Plan

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadSample, UserError
+from ..basics.errors import BadSample, UserError
 from ..pairs import Pair, PairText, decode_image
 from ..shard_index import file_digest
 from ..shards import write_shards

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..basics.errors import BadSample, UserError
 from ..config import CorruptConfig
 from ..corruption import corrupt, identity
-from ..errors import BadSample, UserError
 from ..pairs import Pair, decode_image
 from ..shards import ShardSet, expand, write_shards
 from .build import MANIFEST, described, refuse_full

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadSample
+from ..basics.errors import BadSample
 from ..pairs import decode_image
 from ..shards import ShardSet, expand
 from .build import MANIFEST

@@ -10,11 +10,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ..basics.dist import World
+from ..basics.errors import UserError
+from ..basics.files import hosts_apart
 from ..config import Config
-from ..dist import World
 from ..ds_config import COMPRESSED, fill, offloaded
-from ..errors import UserError
-from ..storage import hosts_apart
 from . import checks, surroundings
 from .checks import FAIL, OK, WARN, Check, Wanted
 from .facts import Facts, collect

@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..basics.errors import UserError
+from ..basics.versions import PACKAGES, commit, package_version
 from ..config import Config
-from ..errors import UserError
 from ..job import cache_dir
 from ..shard_index import index_places
 from ..shards import expand, is_remote
-from ..versions import PACKAGES, commit, package_version
 
 WATCHED = (
     "OMP_",

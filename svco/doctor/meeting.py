@@ -15,8 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..dist import World
-from ..errors import UserError
+from ..basics.dist import World
+from ..basics.errors import UserError
 
 if TYPE_CHECKING:
     import torch

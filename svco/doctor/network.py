@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
+from ..basics.errors import UserError
 from .checks import FAIL, GB, OK, WARN, Check
 from .meeting import Meeting
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..adapters import load_values
+from ..basics.dist import World
 from ..config import OptimConfig
-from ..dist import World
 from ..model import Tuned
 from ..optimizer import STATE_FILE, TrainableState
 from ..plain_engine import PlainEngine

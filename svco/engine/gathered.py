@@ -11,8 +11,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..dist import World
-from ..errors import UserError
+from ..basics.dist import World
+from ..basics.errors import UserError
 
 if TYPE_CHECKING:
     import torch

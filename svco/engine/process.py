@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from ..dist import World
+from ..basics.dist import World
+from ..basics.errors import UserError
 from ..ds_config import COMPRESSED, size
-from ..errors import UserError
 
 
 def start(world: World, timeout_minutes: float = 30.0) -> None:

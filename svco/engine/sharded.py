@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..basics.dist import World
 from ..config import OptimConfig
-from ..dist import World
 from ..ds_config import offloaded, size
 from ..model import Tuned
 from ..optimizer import make_adamw, parameter_groups

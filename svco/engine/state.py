@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..dist import World
+from ..basics.dist import World
+from ..basics.errors import UserError
 from ..ds_config import offloaded
-from ..errors import UserError
 from ..optimizer import MOMENTS, STATE_FILE, TrainableState
 from .stored import NAMES
 

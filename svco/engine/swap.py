@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..dist import World
+from ..basics.dist import World
+from ..basics.errors import UserError
 from ..ds_config import check_swapped, offloaded
-from ..errors import UserError
 from .process import can_build_async_io
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..dist import World
-from ..errors import UserError
+from ..basics.dist import World
+from ..basics.errors import UserError
 
 _WORKERS = "2"
 """Processes that convert; each holds one rank's part of the state in memory."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..adapters import AdapterForm, write_adapter
-from ..dist import World
-from ..errors import UserError
+from ..basics.dist import World
+from ..basics.errors import UserError
 from ..names import WeightNames
 from .base import copy_beside, find_base, weight_names
 from .card import public_base, read_facts, write_card

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..basics.errors import UserError
 from ..checkpoint import MANIFEST, Position, read_position
 from ..config import Config
-from ..errors import UserError
 from ..evaluate import table
 from ..objectives import OBJECTIVES
 from ..recipe import load_recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
+from ..basics.errors import UserError
 from ..names import WeightNames
 from .stream import Weight
 

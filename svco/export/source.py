@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..adapters import ADAPTER_CONFIG, ADAPTER_FILE, AdapterForm, read_form, stored_name
+from ..basics.dist import World
+from ..basics.errors import UserError
 from ..checkpoint import MANIFEST, Checkpoints, damage, read_position
-from ..dist import World
 from ..engine import read_partitioned
-from ..errors import UserError
 from ..names import PEFT_PREFIX
 from ..optimizer import STATE_FILE
 from ..recipe import load_recipe

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..adapters import save_readable
-from ..errors import UserError
+from ..basics.errors import UserError
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..basics.errors import UserError
 from .protocol import EncodedText, Family, Parts, Pictures
 
 __all__ = [

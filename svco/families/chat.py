@@ -13,7 +13,7 @@ import hashlib
 import json
 from typing import Any
 
-from ..errors import BadSample, UserError
+from ..basics.errors import BadSample, UserError
 from ..pairs import PairText
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import BadSample, UserError
+from ..basics.errors import BadSample, UserError
 from ..pairs import PairText
 from .chat import ChatEncoder
 from .protocol import EncodedText, ImageSizes

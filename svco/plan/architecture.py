@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from ..basics.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ..basics.errors import UserError
 from ..config import LoraConfig
-from ..errors import UserError
 from .architecture import Architecture, architecture
 from .flops import flops
 from .machine import Machine, Reached

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..basics.errors import UserError
 from ..ds_config import read_ds_config
-from ..errors import UserError
 from ..recipe import load_recipe
 from .calibration import calibrated
 from .machine import Machine, find_gpu, network

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from ..errors import UserError
+from ..basics.errors import UserError
 
 GB = 1e9
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..basics.errors import UserError
 from ..ds_config import check_swapped
-from ..errors import UserError
 from ..lockstep import resolve_recompute
 from .flops import Flops, flops
 from .machine import Machine

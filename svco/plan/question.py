@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..basics.errors import UserError
+from ..basics.views import BLIND_CONDITION
 from ..config import Config
-from ..errors import UserError
 from ..reference import choose_reference
-from ..views import BLIND_CONDITION
 from .architecture import Architecture, architecture
 from .workload import Row, Tuning, pair_row
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..basics.errors import UserError
+from ..basics.views import BLIND_CONDITION, Cell, condition, prefix_of
 from ..config import Config
-from ..errors import UserError
-from ..views import BLIND_CONDITION, Cell, condition, prefix_of
 from .architecture import Architecture, Linear
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}

@@ -14,11 +14,12 @@ import numpy as np
 
 from ..assess.report import markdown
 from ..assess.subject import Subject, load_subject
+from ..basics.dist import World
+from ..basics.errors import UserError
+from ..basics.views import BLIND, CORRUPT, MATCH, whole
 from ..board import Progress
 from ..config import Config, CorruptConfig, OptimConfig
 from ..corruption import corrupt
-from ..dist import World
-from ..errors import UserError
 from ..evaluate import in_turn
 from ..export import public_base
 from ..job import Split, evaluation_loader
@@ -26,7 +27,6 @@ from ..loader import Loader
 from ..packing import PackedBatch
 from ..pairs import CONTRASTS, Pair, decode_image
 from ..shards import DEFAULT_CACHE, ShardSet, expand
-from ..views import BLIND, CORRUPT, MATCH, whole
 from .figure import draw
 from .page import Card, page
 from .perplexity import NOTE, by_contrast, looking, reading, table, token_shares, word_table

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH
+from ..basics.views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH
 from .look import SCRIPT, legend, step, style
 from .perplexity import NOTE
 from .tokens import Side

@@ -44,7 +44,7 @@ class Probed:
         return np.array([[len(ids) for ids in pair.ids] for pair in self.pairs], np.int64).reshape(-1, 2)
 
     def logps(self, model: str) -> np.ndarray:
-        """(N, 2, V) float64, nats: the same sums over tokens as :class:`~svco.views.Scores` holds."""
+        """(N, 2, V) float64, nats: the same sums over tokens as :class:`~svco.basics.views.Scores` holds."""
         cells = [[np.nansum(side, axis=0) for side in pair.logps[model]] for pair in self.pairs]
         return np.array(cells, float)
 

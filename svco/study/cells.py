@@ -14,9 +14,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from ..basics.errors import UserError
 from ..board import METRICS_FILE, last_line
 from ..config import Config, DataConfig, ModelConfig
-from ..errors import UserError
 from ..recipe import load_recipe
 from .sources import identity, shards_of
 from .spec import Group, Settings, Study

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..basics.errors import RESUBMIT, UserError
 from ..board import Progress
-from ..errors import RESUBMIT, UserError
 from .cells import Task, cell_count, cell_tasks, known_cells, trial_tasks
 from .run import LOG, Outcome, run_tasks
 from .sources import make_sources

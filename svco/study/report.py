@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..assess.report import markdown
-from ..errors import UserError
+from ..basics.errors import UserError
 from .cells import Task, choice, told, trial_score, trial_tasks, unique
 from .figures import draw
 from .published import paper_tables

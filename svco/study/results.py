@@ -17,11 +17,11 @@ from ..assess.against import answers_file, same_pairs
 from ..assess.choices import read_lines
 from ..assess.measures import answered, scored
 from ..assess.scoring import SetScores
+from ..basics.files import beside
+from ..basics.views import CLASH, MATCH
 from ..evaluate import pair_right
 from ..pairs import PairText
 from ..shards import ShardSet
-from ..storage import beside
-from ..views import CLASH, MATCH
 from .cells import BASE, Task, pair_flops
 from .run import seconds
 from .sources import shards_of

@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any
 
 from ..assess import RESULT
-from ..errors import RESUBMIT
+from ..basics.errors import RESUBMIT
 from .cells import Task, unique
 
 LOG = "log.txt"

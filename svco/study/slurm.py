@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..errors import UserError
+from ..basics.errors import UserError
 from .cells import LAUNCHERS, cell_count, cell_tasks, trial_tasks
 from .conduct import How, first_of_run
 from .sources import missing

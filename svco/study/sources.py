@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..basics.files import beside
 from ..shards import write_shards
-from ..storage import beside
 from .spec import Source, Study
 
 PAIRS_PER_SHARD = 128

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..basics.errors import UserError
 from ..recipe import known_keys, nearest, read_yaml
 
 Settings = dict[str, Any]

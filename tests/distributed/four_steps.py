@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from svco import engine
-from svco.dist import world_from_environment
+from svco.basics.dist import world_from_environment
 from svco.ds_config import fill, read_ds_config
 from svco.families import load_family
 from svco.lockstep import set_recompute

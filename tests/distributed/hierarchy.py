@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from svco import engine
-from svco.dist import world_from_environment
+from svco.basics.dist import world_from_environment
+from svco.basics.errors import UserError
 from svco.ds_config import fill, read_ds_config
 from svco.engine.gathered import compare
-from svco.errors import UserError
 from svco.families import load_family
 from svco.model import load_tuned
 from svco.objectives import make_objective

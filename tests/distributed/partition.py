@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from svco import engine
-from svco.dist import world_from_environment
+from svco.basics.dist import world_from_environment
 from svco.ds_config import fill, read_ds_config
 from svco.families import load_family
 from svco.lockstep import resolve_recompute, set_recompute

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from svco import engine
+from svco.basics.dist import world_from_environment
 from svco.bench.plan_check import Case
 from svco.bench.plan_ranks import check_sharded
 from svco.bench.shapes import SHAPES
-from svco.dist import world_from_environment
 from svco.ds_config import read_ds_config
 
 TINY = SHAPES["tiny"]

@@ -86,7 +86,7 @@ def test_a_rank_never_comes(ranks, says):
 def test_srun_says_who_a_rank_is():
     """srun's own variables, real processes; MASTER_ADDR comes from the job script."""
     code = (
-        "import os; from svco import engine; from svco.dist import world_from_environment as w; world = w(); "
+        "import os; from svco import engine; from svco.basics.dist import world_from_environment as w; world = w(); "
         "engine.start(world); print(world.rank, world.size, world.local_rank, world.gather(os.environ['RANK'])); engine.stop()"
     )
 

@@ -9,8 +9,8 @@ from places import BASE
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from svco.dist import World
-from svco.errors import UserError
+from svco.basics.dist import World
+from svco.basics.errors import UserError
 from svco.recipe import load_recipe
 from svco.train import Launch, run
 

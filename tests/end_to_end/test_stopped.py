@@ -9,8 +9,8 @@ import time
 import pytest
 from places import BASE
 
-from svco.dist import World
-from svco.errors import Stopped
+from svco.basics.dist import World
+from svco.basics.errors import Stopped
 from svco.life import Life
 from svco.recipe import load_recipe
 from svco.status import look

@@ -6,7 +6,7 @@ import torch
 from places import BASE
 
 from svco.adapters import adapter_switch, read_adapter
-from svco.errors import UserError
+from svco.basics.errors import UserError
 from svco.model import load_tuned
 from svco.recipe import load_recipe
 

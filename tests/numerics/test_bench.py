@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from svco.basics.dist import World
+from svco.basics.errors import UserError
 from svco.bench.count import LiveBytes
 from svco.bench.gpu import Check, check_step
 from svco.bench.head import bench_head
@@ -15,8 +17,6 @@ from svco.bench.peer import trl_batch
 from svco.bench.run import Plan, agree, run_plans, true_counts
 from svco.bench.shapes import SHAPES, random_pairs
 from svco.config import ObjectiveConfig
-from svco.dist import World
-from svco.errors import UserError
 from svco.logprobs import CHUNK_BYTES
 from svco.objectives import make_objective
 from svco.packing import Layout

@@ -13,9 +13,10 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
+from svco.basics.errors import BadSample, UserError
+from svco.basics.views import CORRUPT, whole
 from svco.config import CorruptConfig
 from svco.corruption import Corruptions, corrupt
-from svco.errors import BadSample, UserError
 from svco.families import architecture, load_family
 from svco.families.published import published_config
 from svco.model import load_tuned
@@ -25,7 +26,6 @@ from svco.pairs import Pair, PairText
 from svco.prepare import Prepare
 from svco.recipe import load_recipe
 from svco.reference import choose_reference
-from svco.views import CORRUPT, whole
 
 SIZES = (((48, 48), (40, 90)), ((84, 30), (28, 28)))
 """(width, height) of the images of two pairs: squares, tall and wide ones."""

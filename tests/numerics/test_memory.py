@@ -6,9 +6,9 @@ import pytest
 import torch
 from places import BASE
 
+from svco.basics.dist import World
+from svco.basics.errors import UserError
 from svco.config import OptimConfig
-from svco.dist import World
-from svco.errors import UserError
 from svco.lockstep import fill_memory, resolve_recompute, set_recompute
 from svco.memory import RecomputeDial
 from svco.model import load_tuned

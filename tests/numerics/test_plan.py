@@ -11,11 +11,11 @@ import pytest
 import torch
 from places import RECIPES, ROOT
 
+from svco.basics.errors import UserError
 from svco.bench.plan_check import Case, check, described
 from svco.bench.shapes import SHAPES, SyntheticFamily, random_pairs
 from svco.config import ObjectiveConfig
 from svco.ds_config import read_ds_config
-from svco.errors import UserError
 from svco.families import EncodedText
 from svco.families.published import PUBLISHED, published_config
 from svco.logprobs import CHUNK_BYTES

@@ -13,9 +13,10 @@ from places import BASE, SHARDS
 
 from svco import evaluate
 from svco.assess.subject import load_subject
+from svco.basics.errors import UserError
+from svco.basics.views import ALL_VIEWS, CORRUPT, VIEWS, whole
 from svco.config import CorruptConfig
 from svco.corruption import Corruptions
-from svco.errors import UserError
 from svco.packing import PackedCollate
 from svco.pairs import Pair, PairText
 from svco.prepare import Prepare
@@ -26,7 +27,6 @@ from svco.probe.page import Card, page
 from svco.probe.perplexity import by_contrast, perplexities, reading, table, token_shares, word_table
 from svco.probe.tokens import readable, split
 from svco.shards import ShardSet, write_shards
-from svco.views import ALL_VIEWS, CORRUPT, VIEWS, whole
 
 CPU = torch.device("cpu")
 

@@ -9,6 +9,7 @@ from peft import PeftModel
 from PIL import Image
 from places import BASE
 
+from svco.basics.views import BLIND, CLASH, CORRUPT, MATCH, whole
 from svco.config import CorruptConfig
 from svco.corruption import Corruptions, corrupt
 from svco.families import load_family
@@ -20,7 +21,6 @@ from svco.prepare import Prepare
 from svco.recipe import load_recipe
 from svco.reference import choose_reference
 from svco.terms import BoundTerm
-from svco.views import BLIND, CLASH, CORRUPT, MATCH, whole
 
 PAIRS = 5
 RECIPE = [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8", "optim.recompute=none"]

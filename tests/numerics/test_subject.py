@@ -14,7 +14,7 @@ from tiny_families import BASES, make_base
 
 from svco.assess.generation import generate
 from svco.assess.subject import load_subject
-from svco.errors import UserError
+from svco.basics.errors import UserError
 from svco.names import PEFT_PREFIX
 from svco.packing import PackedCollate, Tree, pack
 from svco.prepare import Prepare

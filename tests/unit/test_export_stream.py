@@ -10,8 +10,8 @@ import torch
 from places import BASE
 from transformers import LlavaForConditionalGeneration
 
-from svco.dist import World
-from svco.errors import UserError
+from svco.basics.dist import World
+from svco.basics.errors import UserError
 from svco.export import save_model
 from svco.export.stream import Weight, plan_shards, read_folder, require_space, write_shards
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from places import ROOT
 
-from svco.dist import World
+from svco.basics.dist import World
+from svco.basics.errors import UserError
 from svco.ds_config import fill, read_ds_config
 from svco.engine import loading
 from svco.engine.gathered import QUANTISED, compare, distance
-from svco.errors import UserError
 from svco.recipe import load_recipe
 
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import pytest
 
+from svco.basics.dist import World
+from svco.basics.errors import Stopped, UserError
 from svco.checkpoint import Checkpoints, Position
-from svco.dist import World
-from svco.errors import Stopped, UserError
 from svco.export import read_facts
 from svco.life import Life
 from svco.limits import duration

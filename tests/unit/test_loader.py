@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from svco.errors import BadSample, UserError
+from svco.basics.errors import BadSample, UserError
 from svco.loader import Loader
 from svco.order import Order
 from svco.shards import ShardSet

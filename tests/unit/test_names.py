@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from svco.errors import UserError
+from svco.basics.errors import UserError
 from svco.names import WeightNames
 
 CLIP = {"model_type": "clip_vision_model", "num_hidden_layers": 1}

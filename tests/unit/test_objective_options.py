@@ -5,16 +5,16 @@ import math
 import pytest
 import torch
 
+from svco.basics.errors import UserError
+from svco.basics.views import BLIND as N
+from svco.basics.views import CLASH as C
+from svco.basics.views import CORRUPT as X
+from svco.basics.views import MATCH as M
+from svco.basics.views import Scores
 from svco.config import ObjectiveConfig
-from svco.errors import UserError
 from svco.objectives import OBJECTIVES, make_objective
 from svco.paper import deviations
 from svco.recipe import load_recipe
-from svco.views import BLIND as N
-from svco.views import CLASH as C
-from svco.views import CORRUPT as X
-from svco.views import MATCH as M
-from svco.views import Scores
 
 TOKENS = torch.tensor([[7, 4], [3, 11]])
 GENERATOR = torch.Generator().manual_seed(1)

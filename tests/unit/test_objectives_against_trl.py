@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from svco.basics.views import CLASH, MATCH, Scores
 from svco.config import ObjectiveConfig
 from svco.objectives import make_objective
-from svco.views import CLASH, MATCH, Scores
 
 TOKENS = torch.tensor([[7, 4], [3, 11], [5, 5]])
 

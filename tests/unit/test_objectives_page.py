@@ -10,11 +10,11 @@ import pytest
 import torch
 from places import ROOT
 
+from svco.basics.errors import UserError
+from svco.basics.views import CLASH, MATCH, Scores
 from svco.config import ObjectiveConfig
-from svco.errors import UserError
 from svco.objectives import OBJECTIVES, make_objective, register
 from svco.terms import Term
-from svco.views import CLASH, MATCH, Scores
 
 PAGE = (ROOT / "svco" / "OBJECTIVES.md").read_text()
 

@@ -6,7 +6,7 @@ from PIL import Image
 from places import BASE
 from transformers import AutoProcessor
 
-from svco.errors import BadSample
+from svco.basics.errors import BadSample
 from svco.families import load_family
 from svco.packing import PackedCollate
 from svco.pairs import Pair, PairText

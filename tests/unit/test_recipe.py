@@ -8,9 +8,9 @@ import pytest
 import yaml
 from places import RECIPES, ROOT
 
+from svco.basics.errors import UserError
 from svco.config import Config
 from svco.ds_config import fill, read_ds_config, size
-from svco.errors import UserError
 from svco.recipe import dump, field_docs, known_keys, load_recipe, merge
 
 DS = sorted((ROOT / "ds_configs").glob("*.json"))

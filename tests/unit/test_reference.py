@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from svco.basics.errors import UserError
 from svco.config import ObjectiveConfig
-from svco.errors import UserError
 from svco.objectives import make_objective
 from svco.reference import STRATEGIES, ReferenceCache, choose_reference, weights_digest
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from svco.basics.dist import World
+from svco.basics.errors import BadSample, UserError
 from svco.board import Board
 from svco.checkpoint import Checkpoints, Position, damage, read_position, save_seconds
 from svco.clock import Clock
 from svco.config import OptimConfig
-from svco.dist import World
 from svco.engine.state import writer
-from svco.errors import BadSample, UserError
 from svco.evaluate import PairScores, metrics, pair_right, summarise, table
 from svco.optimizer import learning_rate
 from svco.sheet import SheetRow, contact_sheet

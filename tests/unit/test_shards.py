@@ -13,10 +13,10 @@ import threading
 import pytest
 import webdataset
 
-from svco.errors import BadSample, UserError
+from svco.basics.errors import BadSample, UserError
+from svco.basics.files import beside
 from svco.pairs import MEMBERS, decode_image, decode_text, encode_text
 from svco.shards import ShardSet, expand, write_shards
-from svco.storage import beside
 
 
 def rewrite(source, target, change):

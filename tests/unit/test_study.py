@@ -9,7 +9,7 @@ import yaml
 from places import ROOT, STUDIES
 
 from svco.assess.scoring import SetScores
-from svco.errors import UserError
+from svco.basics.errors import UserError
 from svco.shards import write_shards
 from svco.study import published
 from svco.study.cells import cell_tasks, choice, equal_steps, pair_flops, trial_tasks

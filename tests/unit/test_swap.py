@@ -5,10 +5,10 @@ import torch
 from places import BASE
 from torch import nn
 
-from svco.dist import World
+from svco.basics.dist import World
+from svco.basics.errors import UserError
 from svco.ds_config import fill, read_ds_config
 from svco.engine import swapping
-from svco.errors import UserError
 from svco.families import load_family
 from svco.model import outline
 from svco.recipe import load_recipe
