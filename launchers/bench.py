@@ -60,7 +60,7 @@ def main() -> None:
     from svco import engine
     from svco.basics.dist import naming_lost_ranks, world_from_environment
     from svco.bench import commands
-    from svco.ds_config import read_ds_config
+    from svco.recipe.ds_config import read_ds_config
 
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
     if arguments.repetitions < 1 or arguments.pairs < 1:

@@ -43,8 +43,8 @@ def main() -> int:
     arguments = parse()
     from svco.basics.dist import world_from_environment
     from svco.doctor.examine import examine
-    from svco.ds_config import read_ds_config
-    from svco.recipe import load_recipe
+    from svco.recipe.ds_config import read_ds_config
+    from svco.recipe.read import load_recipe
 
     if bad := [pair for pair in arguments.env if "=" not in pair]:
         raise UserError(f"--env {bad[0]}: write NAME=VALUE, e.g. --env HF_HUB_OFFLINE=1.")

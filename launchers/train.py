@@ -12,7 +12,7 @@ DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "tiny.yaml"
 
 
 def parse() -> argparse.Namespace:
-    from svco.recipe import reference
+    from svco.recipe.read import reference
 
     parser = argparse.ArgumentParser(
         prog="deepspeed launchers/train.py",
@@ -40,9 +40,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from svco.ds_config import read_ds_config
-    from svco.limits import duration
-    from svco.recipe import load_recipe
+    from svco.recipe.ds_config import read_ds_config
+    from svco.recipe.limits import duration
+    from svco.recipe.read import load_recipe
 
     flags = {"run.resume": arguments.resume, "run.time_limit": arguments.time_limit}
     overrides = [*arguments.overrides, *(f"{key}={value}" for key, value in flags.items() if value)]

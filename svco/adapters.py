@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .basics.errors import UserError
-from .config import LoraConfig
 from .names import PEFT_PREFIX, WeightNames
+from .recipe.config import LoraConfig
 
 if TYPE_CHECKING:
     import torch

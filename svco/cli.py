@@ -124,9 +124,9 @@ def _build(arguments: argparse.Namespace) -> int:
 
 def _corrupt(arguments: argparse.Namespace) -> int:
     from .board import Progress
-    from .config import Config, CorruptConfig
     from .data.corrupt import corrupt_shards
-    from .limits import check
+    from .recipe.config import Config, CorruptConfig
+    from .recipe.limits import check
 
     config = CorruptConfig(arguments.kind, tuple(arguments.scale), arguments.step, arguments.seed)
     check(Config(corrupt=config))

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .basics.views import CORRUPT, Cell
-from .config import CorruptConfig
+from .recipe.config import CorruptConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -15,7 +15,6 @@ import numpy as np
 from .basics.dist import World
 from .basics.errors import UserError
 from .basics.views import Cell
-from .config import Config
 from .corruption import Corruptions
 from .evaluate import InOrder
 from .families import Family, load_family
@@ -24,6 +23,7 @@ from .objectives import Objective, make_objective
 from .order import Order
 from .packing import PackedCollate
 from .prepare import Lengths, Prepare, measure_lengths
+from .recipe.config import Config
 from .reference import choose_reference
 from .shards import ShardSet
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .basics.dist import World
-from .config import OptimConfig
 from .lockstep import fill_memory, resolve_recompute, set_recompute
+from .recipe.config import OptimConfig
 
 if TYPE_CHECKING:
     from .scorer import PackedScorer

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from .adapters import adapter_switch, add_adapters
 from .attention import attention_name, choose_backend, register
 from .basics.errors import UserError
-from .config import Config, ModelConfig
 from .families import Family
 from .lockstep import compile_layers
+from .recipe.config import Config, ModelConfig
 from .scorer import PackedScorer, Reference
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import torch
 
 from .basics.errors import UserError
 from .basics.views import BLIND, CLASH, CORRUPT, MATCH, Cell, Scores
-from .config import ObjectiveConfig
+from .recipe.config import ObjectiveConfig
 from .terms import BoundTerm, Report, Term, add_up, bind
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from .basics.dist import World
 from .basics.errors import UserError
-from .config import OptimConfig
 from .model import Tuned
 from .optimizer import MOMENTS, TrainableState, make_adamw
+from .recipe.config import OptimConfig
 
 if TYPE_CHECKING:
     import torch

@@ -12,12 +12,12 @@ import numpy as np
 from .basics.dist import World
 from .basics.errors import UserError
 from .basics.views import views_of, whole
-from .config import Config
 from .corruption import Corruptions
 from .engine import Engine
 from .evaluate import score_pairs
 from .job import Job, Split, cache_dir, make_loader
 from .model import Tuned, model_files
+from .recipe.config import Config
 from .reference import ReferenceCache, weights_digest
 
 _STEPS_A_SAVE = 64

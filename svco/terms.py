@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from .basics.views import Cell, Scores, cell_name
-from .config import ObjectiveConfig
+from .recipe.config import ObjectiveConfig
 
 Report = dict[str, torch.Tensor]
 """Name -> (P,) detached values, one a pair; the run averages them by the pairs' weights."""

@@ -16,8 +16,6 @@ from .basics.errors import RESUBMIT, Stopped, UserError
 from .board import Board, Progress
 from .checkpoint import Checkpoints, Position, read_position, save_seconds
 from .clock import Clock
-from .config import Config
-from .ds_config import fill
 from .evaluate import table
 from .job import Job, describe, make_job
 from .life import Life
@@ -25,7 +23,9 @@ from .memory import RecomputeDial
 from .model import load_tuned, outline, resolve_dtype
 from .optimizer import learning_rate
 from .order import ORDER_VERSION
-from .paper import deviations
+from .recipe.config import Config
+from .recipe.ds_config import fill
+from .recipe.paper import deviations
 from .run_folder import RunFolder
 from .run_state import Heart
 from .session import Session
@@ -120,7 +120,7 @@ def train(
 
 
 def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: torch.dtype) -> str:
-    from .recipe import dump
+    from .recipe.read import dump
 
     shown = json.dumps(ds, indent=2) if ds else "none: one process without DeepSpeed"
     lines = f"{dump(job.config)}\ndtype: {dtype}\n{describe(job, world)}\n{deviations(job.config, dtype)}"

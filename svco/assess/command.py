@@ -12,8 +12,8 @@ from typing import Any
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..board import Progress as Bars
-from ..config import CorruptConfig
 from ..job import Split
+from ..recipe.config import CorruptConfig
 from . import cv_bench, mmvp
 from .against import BENCHMARKS, RESULT, Evaluation, answers_file, paired
 from .choices import Item, put

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ..adapters import adapter_modules, adapter_switch, attach_adapter
 from ..attention import choose_backend, register
 from ..basics.errors import UserError
-from ..config import ModelConfig
 from ..families import Family, load_family
 from ..model import load_base, resolve_dtype
+from ..recipe.config import ModelConfig
 from ..scorer import PackedScorer, Reference
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ import torch
 
 from ..attention import BACKENDS, blocked, choose_backend, kernel_of
 from ..basics.errors import UserError
-from ..config import ObjectiveConfig
 from ..logprobs import LogProbHead, attach
 from ..objectives import make_objective
 from ..packing import PackedCollate
+from ..recipe.config import ObjectiveConfig
 from .count import floor_flops
 from .ladder import LADDER, PRODUCT, ROWS, Tune, activate, build, make_batch, make_models, unique_tokens
 from .run import wait

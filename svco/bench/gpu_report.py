@@ -18,8 +18,8 @@ import torch
 from ..attention import choose_backend
 from ..basics.dist import World
 from ..board import Progress
-from ..config import ObjectiveConfig
 from ..objectives import make_objective
+from ..recipe.config import ObjectiveConfig
 from .gpu import (
     Check,
     Setting,

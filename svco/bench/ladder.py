@@ -14,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 from ..adapters import adapter_switch, add_adapters
 from ..attention import register
 from ..basics.views import BLIND_CONDITION, Cell, Scores, condition, prefix_of, views_of
-from ..config import Config, LoraConfig
 from ..families import Family, Parts
 from ..lockstep import set_recompute
 from ..logprobs import LogProbHead, TrainedLogProbHead, attach
@@ -22,6 +21,7 @@ from ..model import Tuned, module_name
 from ..objectives import Objective
 from ..packing import PackedBatch, PackedCollate, Tree, pack
 from ..prepare import EncodedPair
+from ..recipe.config import Config, LoraConfig
 from ..scorer import PackedScorer, Reference
 from . import fused
 from .padded import PaddedCollate, PaddedScorer, all_logits

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config import LoraConfig, ObjectiveConfig
 from ..lockstep import set_recompute
 from ..objectives import make_objective
 from ..plan.activations import Gradients, Kernels, activations
 from ..plan.architecture import Architecture, of_config
 from ..plan.flops import flops
 from ..plan.workload import Row, Tuning, pair_row
+from ..recipe.config import LoraConfig, ObjectiveConfig
 from . import fused
 from .count import LiveBytes
 from .ladder import PRODUCT, ROWS, Tune, build, make_batch, make_models

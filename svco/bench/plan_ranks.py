@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 from .. import engine as engines
 from ..basics.dist import World
-from ..ds_config import fill
 from ..lockstep import set_recompute
 from ..plan.sharding import Sharding, states
 from ..plan.traffic import gathered
+from ..recipe.ds_config import fill
 from .ladder import PRODUCT, ROWS, Tune, bench_config, build, make_batch, make_models
 from .plan_check import BILLION, SVCO, Case, Compared, described
 from .run import tight

@@ -17,9 +17,9 @@ from ..attention import choose_backend
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.views import views_of
-from ..config import Config, ObjectiveConfig
-from ..ds_config import fill
 from ..objectives import Objective, make_objective
+from ..recipe.config import Config, ObjectiveConfig
+from ..recipe.ds_config import fill
 from . import fused
 from .count import count_step, floor_flops
 from .ladder import BASELINE, LADDER, Row, Tune, bench_config, build, make_batch, make_models, unique_tokens

@@ -31,8 +31,8 @@ import torch
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..config import ObjectiveConfig
 from ..objectives import make_objective
+from ..recipe.config import ObjectiveConfig
 from .ladder import PRODUCT, ROWS
 from .run import Bench, Measured, Plan
 

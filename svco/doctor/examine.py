@@ -13,8 +13,8 @@ from typing import Any
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.files import hosts_apart
-from ..config import Config
-from ..ds_config import COMPRESSED, fill, offloaded
+from ..recipe.config import Config
+from ..recipe.ds_config import COMPRESSED, fill, offloaded
 from . import checks, surroundings
 from .checks import FAIL, OK, WARN, Check, Wanted
 from .facts import Facts, collect

@@ -14,8 +14,8 @@ from typing import Any
 
 from ..basics.errors import UserError
 from ..basics.versions import PACKAGES, commit, package_version
-from ..config import Config
 from ..job import cache_dir
+from ..recipe.config import Config
 from ..shard_index import index_places
 from ..shards import expand, is_remote
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..adapters import load_values
 from ..basics.dist import World
-from ..config import OptimConfig
 from ..model import Tuned
 from ..optimizer import STATE_FILE, TrainableState
 from ..plain_engine import PlainEngine
+from ..recipe.config import OptimConfig
 from .process import can_build_async_io, counting_collectives, loading, start, stop
 from .sharded import DeepSpeedEngine
 from .state import check_form

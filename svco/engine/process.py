@@ -12,7 +12,7 @@ from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..ds_config import COMPRESSED, size
+from ..recipe.ds_config import COMPRESSED, size
 
 
 def start(world: World, timeout_minutes: float = 30.0) -> None:

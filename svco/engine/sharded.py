@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
-from ..config import OptimConfig
-from ..ds_config import offloaded, size
 from ..model import Tuned
 from ..optimizer import make_adamw, parameter_groups
+from ..recipe.config import OptimConfig
+from ..recipe.ds_config import offloaded, size
 from .gathered import GatherCheck, compressed
 from .state import PartitionedState, PortableState, SwappedState
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..ds_config import check_swapped, offloaded
+from ..recipe.ds_config import check_swapped, offloaded
 from .process import can_build_async_io
 
 if TYPE_CHECKING:

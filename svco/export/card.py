@@ -12,10 +12,10 @@ from typing import Any
 
 from ..basics.errors import UserError
 from ..checkpoint import MANIFEST, Position, read_position
-from ..config import Config
 from ..evaluate import table
 from ..objectives import OBJECTIVES
-from ..recipe import load_recipe
+from ..recipe.config import Config
+from ..recipe.read import load_recipe
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _SECTIONS = {

@@ -16,7 +16,7 @@ from ..checkpoint import MANIFEST, Checkpoints, damage, read_position
 from ..engine import read_partitioned
 from ..names import PEFT_PREFIX
 from ..optimizer import STATE_FILE
-from ..recipe import load_recipe
+from ..recipe.read import load_recipe
 from ..run_state import RunState
 from .card import RunFacts, read_facts
 from .stream import Weight, read_file

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from ..basics.errors import UserError
-from ..config import LoraConfig
+from ..recipe.config import LoraConfig
 from .architecture import Architecture, architecture
 from .flops import flops
 from .machine import Machine, Reached

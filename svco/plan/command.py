@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError
-from ..ds_config import read_ds_config
-from ..recipe import load_recipe
+from ..recipe.ds_config import read_ds_config
+from ..recipe.read import load_recipe
 from .calibration import calibrated
 from .machine import Machine, find_gpu, network
 from .planner import advise, plan_all

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..basics.errors import UserError
-from ..ds_config import check_swapped
 from ..lockstep import resolve_recompute
+from ..recipe.ds_config import check_swapped
 from .flops import Flops, flops
 from .machine import Machine
 from .memory import SPARED, Host, Memory, fewest_recomputed, gpu_memory, host_memory

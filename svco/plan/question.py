@@ -10,7 +10,7 @@ import numpy as np
 
 from ..basics.errors import UserError
 from ..basics.views import BLIND_CONDITION
-from ..config import Config
+from ..recipe.config import Config
 from ..reference import choose_reference
 from .architecture import Architecture, architecture
 from .workload import Row, Tuning, pair_row

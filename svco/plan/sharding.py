@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..config import Config
-from ..ds_config import fill, size
+from ..recipe.config import Config
+from ..recipe.ds_config import fill, size
 from .architecture import Architecture
 from .traffic import Limits
 from .workload import Tuning

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..basics.errors import UserError
 from ..basics.views import BLIND_CONDITION, Cell, condition, prefix_of
-from ..config import Config
+from ..recipe.config import Config
 from .architecture import Architecture, Linear
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}

@@ -16,8 +16,8 @@ from typing import Any
 
 from ..basics.errors import UserError
 from ..board import METRICS_FILE, last_line
-from ..config import Config, DataConfig, ModelConfig
-from ..recipe import load_recipe
+from ..recipe.config import Config, DataConfig, ModelConfig
+from ..recipe.read import load_recipe
 from .sources import identity, shards_of
 from .spec import Group, Settings, Study
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError
-from ..recipe import known_keys, nearest, read_yaml
+from ..recipe.read import known_keys, nearest, read_yaml
 
 Settings = dict[str, Any]
 """Recipe key (``section.field``) -> value."""

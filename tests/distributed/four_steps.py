@@ -11,14 +11,14 @@ import torch
 
 from svco import engine
 from svco.basics.dist import world_from_environment
-from svco.ds_config import fill, read_ds_config
 from svco.families import load_family
 from svco.lockstep import set_recompute
 from svco.model import load_tuned, resolve_dtype
 from svco.objectives import make_objective
 from svco.packing import PackedCollate
 from svco.prepare import Prepare
-from svco.recipe import load_recipe
+from svco.recipe.ds_config import fill, read_ds_config
+from svco.recipe.read import load_recipe
 from svco.reference import choose_reference
 from svco.world.contrast import world_pairs
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from svco import engine
 from svco.basics.dist import world_from_environment
-from svco.ds_config import fill, read_ds_config
 from svco.families import load_family
 from svco.lockstep import resolve_recompute, set_recompute
 from svco.model import load_tuned, resolve_dtype
 from svco.packing import PackedCollate
 from svco.prepare import Prepare
-from svco.recipe import load_recipe
+from svco.recipe.ds_config import fill, read_ds_config
+from svco.recipe.read import load_recipe
 from svco.world.contrast import world_pairs
 
 ds_path, out, *overrides = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]

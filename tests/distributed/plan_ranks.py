@@ -10,7 +10,7 @@ from svco.basics.dist import world_from_environment
 from svco.bench.plan_check import Case
 from svco.bench.plan_ranks import check_sharded
 from svco.bench.shapes import SHAPES
-from svco.ds_config import read_ds_config
+from svco.recipe.ds_config import read_ds_config
 
 TINY = SHAPES["tiny"]
 CASES = (

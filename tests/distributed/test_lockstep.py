@@ -14,7 +14,7 @@ from svco.families import load_family
 from svco.model import load_tuned
 from svco.packing import PackedCollate
 from svco.prepare import Prepare
-from svco.recipe import load_recipe
+from svco.recipe.read import load_recipe
 from svco.world.contrast import world_pairs
 
 PAIRS, STEPS = 2, 4

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from svco.basics.dist import World
 from svco.basics.errors import UserError
-from svco.recipe import load_recipe
+from svco.recipe.read import load_recipe
 from svco.train import Launch, run
 
 

@@ -12,7 +12,7 @@ from places import BASE
 from svco.basics.dist import World
 from svco.basics.errors import Stopped
 from svco.life import Life
-from svco.recipe import load_recipe
+from svco.recipe.read import load_recipe
 from svco.status import look
 from svco.train import Launch, run
 

@@ -8,7 +8,7 @@ from places import BASE
 from svco.adapters import adapter_switch, read_adapter
 from svco.basics.errors import UserError
 from svco.model import load_tuned
-from svco.recipe import load_recipe
+from svco.recipe.read import load_recipe
 
 
 def tuned(family, *overrides):

@@ -16,10 +16,10 @@ from svco.bench.ladder import BASELINE, LADDER, PRODUCT, Tune
 from svco.bench.peer import trl_batch
 from svco.bench.run import Plan, agree, run_plans, true_counts
 from svco.bench.shapes import SHAPES, random_pairs
-from svco.config import ObjectiveConfig
 from svco.logprobs import CHUNK_BYTES
 from svco.objectives import make_objective
 from svco.packing import Layout
+from svco.recipe.config import ObjectiveConfig
 
 SVCO = make_objective(ObjectiveConfig())
 ROWS = {row.name: row for row in LADDER}

@@ -15,7 +15,6 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 
 from svco.basics.errors import BadSample, UserError
 from svco.basics.views import CORRUPT, whole
-from svco.config import CorruptConfig
 from svco.corruption import Corruptions, corrupt
 from svco.families import architecture, load_family
 from svco.families.published import published_config
@@ -24,7 +23,8 @@ from svco.objectives import make_objective
 from svco.packing import PackedCollate
 from svco.pairs import Pair, PairText
 from svco.prepare import Prepare
-from svco.recipe import load_recipe
+from svco.recipe.config import CorruptConfig
+from svco.recipe.read import load_recipe
 from svco.reference import choose_reference
 
 SIZES = (((48, 48), (40, 90)), ((84, 30), (28, 28)))

@@ -8,13 +8,13 @@ from places import BASE
 
 from svco.basics.dist import World
 from svco.basics.errors import UserError
-from svco.config import OptimConfig
 from svco.lockstep import fill_memory, resolve_recompute, set_recompute
 from svco.memory import RecomputeDial
 from svco.model import load_tuned
 from svco.packing import PackedCollate
 from svco.prepare import Prepare
-from svco.recipe import load_recipe
+from svco.recipe.config import OptimConfig
+from svco.recipe.read import load_recipe
 
 
 def test_words_and_numbers():

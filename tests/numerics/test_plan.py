@@ -14,8 +14,6 @@ from places import RECIPES, ROOT
 from svco.basics.errors import UserError
 from svco.bench.plan_check import Case, check, described
 from svco.bench.shapes import SHAPES, SyntheticFamily, random_pairs
-from svco.config import ObjectiveConfig
-from svco.ds_config import read_ds_config
 from svco.families import EncodedText
 from svco.families.published import PUBLISHED, published_config
 from svco.logprobs import CHUNK_BYTES
@@ -32,7 +30,9 @@ from svco.plan.report import as_json, text
 from svco.plan.scaling import curve
 from svco.plan.workload import Micros, pair_row
 from svco.prepare import EncodedPair
-from svco.recipe import load_recipe
+from svco.recipe.config import ObjectiveConfig
+from svco.recipe.ds_config import read_ds_config
+from svco.recipe.read import load_recipe
 
 CONFIGS = {file.stem: read_ds_config(file) for file in sorted((ROOT / "ds_configs").glob("*.json"))}
 GROUPED = SHAPES["llava16-34b"].reduced(3, 0.125, 4008)

@@ -15,7 +15,6 @@ from svco import evaluate
 from svco.assess.subject import load_subject
 from svco.basics.errors import UserError
 from svco.basics.views import ALL_VIEWS, CORRUPT, VIEWS, whole
-from svco.config import CorruptConfig
 from svco.corruption import Corruptions
 from svco.packing import PackedCollate
 from svco.pairs import Pair, PairText
@@ -26,6 +25,7 @@ from svco.probe.look import EDGES, SCALE, SCHEMES, legend, step, style
 from svco.probe.page import Card, page
 from svco.probe.perplexity import by_contrast, perplexities, reading, table, token_shares, word_table
 from svco.probe.tokens import readable, split
+from svco.recipe.config import CorruptConfig
 from svco.shards import ShardSet, write_shards
 
 CPU = torch.device("cpu")

@@ -10,7 +10,6 @@ from PIL import Image
 from places import BASE
 
 from svco.basics.views import BLIND, CLASH, CORRUPT, MATCH, whole
-from svco.config import CorruptConfig
 from svco.corruption import Corruptions, corrupt
 from svco.families import load_family
 from svco.lockstep import resolve_recompute, set_recompute
@@ -18,7 +17,8 @@ from svco.model import load_tuned
 from svco.objectives import Objective, make_objective
 from svco.packing import PackedCollate
 from svco.prepare import Prepare
-from svco.recipe import load_recipe
+from svco.recipe.config import CorruptConfig
+from svco.recipe.read import load_recipe
 from svco.reference import choose_reference
 from svco.terms import BoundTerm
 

@@ -8,12 +8,12 @@ from PIL import Image
 
 from svco.basics.errors import UserError
 from svco.basics.views import ALL_CELLS, CORRUPT, whole
-from svco.config import CorruptConfig, ObjectiveConfig
 from svco.corruption import Corruptions, corrupt, crop_box, identity, kept_signal
 from svco.objectives import make_objective
 from svco.packing import PackedCollate
 from svco.prepare import Prepare
-from svco.recipe import load_recipe
+from svco.recipe.config import CorruptConfig, ObjectiveConfig
+from svco.recipe.read import load_recipe
 
 KINDS = ("crop", "noise", "grey", "zero")
 MEAN, STD = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from svco import cli
-from svco.config import CorruptConfig
 from svco.corruption import corrupt
 from svco.pairs import Pair, decode_image
+from svco.recipe.config import CorruptConfig
 from svco.shards import ShardSet, write_shards
 
 

@@ -9,8 +9,8 @@ from svco.doctor import checks, examine, surroundings
 from svco.doctor.checks import FAIL, OK, WARN, Wanted
 from svco.doctor.facts import Facts
 from svco.doctor.meeting import Meeting
-from svco.ds_config import read_ds_config
-from svco.recipe import load_recipe
+from svco.recipe.ds_config import read_ds_config
+from svco.recipe.read import load_recipe
 
 GPU = ("NVIDIA H100 80GB HBM3",) * 2
 FIRST = Facts(

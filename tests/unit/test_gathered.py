@@ -6,10 +6,10 @@ from places import ROOT
 
 from svco.basics.dist import World
 from svco.basics.errors import UserError
-from svco.ds_config import fill, read_ds_config
 from svco.engine import loading
 from svco.engine.gathered import QUANTISED, compare, distance
-from svco.recipe import load_recipe
+from svco.recipe.ds_config import fill, read_ds_config
+from svco.recipe.read import load_recipe
 
 
 def blocks_of_8_bits(weights, size=256):

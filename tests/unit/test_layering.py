@@ -10,12 +10,12 @@ import pytest
 from places import ROOT
 
 LAYERS = (
-    ("basics.errors", "basics.views", "config"),
-    ("basics.dist", "names", "limits", "corruption"),
+    ("basics.errors", "basics.views", "recipe.config"),
+    ("basics.dist", "names", "recipe.limits", "corruption"),
     (
         "pairs",
-        "recipe",
-        "ds_config",
+        "recipe.read",
+        "recipe.ds_config",
         "tally",
         "clock",
         "watch",
@@ -25,7 +25,7 @@ LAYERS = (
         "basics.files",
         "terms",
     ),
-    ("shard_index", "order", "balance", "families", "paper", "board"),
+    ("shard_index", "order", "balance", "families", "recipe.paper", "board"),
     ("shards", "prepare"),
     ("objectives", "packing", "logprobs", "loader", "evaluate"),
     ("adapters", "optimizer", "sheet", "attention", "lockstep", "reference"),
@@ -54,7 +54,7 @@ DOORS = {
     "matplotlib": {"sheet", "bench", "plan", "probe"},
     "tqdm": {"board"},
     "psutil": {"doctor", "life", "run_state", "study"},
-    "yaml": {"recipe"},
+    "yaml": {"recipe.read"},
     "tokenizers": {"world"},
     "safetensors": {"adapters", "bench", "engine", "export", "optimizer", "reference"},
     "huggingface_hub": {"bench", "doctor", "export"},

@@ -17,8 +17,8 @@ from svco.basics.errors import Stopped, UserError
 from svco.checkpoint import Checkpoints, Position
 from svco.export import read_facts
 from svco.life import Life
-from svco.limits import duration
-from svco.recipe import load_recipe
+from svco.recipe.limits import duration
+from svco.recipe.read import load_recipe
 from svco.run_folder import RunFolder
 from svco.run_state import STALE_SECONDS, Heart, RunState, wait_until_over
 from svco.status import EXIT_CODES, find_runs, look

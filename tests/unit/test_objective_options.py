@@ -11,10 +11,10 @@ from svco.basics.views import CLASH as C
 from svco.basics.views import CORRUPT as X
 from svco.basics.views import MATCH as M
 from svco.basics.views import Scores
-from svco.config import ObjectiveConfig
 from svco.objectives import OBJECTIVES, make_objective
-from svco.paper import deviations
-from svco.recipe import load_recipe
+from svco.recipe.config import ObjectiveConfig
+from svco.recipe.paper import deviations
+from svco.recipe.read import load_recipe
 
 TOKENS = torch.tensor([[7, 4], [3, 11]])
 GENERATOR = torch.Generator().manual_seed(1)

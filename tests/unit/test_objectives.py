@@ -7,9 +7,9 @@ import torch
 
 from svco.basics.errors import UserError
 from svco.basics.views import ALL_CELLS, BLIND, CLASH, CORRUPT, MATCH, Scores
-from svco.config import ObjectiveConfig
 from svco.objectives import OBJECTIVES, make_objective
-from svco.recipe import field_docs
+from svco.recipe.config import ObjectiveConfig
+from svco.recipe.read import field_docs
 
 B = 0.1
 TOKENS = torch.tensor([[7, 4], [3, 11], [5, 5]])

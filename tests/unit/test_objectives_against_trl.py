@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from svco.basics.views import CLASH, MATCH, Scores
-from svco.config import ObjectiveConfig
 from svco.objectives import make_objective
+from svco.recipe.config import ObjectiveConfig
 
 TOKENS = torch.tensor([[7, 4], [3, 11], [5, 5]])
 

@@ -12,8 +12,8 @@ from places import ROOT
 
 from svco.basics.errors import UserError
 from svco.basics.views import CLASH, MATCH, Scores
-from svco.config import ObjectiveConfig
 from svco.objectives import OBJECTIVES, make_objective, register
+from svco.recipe.config import ObjectiveConfig
 from svco.terms import Term
 
 PAGE = (ROOT / "svco" / "OBJECTIVES.md").read_text()

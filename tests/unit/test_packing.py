@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from svco.balance import divide, imbalance
 from svco.basics.views import ALL_CELLS, CORRUPT, condition
-from svco.config import CorruptConfig
 from svco.corruption import Corruptions
 from svco.families import EncodedText, Pictures
 from svco.packing import Layout, PackedCollate
 from svco.prepare import EncodedPair, Lengths
+from svco.recipe.config import CorruptConfig
 
 PLACEHOLDER = 9
 

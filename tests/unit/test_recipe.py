@@ -9,9 +9,9 @@ import yaml
 from places import RECIPES, ROOT
 
 from svco.basics.errors import UserError
-from svco.config import Config
-from svco.ds_config import fill, read_ds_config, size
-from svco.recipe import dump, field_docs, known_keys, load_recipe, merge
+from svco.recipe.config import Config
+from svco.recipe.ds_config import fill, read_ds_config, size
+from svco.recipe.read import dump, field_docs, known_keys, load_recipe, merge
 
 DS = sorted((ROOT / "ds_configs").glob("*.json"))
 

@@ -7,11 +7,11 @@ from torch import nn
 
 from svco.basics.dist import World
 from svco.basics.errors import UserError
-from svco.ds_config import fill, read_ds_config
 from svco.engine import swapping
 from svco.families import load_family
 from svco.model import outline
-from svco.recipe import load_recipe
+from svco.recipe.ds_config import fill, read_ds_config
+from svco.recipe.read import load_recipe
 
 pytest.importorskip("deepspeed")
 

@@ -1,6 +1,6 @@
 """Reads recipes: default < YAML < ``section.key=value`` on the command line, with every mistake named.
 
-A recipe is a YAML file of sections as in :mod:`svco.config`. An unknown key is an error that suggests the nearest one,
+A recipe is a YAML file of sections as in :mod:`svco.recipe.config`. An unknown key is an error that suggests the nearest one,
 a wrong type names key, value and what was expected.
 """
 
@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .basics.errors import UserError
+from ..basics.errors import UserError
 from .config import Config
 from .limits import check
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .basics.errors import UserError
+from ..basics.errors import UserError
 from .config import Config
 
 _OURS = {

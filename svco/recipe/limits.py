@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .basics.errors import UserError
+from ..basics.errors import UserError
 from .config import Config
 
 _CHOICES = {

@@ -1,7 +1,7 @@
 """The recipe: frozen dataclasses, filled default < recipe YAML < command line.
 
 Every section is one dataclass and every field carries a docstring; ``python launchers/train.py --help`` prints them
-from here. The key of a field is ``section.field``. :mod:`svco.recipe` reads files and overrides into a ``Config``.
+from here. The key of a field is ``section.field``. :mod:`svco.recipe.read` reads files and overrides into a ``Config``.
 """
 
 from __future__ import annotations
