@@ -28,7 +28,7 @@ def main() -> None:
     from svco.basics.errors import UserError
     from svco.bench.random_base import make_random_base
     from svco.bench.shapes import SHAPES
-    from svco.board import Progress
+    from svco.record.board import Progress
 
     if arguments.shape not in SHAPES:
         raise UserError(f"There is no shape {arguments.shape!r}; there are: {', '.join(SHAPES)}.")

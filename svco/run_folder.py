@@ -15,13 +15,13 @@ from .basics.dist import World
 from .basics.errors import BadSample, UserError
 from .basics.files import hosts_apart
 from .basics.versions import PACKAGES, commit, package_version
-from .board import Progress
 from .evaluate import PairScores, in_turn, pair_right
 from .export import public_base, read_facts, replacing, save_model, write_card
 from .model import resolve_dtype
 from .recipe.config import Config
 from .recipe.read import dump
-from .run_state import wait_until_over
+from .record.board import Progress
+from .record.state import wait_until_over
 from .shards import ShardSet
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from .basics.dist import World
 from .basics.errors import Stopped
 from .basics.views import whole
-from .board import Board, Progress
-from .checkpoint import Checkpoints, Position
 from .engine import Engine
 from .evaluate import score_pairs, summarise
 from .job import Job, Split, cache_dir, evaluation_loader
 from .life import Life
 from .model import Tuned
 from .precompute import Precompute
-from .run_state import Heart
+from .record.board import Board, Progress
+from .record.checkpoint import Checkpoints, Position
+from .record.state import Heart
 
 if TYPE_CHECKING:
     import numpy as np

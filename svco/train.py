@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 from . import engine as engines
 from .basics.dist import World, naming_lost_ranks
 from .basics.errors import RESUBMIT, Stopped, UserError
-from .board import Board, Progress
-from .checkpoint import Checkpoints, Position, read_position, save_seconds
 from .clock import Clock
 from .evaluate import table
 from .job import Job, describe, make_job
@@ -26,8 +24,10 @@ from .order import ORDER_VERSION
 from .recipe.config import Config
 from .recipe.ds_config import fill
 from .recipe.paper import deviations
+from .record.board import Board, Progress
+from .record.checkpoint import Checkpoints, Position, read_position, save_seconds
+from .record.state import Heart
 from .run_folder import RunFolder
-from .run_state import Heart
 from .session import Session
 from .step import take_step
 from .tally import Tally

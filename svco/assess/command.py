@@ -11,9 +11,9 @@ from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..board import Progress as Bars
 from ..job import Split
 from ..recipe.config import CorruptConfig
+from ..record.board import Progress as Bars
 from . import cv_bench, mmvp
 from .against import BENCHMARKS, RESULT, Evaluation, answers_file, paired
 from .choices import Item, put

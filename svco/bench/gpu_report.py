@@ -17,9 +17,9 @@ import torch
 
 from ..attention import choose_backend
 from ..basics.dist import World
-from ..board import Progress
 from ..objectives import make_objective
 from ..recipe.config import ObjectiveConfig
+from ..record.board import Progress
 from .gpu import (
     Check,
     Setting,

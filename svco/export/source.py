@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ..adapters import ADAPTER_CONFIG, ADAPTER_FILE, AdapterForm, read_form, stored_name
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..checkpoint import MANIFEST, Checkpoints, damage, read_position
 from ..engine import read_partitioned
 from ..names import PEFT_PREFIX
 from ..optimizer import STATE_FILE
 from ..recipe.read import load_recipe
-from ..run_state import RunState
+from ..record.checkpoint import MANIFEST, Checkpoints, damage, read_position
+from ..record.state import RunState
 from .card import RunFacts, read_facts
 from .stream import Weight, read_file
 

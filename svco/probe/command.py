@@ -17,7 +17,6 @@ from ..assess.subject import Subject, load_subject
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.views import BLIND, CORRUPT, MATCH, whole
-from ..board import Progress
 from ..corruption import corrupt
 from ..evaluate import in_turn
 from ..export import public_base
@@ -26,6 +25,7 @@ from ..loader import Loader
 from ..packing import PackedBatch
 from ..pairs import CONTRASTS, Pair, decode_image
 from ..recipe.config import Config, CorruptConfig, OptimConfig
+from ..record.board import Progress
 from ..shards import DEFAULT_CACHE, ShardSet, expand
 from .figure import draw
 from .page import Card, page

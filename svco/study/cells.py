@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError
-from ..board import METRICS_FILE, last_line
 from ..recipe.config import Config, DataConfig, ModelConfig
 from ..recipe.read import load_recipe
+from ..record.board import METRICS_FILE, last_line
 from .sources import identity, shards_of
 from .spec import Group, Settings, Study
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from ..run_state import RunState
+from ..record.state import RunState
 from .cells import Task, unique
 from .run import LOG
 

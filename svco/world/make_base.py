@@ -80,7 +80,7 @@ def _saved(model: Any, output: Path) -> Path:
 
 
 def bar(items: Iterable[int], what: str) -> Iterable[int]:
-    from ..board import Progress
+    from ..record.board import Progress
 
     return Progress.over(True)(items, what)
 

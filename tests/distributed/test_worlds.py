@@ -15,7 +15,7 @@ import launch
 import psutil
 import pytest
 
-from svco.status import look
+from svco.record.status import look
 
 STEPS, EVERY = 20, 4
 RECIPE = [

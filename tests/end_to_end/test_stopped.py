@@ -13,7 +13,7 @@ from svco.basics.dist import World
 from svco.basics.errors import Stopped
 from svco.life import Life
 from svco.recipe.read import load_recipe
-from svco.status import look
+from svco.record.status import look
 from svco.train import Launch, run
 
 

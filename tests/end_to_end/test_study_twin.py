@@ -6,7 +6,7 @@ import pytest
 from places import ROOT
 from slurm_queue import Queue
 
-from svco.run_state import RunState
+from svco.record.state import RunState
 from svco.study.cells import cell_tasks
 from svco.study.spec import load_study
 

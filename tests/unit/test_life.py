@@ -14,14 +14,14 @@ import pytest
 
 from svco.basics.dist import World
 from svco.basics.errors import Stopped, UserError
-from svco.checkpoint import Checkpoints, Position
 from svco.export import read_facts
 from svco.life import Life
 from svco.recipe.limits import duration
 from svco.recipe.read import load_recipe
+from svco.record.checkpoint import Checkpoints, Position
+from svco.record.state import STALE_SECONDS, Heart, RunState, wait_until_over
+from svco.record.status import EXIT_CODES, find_runs, look
 from svco.run_folder import RunFolder
-from svco.run_state import STALE_SECONDS, Heart, RunState, wait_until_over
-from svco.status import EXIT_CODES, find_runs, look
 
 
 class Time:
@@ -242,7 +242,7 @@ def test_damage_is_seen_by_size_or_by_every_byte(run):
 
 
 def test_a_run_that_another_process_works_on_is_not_taken_over(run, monkeypatch):
-    monkeypatch.setattr("svco.run_state.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("svco.record.state.BEAT_SECONDS", 0.05)
     with heart(run), pytest.raises(UserError, match="is running: starting, step 0 of 0, process"):
         wait_until_over(run)
 

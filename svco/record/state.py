@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .basics.errors import RESUBMIT, Stopped, UserError
+from ..basics.errors import RESUBMIT, Stopped, UserError
 
 STATE = "state.json"
 BEAT_SECONDS = 10.0

@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from .basics.errors import RESUBMIT, UserError
+from ..basics.errors import RESUBMIT, UserError
 from .board import METRICS_FILE, last_line
 from .checkpoint import damage, steps
-from .run_state import RunState
+from .state import RunState
 
 EXIT_CODES = {"finished": 0, "stopped": RESUBMIT, "running": 3, "failed": 1, "dead": 1}
 """Verdict -> exit code of the command."""

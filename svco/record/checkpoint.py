@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .basics.dist import World
-from .basics.errors import UserError
+from ..basics.dist import World
+from ..basics.errors import UserError
 
 MANIFEST = "MANIFEST.json"
 

@@ -1,0 +1,1 @@
+"""What a run leaves on disk: checkpoints, its state, its numbers, and how they are read back."""
