@@ -94,8 +94,8 @@ def _add_shard_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from .data.importers import IMPORTERS
-    from .data.records import drop_missing, missing_lines, write_records
+    from .commands.data.importers import IMPORTERS
+    from .commands.data.records import drop_missing, missing_lines, write_records
     from .record.board import Progress
 
     records = IMPORTERS[arguments.format](arguments.file)
@@ -107,8 +107,8 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from .data.build import BuildPlan, build
-    from .data.records import read_records
+    from .commands.data.build import BuildPlan, build
+    from .commands.data.records import read_records
     from .record.board import Progress
 
     plan = BuildPlan(
@@ -123,7 +123,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _corrupt(arguments: argparse.Namespace) -> int:
-    from .data.corrupt import corrupt_shards
+    from .commands.data.corrupt import corrupt_shards
     from .recipe.config import Config, CorruptConfig
     from .recipe.limits import check
     from .record.board import Progress
@@ -148,7 +148,7 @@ def _corrupt(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from .data.verify import verify
+    from .commands.data.verify import verify
     from .record.board import Progress
 
     found = verify(arguments.shards, None, Progress.over(True))

@@ -72,7 +72,7 @@ def _make(study: Study, name: str, source: Source, progress: Progress) -> None:
         drawn = variant.pairs(source.split, source.pairs)
         write_shards((next(drawn) for _ in pairs), temporary, source.split, PAIRS_PER_SHARD)
     else:
-        from ..data.corrupt import corrupt_shards
+        from ..commands.data.corrupt import corrupt_shards
         from ..recipe.config import CorruptConfig
 
         corrupt_shards(

@@ -34,7 +34,7 @@ LAYERS = (
     ("plain_engine", "record.checkpoint"),
     ("engine",),
     ("export", "assess"),
-    ("run_folder", "data", "precompute", "step", "record.status", "plan", "probe"),
+    ("run_folder", "commands.data", "precompute", "step", "record.status", "plan", "probe"),
     ("session",),
     ("train", "cli"),
     ("bench", "doctor", "study"),

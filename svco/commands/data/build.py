@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..basics.errors import BadSample, UserError
-from ..pairs import Pair, PairText, decode_image
-from ..shard_index import file_digest
-from ..shards import write_shards
+from ...basics.errors import BadSample, UserError
+from ...pairs import Pair, PairText, decode_image
+from ...shard_index import file_digest
+from ...shards import write_shards
 from .records import Record
 
 Progress = Callable[[Any, str], Any]

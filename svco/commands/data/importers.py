@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..basics.errors import UserError
+from ...basics.errors import UserError
 from .records import Record, make_record, read_records, read_text
 
 

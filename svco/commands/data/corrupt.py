@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..basics.errors import BadSample, UserError
-from ..corruption import corrupt, identity
-from ..pairs import Pair, decode_image
-from ..recipe.config import CorruptConfig
-from ..shards import ShardSet, expand, write_shards
+from ...basics.errors import BadSample, UserError
+from ...corruption import corrupt, identity
+from ...pairs import Pair, decode_image
+from ...recipe.config import CorruptConfig
+from ...shards import ShardSet, expand, write_shards
 from .build import MANIFEST, described, refuse_full
 from .verify import split_of
 

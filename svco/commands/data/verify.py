@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..basics.errors import BadSample
-from ..pairs import decode_image
-from ..shards import ShardSet, expand
+from ...basics.errors import BadSample
+from ...pairs import decode_image
+from ...shards import ShardSet, expand
 from .build import MANIFEST
 
 Progress = Callable[[Any, str], Any]

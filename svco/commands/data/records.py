@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..basics.errors import UserError
-from ..pairs import CONTRASTS
+from ...basics.errors import UserError
+from ...pairs import CONTRASTS
 
 _KNOWN = ("query", "images", "responses", "type", "system", "source", "ids")
 
