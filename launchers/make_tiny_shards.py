@@ -14,8 +14,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the world")
     arguments = parser.parse_args()
 
-    from svco.shard_index import file_digest
-    from svco.shards import write_shards
+    from svco.data.shard_index import file_digest
+    from svco.data.shards import write_shards
     from svco.world.contrast import SPLITS, world_pairs
 
     lines = []

@@ -11,7 +11,7 @@ import numpy as np
 
 from .basics.dist import World
 from .basics.views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH, VIEWS
-from .pairs import CONTRASTS
+from .data.pairs import CONTRASTS
 
 
 @dataclass(frozen=True)

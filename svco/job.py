@@ -15,17 +15,17 @@ import numpy as np
 from .basics.dist import World
 from .basics.errors import UserError
 from .basics.views import Cell
-from .corruption import Corruptions
+from .data.corruption import Corruptions
+from .data.order import Order
+from .data.shards import ShardSet
 from .evaluate import InOrder
 from .families import Family, load_family
 from .loader import Loader
 from .objectives import Objective, make_objective
-from .order import Order
 from .packing import PackedCollate
 from .prepare import Lengths, Prepare, measure_lengths
 from .recipe.config import Config
 from .reference import choose_reference
-from .shards import ShardSet
 
 Progress = Callable[[Any, str], Any]
 """(iterable, what is being done) -> the iterable, shown as it goes."""

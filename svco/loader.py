@@ -10,13 +10,13 @@ import numpy as np
 
 from .balance import divide, imbalance
 from .basics.errors import BadSample, UserError
+from .data.pairs import Pair
+from .data.shards import ShardSet
 from .life import outlive_stop_signals
-from .pairs import Pair
-from .shards import ShardSet
 
 
 class Batches(Protocol):
-    """An order of pairs: :class:`~svco.order.Order`, or another with the same method."""
+    """An order of pairs: :class:`~svco.data.order.Order`, or another with the same method."""
 
     def batch(self, step: int) -> tuple[int, np.ndarray]:
         """(epoch, indices of the step)."""

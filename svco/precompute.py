@@ -12,7 +12,7 @@ import numpy as np
 from .basics.dist import World
 from .basics.errors import UserError
 from .basics.views import views_of, whole
-from .corruption import Corruptions
+from .data.corruption import Corruptions
 from .engine import Engine
 from .evaluate import score_pairs
 from .job import Job, Split, cache_dir, make_loader

@@ -15,6 +15,7 @@ from .basics.dist import World
 from .basics.errors import BadSample, UserError
 from .basics.files import hosts_apart
 from .basics.versions import PACKAGES, commit, package_version
+from .data.shards import ShardSet
 from .evaluate import PairScores, in_turn, pair_right
 from .export import public_base, read_facts, replacing, save_model, write_card
 from .model import resolve_dtype
@@ -22,7 +23,6 @@ from .recipe.config import Config
 from .recipe.read import dump
 from .record.board import Progress
 from .record.state import wait_until_over
-from .shards import ShardSet
 
 if TYPE_CHECKING:
     from .engine import Engine

@@ -14,13 +14,13 @@ from . import engine as engines
 from .basics.dist import World, naming_lost_ranks
 from .basics.errors import RESUBMIT, Stopped, UserError
 from .clock import Clock
+from .data.order import ORDER_VERSION
 from .evaluate import table
 from .job import Job, describe, make_job
 from .life import Life
 from .memory import RecomputeDial
 from .model import load_tuned, outline, resolve_dtype
 from .optimizer import learning_rate
-from .order import ORDER_VERSION
 from .recipe.config import Config
 from .recipe.ds_config import fill
 from .recipe.paper import deviations

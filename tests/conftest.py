@@ -52,7 +52,7 @@ def make_pairs():
 @pytest.fixture
 def shards(tmp_path, make_pairs):
     """A folder with 20 pairs in three shards of 7, 7 and 6."""
-    from svco.shards import write_shards
+    from svco.data.shards import write_shards
 
     write_shards(make_pairs("train", 0, 20), tmp_path / "shards", "train", 7)
     return tmp_path / "shards"

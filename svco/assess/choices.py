@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
 from ..basics.errors import BadSample, UserError
-from ..pairs import decode_image
+from ..data.pairs import decode_image
 from .generation import Question, ask
 from .scoring import Progress
 from .subject import Subject

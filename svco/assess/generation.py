@@ -10,8 +10,8 @@ import numpy as np
 
 from ..basics.dist import World
 from ..basics.errors import BadSample
-from ..pairs import PairText, decode_image
-from ..shards import ShardSet
+from ..data.pairs import PairText, decode_image
+from ..data.shards import ShardSet
 from ..world.truth import false_words
 from .scoring import Progress
 from .subject import Subject

@@ -13,13 +13,13 @@ from statistics import median
 import numpy as np
 
 from ..basics.dist import World
+from ..data.pairs import Pair, PairText
+from ..data.shards import write_shards
 from ..evaluate import InOrder
 from ..families import Family, load_family
 from ..job import Split, make_loader
 from ..objectives import make_objective
-from ..pairs import Pair, PairText
 from ..recipe.config import Config, ObjectiveConfig
-from ..shards import write_shards
 from .ladder import PRODUCT, ROWS, Tune
 from .run import Bench, Measured, Plan, true_counts
 from .shapes import TINY, Shape

@@ -16,9 +16,9 @@ import torch
 from .. import engine as engines
 from ..basics.dist import World
 from ..basics.errors import UserError
+from ..data.shards import ShardSet
 from ..objectives import make_objective
 from ..recipe.config import LoraConfig, ObjectiveConfig
-from ..shards import ShardSet
 from .ladder import PRODUCT, ROWS, Tune
 from .run import Bench, Contestant, Measured, Plan, tight
 from .shapes import TINY, random_model

@@ -14,10 +14,10 @@ from typing import Any
 
 from ..basics.errors import UserError
 from ..basics.versions import PACKAGES, commit, package_version
+from ..data.shard_index import index_places
+from ..data.shards import expand, is_remote
 from ..job import cache_dir
 from ..recipe.config import Config
-from ..shard_index import index_places
-from ..shards import expand, is_remote
 
 WATCHED = (
     "OMP_",

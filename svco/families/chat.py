@@ -14,7 +14,7 @@ import json
 from typing import Any
 
 from ..basics.errors import BadSample, UserError
-from ..pairs import PairText
+from ..data.pairs import PairText
 
 
 class ChatEncoder:

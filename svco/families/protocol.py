@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..pairs import PairText
+from ..data.pairs import PairText
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..basics.errors import BadSample, UserError
-from ..pairs import PairText
+from ..data.pairs import PairText
 from .chat import ChatEncoder
 from .protocol import EncodedText, ImageSizes
 

@@ -17,16 +17,16 @@ from ..assess.subject import Subject, load_subject
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.views import BLIND, CORRUPT, MATCH, whole
-from ..corruption import corrupt
+from ..data.corruption import corrupt
+from ..data.pairs import CONTRASTS, Pair, decode_image
+from ..data.shards import DEFAULT_CACHE, ShardSet, expand
 from ..evaluate import in_turn
 from ..export import public_base
 from ..job import Split, evaluation_loader
 from ..loader import Loader
 from ..packing import PackedBatch
-from ..pairs import CONTRASTS, Pair, decode_image
 from ..recipe.config import Config, CorruptConfig, OptimConfig
 from ..record.board import Progress
-from ..shards import DEFAULT_CACHE, ShardSet, expand
 from .figure import draw
 from .page import Card, page
 from .perplexity import NOTE, by_contrast, looking, reading, table, token_shares, word_table

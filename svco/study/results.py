@@ -19,9 +19,9 @@ from ..assess.measures import answered, scored
 from ..assess.scoring import SetScores
 from ..basics.files import beside
 from ..basics.views import CLASH, MATCH
+from ..data.pairs import PairText
+from ..data.shards import ShardSet
 from ..evaluate import pair_right
-from ..pairs import PairText
-from ..shards import ShardSet
 from .cells import BASE, Task, pair_flops
 from .run import seconds
 from .sources import shards_of

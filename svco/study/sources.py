@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.files import beside
-from ..shards import write_shards
+from ..data.shards import write_shards
 from .spec import Source, Study
 
 PAIRS_PER_SHARD = 128

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..assess.report import markdown
 from ..assess.statistics import standard_error
-from ..pairs import CONTRASTS
+from ..data.pairs import CONTRASTS
 from .cells import BASE
 from .results import Row, edited, right
 from .spec import Group, Study

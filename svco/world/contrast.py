@@ -9,7 +9,7 @@ from random import Random
 
 from PIL.Image import Image
 
-from ..pairs import Pair, PairText
+from ..data.pairs import Pair, PairText
 from .grammar import Question, questions
 from .render import jpeg, render
 from .scenes import CELLS, COLOURS, MAX_COUNT, SHAPES, SIZES, UNSEEN, Scene, Thing, at, many, sample_scene, sample_thing

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from ..data.pairs import PairText
 from ..families import Family
-from ..pairs import PairText
 from .grammar import CAPTION_QUESTIONS, KINDS, RELATIONS, Question, caption, questions
 from .render import render
 from .scenes import CELLS, COLOURS, SHAPES, SIZES, Scene, relation, sample_scene

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..pairs import Pair, PairText
+from ..data.pairs import Pair, PairText
 from .contrast import Told, drawn, seeded, tell
 from .grammar import CAPTION_QUESTIONS, caption
 from .render import SIDE, jpeg, render

@@ -10,8 +10,8 @@ import launch
 import pytest
 from places import ROOT
 
-from svco.pairs import Pair, PairText
-from svco.shards import write_shards
+from svco.data.pairs import Pair, PairText
+from svco.data.shards import write_shards
 
 
 @pytest.fixture

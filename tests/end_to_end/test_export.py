@@ -14,7 +14,7 @@ from places import BASE, ROOT
 from safetensors import safe_open
 
 from svco.cli import main
-from svco.shards import ShardSet
+from svco.data.shards import ShardSet
 
 RELOAD = """
 import json, os, pickle, re, sys

@@ -15,13 +15,13 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 
 from svco.basics.errors import BadSample, UserError
 from svco.basics.views import CORRUPT, whole
-from svco.corruption import Corruptions, corrupt
+from svco.data.corruption import Corruptions, corrupt
+from svco.data.pairs import Pair, PairText
 from svco.families import architecture, load_family
 from svco.families.published import published_config
 from svco.model import load_tuned
 from svco.objectives import make_objective
 from svco.packing import PackedCollate
-from svco.pairs import Pair, PairText
 from svco.prepare import Prepare
 from svco.recipe.config import CorruptConfig
 from svco.recipe.read import load_recipe

@@ -15,9 +15,10 @@ from svco import evaluate
 from svco.assess.subject import load_subject
 from svco.basics.errors import UserError
 from svco.basics.views import ALL_VIEWS, CORRUPT, VIEWS, whole
-from svco.corruption import Corruptions
+from svco.data.corruption import Corruptions
+from svco.data.pairs import Pair, PairText
+from svco.data.shards import ShardSet, write_shards
 from svco.packing import PackedCollate
-from svco.pairs import Pair, PairText
 from svco.prepare import Prepare
 from svco.probe import options
 from svco.probe.command import models_of, run, turns
@@ -26,7 +27,6 @@ from svco.probe.page import Card, page
 from svco.probe.perplexity import by_contrast, perplexities, reading, table, token_shares, word_table
 from svco.probe.tokens import readable, split
 from svco.recipe.config import CorruptConfig
-from svco.shards import ShardSet, write_shards
 
 CPU = torch.device("cpu")
 

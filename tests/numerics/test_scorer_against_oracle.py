@@ -10,7 +10,7 @@ from PIL import Image
 from places import BASE
 
 from svco.basics.views import BLIND, CLASH, CORRUPT, MATCH, whole
-from svco.corruption import Corruptions, corrupt
+from svco.data.corruption import Corruptions, corrupt
 from svco.families import load_family
 from svco.lockstep import resolve_recompute, set_recompute
 from svco.model import load_tuned

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from svco import cli
-from svco.corruption import corrupt
-from svco.pairs import Pair, decode_image
+from svco.data.corruption import corrupt
+from svco.data.pairs import Pair, decode_image
+from svco.data.shards import ShardSet, write_shards
 from svco.recipe.config import CorruptConfig
-from svco.shards import ShardSet, write_shards
 
 
 @pytest.fixture

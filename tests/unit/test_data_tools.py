@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from svco import cli
-from svco.shards import ShardSet
+from svco.data.shards import ShardSet
 
 
 def jpeg(seed, size=(24, 16), form="JPEG", **how):
@@ -219,8 +219,8 @@ def test_bad_records_name_file_and_line(tmp_path, monkeypatch, capsys, line, say
 def test_verify_finds_what_is_wrong(shards, tmp_path, make_pairs, monkeypatch, capsys):
     from test_shards import rewrite
 
-    from svco.pairs import Pair
-    from svco.shards import write_shards
+    from svco.data.pairs import Pair
+    from svco.data.shards import write_shards
 
     pairs = make_pairs("train", 0, 20)
     leaked = Pair(make_pairs("val", 0, 1)[0].text, pairs[3].images)

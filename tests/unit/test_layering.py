@@ -11,9 +11,9 @@ from places import ROOT
 
 LAYERS = (
     ("basics.errors", "basics.views", "recipe.config"),
-    ("basics.dist", "names", "recipe.limits", "corruption"),
+    ("basics.dist", "names", "recipe.limits", "data.corruption"),
     (
-        "pairs",
+        "data.pairs",
         "recipe.read",
         "recipe.ds_config",
         "tally",
@@ -25,8 +25,8 @@ LAYERS = (
         "basics.files",
         "terms",
     ),
-    ("shard_index", "order", "balance", "families", "recipe.paper", "record.board"),
-    ("shards", "prepare"),
+    ("data.shard_index", "data.order", "balance", "families", "recipe.paper", "record.board"),
+    ("data.shards", "prepare"),
     ("objectives", "packing", "logprobs", "loader", "evaluate"),
     ("adapters", "optimizer", "sheet", "attention", "lockstep", "reference"),
     ("scorer", "job"),
@@ -43,8 +43,8 @@ LAYERS = (
 LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 DOORS = {
     "deepspeed": {"engine"},
-    "webdataset": {"shards"},
-    "braceexpand": {"shards"},
+    "webdataset": {"data.shards"},
+    "braceexpand": {"data.shards"},
     "peft": {"adapters", "bench"},  # the peer is given peft's own configuration
     "trl": {"bench"},
     "datasets": {"bench"},

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svco.balance import divide
-from svco.order import Order, epoch_order
+from svco.data.order import Order, epoch_order
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=12).map(tuple)
 

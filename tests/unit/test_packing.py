@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from svco.balance import divide, imbalance
 from svco.basics.views import ALL_CELLS, CORRUPT, condition
-from svco.corruption import Corruptions
+from svco.data.corruption import Corruptions
 from svco.families import EncodedText, Pictures
 from svco.packing import Layout, PackedCollate
 from svco.prepare import EncodedPair, Lengths

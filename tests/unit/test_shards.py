@@ -15,8 +15,8 @@ import webdataset
 
 from svco.basics.errors import BadSample, UserError
 from svco.basics.files import beside
-from svco.pairs import MEMBERS, decode_image, decode_text, encode_text
-from svco.shards import ShardSet, expand, write_shards
+from svco.data.pairs import MEMBERS, decode_image, decode_text, encode_text
+from svco.data.shards import ShardSet, expand, write_shards
 
 
 def rewrite(source, target, change):

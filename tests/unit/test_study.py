@@ -10,7 +10,7 @@ from places import ROOT, STUDIES
 
 from svco.assess.scoring import SetScores
 from svco.basics.errors import UserError
-from svco.shards import write_shards
+from svco.data.shards import write_shards
 from svco.study import published
 from svco.study.cells import cell_tasks, choice, equal_steps, pair_flops, trial_tasks
 from svco.study.results import Row, measures, set_measures
@@ -255,7 +255,7 @@ def test_training_and_test_sets_of_one_name_are_both_made(study, tmp_path):
     assert missing(study) == ("stamped", "stamped")
     make_sources(study, lambda items, what: items)
     assert missing(study) == ()
-    from svco.shards import ShardSet
+    from svco.data.shards import ShardSet
 
     assert len(ShardSet.open(shards_of(study, study.data["stamped"]))) == 2
     assert len(ShardSet.open(shards_of(study, study.tests["stamped"]))) == 3

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from places import BASE, ROOT
 
-from svco.shards import ShardSet
+from svco.data.shards import ShardSet
 from svco.world.contrast import SPLITS, world_pair
 from svco.world.grammar import questions
 from svco.world.render import SIDE, render

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ...basics.errors import BadSample, UserError
-from ...pairs import Pair, PairText, decode_image
-from ...shard_index import file_digest
-from ...shards import write_shards
+from ...data.pairs import Pair, PairText, decode_image
+from ...data.shard_index import file_digest
+from ...data.shards import write_shards
 from .records import Record
 
 Progress = Callable[[Any, str], Any]

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from ...basics.errors import BadSample, UserError
-from ...corruption import corrupt, identity
-from ...pairs import Pair, decode_image
+from ...data.corruption import corrupt, identity
+from ...data.pairs import Pair, decode_image
+from ...data.shards import ShardSet, expand, write_shards
 from ...recipe.config import CorruptConfig
-from ...shards import ShardSet, expand, write_shards
 from .build import MANIFEST, described, refuse_full
 from .verify import split_of
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...basics.errors import UserError
-from ...pairs import CONTRASTS
+from ...data.pairs import CONTRASTS
 
 _KNOWN = ("query", "images", "responses", "type", "system", "source", "ids")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ...basics.errors import BadSample
-from ...pairs import decode_image
-from ...shards import ShardSet, expand
+from ...data.pairs import decode_image
+from ...data.shards import ShardSet, expand
 from .build import MANIFEST
 
 Progress = Callable[[Any, str], Any]

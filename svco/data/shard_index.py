@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .basics.errors import UserError
-from .basics.files import beside
+from ..basics.errors import UserError
+from ..basics.files import beside
 from .pairs import IMAGE_MEMBERS, MEMBERS
 
 INDEX_VERSION = 1

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .basics.errors import BadSample
+from ..basics.errors import BadSample
 
 SCHEMA_VERSION = 1
 IMAGE_MEMBERS = ("0.jpg", "1.jpg")

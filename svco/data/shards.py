@@ -17,8 +17,8 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import BinaryIO
 
-from .basics.errors import BadSample, UserError
-from .basics.files import beside
+from ..basics.errors import BadSample, UserError
+from ..basics.files import beside
 from .pairs import IMAGE_MEMBERS, MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
 from .shard_index import Entry, ShardIndex, combined_digest, load_index
 

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .basics.views import CORRUPT, Cell
-from .recipe.config import CorruptConfig
+from ..basics.views import CORRUPT, Cell
+from ..recipe.config import CorruptConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
