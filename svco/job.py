@@ -21,11 +21,11 @@ from .data.shards import ShardSet
 from .evaluate import InOrder
 from .families import Family, load_family
 from .loader import Loader
-from .objectives import Objective, make_objective
+from .objectives.reference import choose_reference
+from .objectives.table import Objective, make_objective
 from .packing import PackedCollate
 from .prepare import Lengths, Prepare, measure_lengths
 from .recipe.config import Config
-from .reference import choose_reference
 
 Progress = Callable[[Any, str], Any]
 """(iterable, what is being done) -> the iterable, shown as it goes."""

@@ -63,7 +63,7 @@ def load_tuned(
 ) -> Tuned:
     """Policy, reference and scorer of a recipe, on the CPU or partitioned (see ``engine.loading``).
 
-    ``strategy`` says where the reference comes from (:mod:`svco.reference`), ``device`` where it will all run.
+    ``strategy`` says where the reference comes from (:mod:`svco.objectives.reference`), ``device`` where it will all run.
     ``progress`` False keeps transformers' own bars off the terminal (ranks above 0).
     """
     from transformers.utils import logging

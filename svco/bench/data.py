@@ -18,7 +18,7 @@ from ..data.shards import write_shards
 from ..evaluate import InOrder
 from ..families import Family, load_family
 from ..job import Split, make_loader
-from ..objectives import make_objective
+from ..objectives.table import make_objective
 from ..recipe.config import Config, ObjectiveConfig
 from .ladder import PRODUCT, ROWS, Tune
 from .run import Bench, Measured, Plan, true_counts

@@ -18,7 +18,7 @@ import torch
 from ..attention import BACKENDS, blocked, choose_backend, kernel_of
 from ..basics.errors import UserError
 from ..logprobs import LogProbHead, attach
-from ..objectives import make_objective
+from ..objectives.table import make_objective
 from ..packing import PackedCollate
 from ..recipe.config import ObjectiveConfig
 from .count import floor_flops

@@ -17,7 +17,7 @@ import torch
 
 from ..attention import choose_backend
 from ..basics.dist import World
-from ..objectives import make_objective
+from ..objectives.table import make_objective
 from ..recipe.config import ObjectiveConfig
 from ..record.board import Progress
 from .gpu import (

@@ -18,7 +18,7 @@ from ..families import Family, Parts
 from ..lockstep import set_recompute
 from ..logprobs import LogProbHead, TrainedLogProbHead, attach
 from ..model import Tuned, module_name
-from ..objectives import Objective
+from ..objectives.table import Objective
 from ..packing import PackedBatch, PackedCollate, Tree, pack
 from ..prepare import EncodedPair
 from ..recipe.config import Config, LoraConfig

@@ -17,7 +17,7 @@ from .. import engine as engines
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..data.shards import ShardSet
-from ..objectives import make_objective
+from ..objectives.table import make_objective
 from ..recipe.config import LoraConfig, ObjectiveConfig
 from .ladder import PRODUCT, ROWS, Tune
 from .run import Bench, Contestant, Measured, Plan, tight

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..lockstep import set_recompute
-from ..objectives import make_objective
+from ..objectives.table import make_objective
 from ..plan.activations import Gradients, Kernels, activations
 from ..plan.architecture import Architecture, of_config
 from ..plan.flops import flops

@@ -17,7 +17,7 @@ from ..attention import choose_backend
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.views import views_of
-from ..objectives import Objective, make_objective
+from ..objectives.table import Objective, make_objective
 from ..recipe.config import Config, ObjectiveConfig
 from ..recipe.ds_config import fill
 from . import fused

@@ -31,7 +31,7 @@ import torch
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..objectives import make_objective
+from ..objectives.table import make_objective
 from ..recipe.config import ObjectiveConfig
 from .ladder import PRODUCT, ROWS
 from .run import Bench, Measured, Plan

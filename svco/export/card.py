@@ -12,7 +12,7 @@ from typing import Any
 
 from ..basics.errors import UserError
 from ..evaluate import table
-from ..objectives import OBJECTIVES
+from ..objectives.table import OBJECTIVES
 from ..recipe.config import Config
 from ..recipe.read import load_recipe
 from ..record.checkpoint import MANIFEST, Position, read_position

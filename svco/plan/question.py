@@ -10,13 +10,13 @@ import numpy as np
 
 from ..basics.errors import UserError
 from ..basics.views import BLIND_CONDITION
+from ..objectives.reference import choose_reference
 from ..recipe.config import Config
-from ..reference import choose_reference
 from .architecture import Architecture, architecture
 from .workload import Row, Tuning, pair_row
 
 if TYPE_CHECKING:
-    from ..objectives import Objective
+    from ..objectives.table import Objective
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Question:
 
 def ask(recipe: str, config: Config, assumed: Assumed, measure: bool = True) -> Question:
     """The question that ``config`` poses. Lengths are measured where ``measure`` and the shards are here, else ``assumed``."""
-    from ..objectives import make_objective
+    from ..objectives.table import make_objective
 
     objective = make_objective(config.objective)
     a = architecture(config.model.base)

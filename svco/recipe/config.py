@@ -122,7 +122,7 @@ class CorruptConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is minimised (svco/OBJECTIVES.md: every objective with its equation). The defaults are the authors' (arXiv
+    """What is minimised (svco/objectives/README.md: every objective with its equation). The defaults are the authors' (arXiv
     2502.13928): S-VCO, every β 0.1, every weight 1. A key that changes nothing of the named objective is refused."""
 
     name: str = "svco"

@@ -14,12 +14,12 @@ from svco.basics.dist import world_from_environment
 from svco.families import load_family
 from svco.lockstep import set_recompute
 from svco.model import load_tuned, resolve_dtype
-from svco.objectives import make_objective
+from svco.objectives.reference import choose_reference
+from svco.objectives.table import make_objective
 from svco.packing import PackedCollate
 from svco.prepare import Prepare
 from svco.recipe.ds_config import fill, read_ds_config
 from svco.recipe.read import load_recipe
-from svco.reference import choose_reference
 from svco.world.contrast import world_pairs
 
 STEPS = 4

@@ -15,7 +15,7 @@ from svco.basics.errors import UserError
 from svco.engine.gathered import compare
 from svco.families import load_family
 from svco.model import load_tuned
-from svco.objectives import make_objective
+from svco.objectives.table import make_objective
 from svco.packing import PackedCollate
 from svco.prepare import Prepare
 from svco.recipe.ds_config import fill, read_ds_config

@@ -17,7 +17,7 @@ from svco.bench.peer import trl_batch
 from svco.bench.run import Plan, agree, run_plans, true_counts
 from svco.bench.shapes import SHAPES, random_pairs
 from svco.logprobs import CHUNK_BYTES
-from svco.objectives import make_objective
+from svco.objectives.table import make_objective
 from svco.packing import Layout
 from svco.recipe.config import ObjectiveConfig
 

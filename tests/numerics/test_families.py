@@ -20,12 +20,12 @@ from svco.data.pairs import Pair, PairText
 from svco.families import architecture, load_family
 from svco.families.published import published_config
 from svco.model import load_tuned
-from svco.objectives import make_objective
+from svco.objectives.reference import choose_reference
+from svco.objectives.table import make_objective
 from svco.packing import PackedCollate
 from svco.prepare import Prepare
 from svco.recipe.config import CorruptConfig
 from svco.recipe.read import load_recipe
-from svco.reference import choose_reference
 
 SIZES = (((48, 48), (40, 90)), ((84, 30), (28, 28)))
 """(width, height) of the images of two pairs: squares, tall and wide ones."""

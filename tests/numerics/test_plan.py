@@ -17,7 +17,7 @@ from svco.bench.shapes import SHAPES, SyntheticFamily, random_pairs
 from svco.families import EncodedText
 from svco.families.published import PUBLISHED, published_config
 from svco.logprobs import CHUNK_BYTES
-from svco.objectives import make_objective
+from svco.objectives.table import make_objective
 from svco.packing import PackedCollate
 from svco.plan import activations
 from svco.plan.architecture import architecture

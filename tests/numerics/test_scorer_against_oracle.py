@@ -14,13 +14,13 @@ from svco.data.corruption import Corruptions, corrupt
 from svco.families import load_family
 from svco.lockstep import resolve_recompute, set_recompute
 from svco.model import load_tuned
-from svco.objectives import Objective, make_objective
+from svco.objectives.reference import choose_reference
+from svco.objectives.table import Objective, make_objective
+from svco.objectives.terms import BoundTerm
 from svco.packing import PackedCollate
 from svco.prepare import Prepare
 from svco.recipe.config import CorruptConfig
 from svco.recipe.read import load_recipe
-from svco.reference import choose_reference
-from svco.terms import BoundTerm
 
 PAIRS = 5
 RECIPE = [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8", "optim.recompute=none"]

@@ -11,7 +11,7 @@ from svco.basics.views import CLASH as C
 from svco.basics.views import CORRUPT as X
 from svco.basics.views import MATCH as M
 from svco.basics.views import Scores
-from svco.objectives import OBJECTIVES, make_objective
+from svco.objectives.table import OBJECTIVES, make_objective
 from svco.recipe.config import ObjectiveConfig
 from svco.recipe.paper import deviations
 from svco.recipe.read import load_recipe

@@ -7,7 +7,7 @@ import torch
 
 from svco.basics.errors import UserError
 from svco.basics.views import ALL_CELLS, BLIND, CLASH, CORRUPT, MATCH, Scores
-from svco.objectives import OBJECTIVES, make_objective
+from svco.objectives.table import OBJECTIVES, make_objective
 from svco.recipe.config import ObjectiveConfig
 from svco.recipe.read import field_docs
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from svco.basics.views import CLASH, MATCH, Scores
-from svco.objectives import make_objective
+from svco.objectives.table import make_objective
 from svco.recipe.config import ObjectiveConfig
 
 TOKENS = torch.tensor([[7, 4], [3, 11], [5, 5]])

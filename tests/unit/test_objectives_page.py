@@ -1,4 +1,4 @@
-"""svco/OBJECTIVES.md: its table is the code's, and its example of a new objective runs and trains."""
+"""svco/objectives/README.md: its table is the code's, and its example of a new objective runs and trains."""
 
 import json
 import math
@@ -12,9 +12,9 @@ from places import ROOT
 
 from svco.basics.errors import UserError
 from svco.basics.views import CLASH, MATCH, Scores
-from svco.objectives import OBJECTIVES, make_objective, register
+from svco.objectives.table import OBJECTIVES, make_objective, register
+from svco.objectives.terms import Term
 from svco.recipe.config import ObjectiveConfig
-from svco.terms import Term
 
 PAGE = (ROOT / "svco" / "OBJECTIVES.md").read_text()
 

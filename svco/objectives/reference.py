@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from .basics.errors import UserError
-from .basics.files import beside
-from .basics.views import VIEWS
-from .objectives import Objective
+from ..basics.errors import UserError
+from ..basics.files import beside
+from ..basics.views import VIEWS
+from .table import Objective
 
 STRATEGIES = {"lora": ("lockstep", "cached", "none"), "full": ("frozen-copy", "cached", "none")}
 """``model.tune`` -> the reference strategies it can be run with, its default first."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import logsigmoid
 
-from .basics.views import Cell, Scores, cell_name
-from .recipe.config import ObjectiveConfig
+from ..basics.views import Cell, Scores, cell_name
+from ..recipe.config import ObjectiveConfig
 
 Report = dict[str, torch.Tensor]
 """Name -> (P,) detached values, one a pair; the run averages them by the pairs' weights."""

@@ -1,6 +1,6 @@
 """The table of objectives: S-VCO, its ablations, the baselines of its paper, and its successors.
 
-Each entry is a function of a side that lists the terms of that side (:mod:`svco.terms`); what a recipe may change (β, weights,
+Each entry is a function of a side that lists the terms of that side (:mod:`svco.objectives.terms`); what a recipe may change (β, weights,
 sides, smoothing, ...) is applied in one place. ``OBJECTIVES.md`` beside this file has them all on one page and shows how a
 new one is added without touching the package. Here s is the side a function is asked for and t the other one, Δ is log π −
 log π_ref, LS is −log σ, and cells are written Δ[side, view] with views match, blind, clash, corrupt.
@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from .basics.errors import UserError
-from .basics.views import BLIND, CLASH, CORRUPT, MATCH, Cell, Scores
-from .recipe.config import ObjectiveConfig
+from ..basics.errors import UserError
+from ..basics.views import BLIND, CLASH, CORRUPT, MATCH, Cell, Scores
+from ..recipe.config import ObjectiveConfig
 from .terms import BoundTerm, Report, Term, add_up, bind
 
 
@@ -262,7 +262,7 @@ def _refuse_idle_keys(config: ObjectiveConfig) -> None:
             names = ", ".join(dict.fromkeys(term.key.rpartition("_")[0] or term.key for term in _bound(weighted)))
             raise UserError(
                 f"objective.{key} is {value}, which changes nothing: {config.name} with the other keys as they are does not "
-                f"use it (its terms: {names}; {config.name}'s equation is in svco/OBJECTIVES.md). Leave objective.{key} out."
+                f"use it (its terms: {names}; {config.name}'s equation is in svco/objectives/README.md). Leave objective.{key} out."
             )
 
 
