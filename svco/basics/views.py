@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 VIEWS = ("match", "blind", "clash")
 """The views that every evaluation scores."""
 ALL_VIEWS = (*VIEWS, "corrupt")
-"""All there are: the fourth, the side's own image corrupted (:mod:`svco.data.corruption`), is scored where an objective reads it."""
+"""All there are: the fourth, the side's own image corrupted (:mod:`svco.data.corruption`), is scored where an objective
+reads it."""
 MATCH, BLIND, CLASH, CORRUPT = range(len(ALL_VIEWS))
 
 Cell = tuple[int, int]

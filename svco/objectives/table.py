@@ -1,9 +1,9 @@
 """The table of objectives: S-VCO, its ablations, the baselines of its paper, and its successors.
 
-Each entry is a function of a side that lists the terms of that side (:mod:`svco.objectives.terms`); what a recipe may change (β, weights,
-sides, smoothing, ...) is applied in one place. ``OBJECTIVES.md`` beside this file has them all on one page and shows how a
-new one is added without touching the package. Here s is the side a function is asked for and t the other one, Δ is log π −
-log π_ref, LS is −log σ, and cells are written Δ[side, view] with views match, blind, clash, corrupt.
+Each entry is a function of a side that lists the terms of that side (:mod:`svco.objectives.terms`); what a recipe may
+change (β, weights, sides, smoothing, ...) is applied in one place. ``README.md`` beside this file has them all on one page
+and shows how a new one is added without touching the package. Here s is the side a function is asked for and t the other
+one, Δ is log π − log π_ref, LS is −log σ, and cells are written Δ[side, view] with views match, blind, clash, corrupt.
 """
 
 from __future__ import annotations
@@ -262,7 +262,8 @@ def _refuse_idle_keys(config: ObjectiveConfig) -> None:
             names = ", ".join(dict.fromkeys(term.key.rpartition("_")[0] or term.key for term in _bound(weighted)))
             raise UserError(
                 f"objective.{key} is {value}, which changes nothing: {config.name} with the other keys as they are does not "
-                f"use it (its terms: {names}; {config.name}'s equation is in svco/objectives/README.md). Leave objective.{key} out."
+                f"use it (its terms: {names}; {config.name}'s equation is in svco/objectives/README.md). Leave "
+                f"objective.{key} out."
             )
 
 

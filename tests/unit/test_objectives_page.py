@@ -16,7 +16,7 @@ from svco.objectives.table import OBJECTIVES, make_objective, register
 from svco.objectives.terms import Term
 from svco.recipe.config import ObjectiveConfig
 
-PAGE = (ROOT / "svco" / "OBJECTIVES.md").read_text()
+PAGE = (ROOT / "svco" / "objectives" / "README.md").read_text()
 
 
 def test_the_table_is_the_codes():
