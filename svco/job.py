@@ -18,7 +18,6 @@ from .basics.views import Cell
 from .data.corruption import Corruptions
 from .data.order import Order
 from .data.shards import ShardSet
-from .evaluate import InOrder
 from .families import Family, load_family
 from .loader import Loader
 from .objectives.reference import choose_reference
@@ -26,6 +25,7 @@ from .objectives.table import Objective, make_objective
 from .packing import PackedCollate
 from .prepare import Lengths, Prepare, measure_lengths
 from .recipe.config import Config
+from .scores.pair_scores import InOrder
 
 Progress = Callable[[Any, str], Any]
 """(iterable, what is being done) -> the iterable, shown as it goes."""

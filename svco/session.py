@@ -10,7 +10,6 @@ from .basics.dist import World
 from .basics.errors import Stopped
 from .basics.views import whole
 from .engine import Engine
-from .evaluate import score_pairs, summarise
 from .job import Job, Split, cache_dir, evaluation_loader
 from .life import Life
 from .model import Tuned
@@ -18,6 +17,7 @@ from .precompute import Precompute
 from .record.board import Board, Progress
 from .record.checkpoint import Checkpoints, Position
 from .record.state import Heart
+from .scores.pair_scores import score_pairs, summarise
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,6 @@ from .basics.dist import World, naming_lost_ranks
 from .basics.errors import RESUBMIT, Stopped, UserError
 from .clock import Clock
 from .data.order import ORDER_VERSION
-from .evaluate import table
 from .job import Job, describe, make_job
 from .life import Life
 from .memory import RecomputeDial
@@ -28,6 +27,7 @@ from .record.board import Board, Progress
 from .record.checkpoint import Checkpoints, Position, read_position, save_seconds
 from .record.state import Heart
 from .run_folder import RunFolder
+from .scores.pair_scores import table
 from .session import Session
 from .step import take_step
 from .tally import Tally

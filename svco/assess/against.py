@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..basics.errors import UserError
+from ..scores.statistics import Measure, compare
 from . import RESULT, cv_bench, mmvp
 from .choices import read_lines
 from .measures import answered, scored
 from .scoring import SetScores
-from .statistics import Measure, compare
 
 BENCHMARKS = {mmvp.NAME: mmvp, cv_bench.NAME: cv_bench}
 """Name -> its module: ``read``, ``measures``, ``summary``."""

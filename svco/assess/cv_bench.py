@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..basics.errors import UserError
+from ..scores.statistics import Estimate, Measure, Z, estimate
 from .choices import Item, check_images, marks, read_lines, told
-from .statistics import Estimate, Measure, Z, estimate
 
 NAME = "cv_bench"
 WEIGHTS = {"ADE20K": 0.25, "COCO": 0.25, "Omni3D": 0.5}

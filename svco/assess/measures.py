@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..basics.views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH
-from ..evaluate import pair_right
+from ..scores.pair_scores import pair_right
+from ..scores.statistics import Measure, estimate
 from .scoring import SetScores
-from .statistics import Measure, estimate
 
 NAMES = {
     "pair_accuracy": "pair accuracy",

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..basics.errors import UserError
+from ..scores.statistics import Measure, estimate
 from .choices import Item, check_images, marks, told
-from .statistics import Measure, estimate
 
 NAME = "mmvp"
 _COLUMNS = ("Question", "Options", "Correct Answer")

@@ -13,9 +13,9 @@ from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.files import beside
 from ..basics.views import CORRUPT, whole
-from ..evaluate import score_pairs
 from ..job import Split, cache_dir, evaluation_loader
 from ..recipe.config import Config, CorruptConfig, DataConfig, OptimConfig
+from ..scores.pair_scores import score_pairs
 from .subject import Subject
 
 Progress = Callable[[Any, str], Any]

@@ -15,11 +15,11 @@ import numpy as np
 from ..basics.dist import World
 from ..data.pairs import Pair, PairText
 from ..data.shards import write_shards
-from ..evaluate import InOrder
 from ..families import Family, load_family
 from ..job import Split, make_loader
 from ..objectives.table import make_objective
 from ..recipe.config import Config, ObjectiveConfig
+from ..scores.pair_scores import InOrder
 from .ladder import PRODUCT, ROWS, Tune
 from .run import Bench, Measured, Plan, true_counts
 from .shapes import TINY, Shape

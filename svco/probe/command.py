@@ -20,13 +20,13 @@ from ..basics.views import BLIND, CORRUPT, MATCH, whole
 from ..data.corruption import corrupt
 from ..data.pairs import CONTRASTS, Pair, decode_image
 from ..data.shards import DEFAULT_CACHE, ShardSet, expand
-from ..evaluate import in_turn
 from ..export import public_base
 from ..job import Split, evaluation_loader
 from ..loader import Loader
 from ..packing import PackedBatch
 from ..recipe.config import Config, CorruptConfig, OptimConfig
 from ..record.board import Progress
+from ..scores.pair_scores import in_turn
 from .figure import draw
 from .page import Card, page
 from .perplexity import NOTE, by_contrast, looking, reading, table, token_shares, word_table

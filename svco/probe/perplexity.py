@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..assess.statistics import Measure, estimate
 from ..basics.views import ALL_VIEWS, BLIND, MATCH, VIEWS
 from ..data.pairs import CONTRASTS
+from ..scores.statistics import Measure, estimate
 
 LOOKS, SAME = 0.5, 0.1
 """Nats of match − blind: from there on the image speaks for a token, or against it; below the other it makes no difference."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..assess.statistics import standard_error
 from ..basics.views import VIEWS
-from ..sheet import COLOURS, SERIES, WORDS, blank
+from ..scores.sheet import COLOURS, SERIES, WORDS, blank
+from ..scores.statistics import standard_error
 from .cells import BASE
 from .results import Row
 from .spec import Group, Study

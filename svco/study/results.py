@@ -21,7 +21,7 @@ from ..basics.files import beside
 from ..basics.views import CLASH, MATCH
 from ..data.pairs import PairText
 from ..data.shards import ShardSet
-from ..evaluate import pair_right
+from ..scores.pair_scores import pair_right
 from .cells import BASE, Task, pair_flops
 from .run import seconds
 from .sources import shards_of

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..assess.report import markdown
-from ..assess.statistics import standard_error
 from ..data.pairs import CONTRASTS
+from ..scores.statistics import standard_error
 from .cells import BASE
 from .results import Row, edited, right
 from .spec import Group, Study

@@ -13,11 +13,11 @@ import torch
 
 from ..adapters import adapter_switch
 from ..attention import register
-from ..evaluate import metrics, pair_right
 from ..families import load_family
 from ..packing import PackedCollate
 from ..prepare import Prepare
 from ..scorer import PackedScorer, Reference
+from ..scores.pair_scores import metrics, pair_right
 from .base_model import make_model, make_processor
 from .contrast import CONTRAST_OF, SPLITS, world_pairs
 from .pretrain import Schedule, encode_pool, learn_answers, learn_sight, make_pool

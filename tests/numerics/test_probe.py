@@ -11,7 +11,6 @@ import pytest
 import torch
 from places import BASE, SHARDS
 
-from svco import evaluate
 from svco.assess.subject import load_subject
 from svco.basics.errors import UserError
 from svco.basics.views import ALL_VIEWS, CORRUPT, VIEWS, whole
@@ -27,6 +26,7 @@ from svco.probe.page import Card, page
 from svco.probe.perplexity import by_contrast, perplexities, reading, table, token_shares, word_table
 from svco.probe.tokens import readable, split
 from svco.recipe.config import CorruptConfig
+from svco.scores import pair_scores as evaluate
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from svco.assess.statistics import Measure, Z, compare, estimate, mcnemar, wilson
+from svco.scores.statistics import Measure, Z, compare, estimate, mcnemar, wilson
 
 
 def random(*shape):

@@ -12,12 +12,12 @@ from svco.basics.dist import World
 from svco.basics.errors import BadSample, UserError
 from svco.clock import Clock
 from svco.engine.state import writer
-from svco.evaluate import PairScores, metrics, pair_right, summarise, table
 from svco.optimizer import learning_rate
 from svco.recipe.config import OptimConfig
 from svco.record.board import Board
 from svco.record.checkpoint import Checkpoints, Position, damage, read_position, save_seconds
-from svco.sheet import SheetRow, contact_sheet
+from svco.scores.pair_scores import PairScores, metrics, pair_right, summarise, table
+from svco.scores.sheet import SheetRow, contact_sheet
 from svco.step import naming_the_budget
 from svco.tally import Tally
 from svco.watch import BadWatch, MatchWatch

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .basics.views import VIEWS
-from .evaluate import pair_right
+from ..basics.views import VIEWS
+from .pair_scores import pair_right
 
 if TYPE_CHECKING:
     import numpy as np

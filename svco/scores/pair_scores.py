@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .basics.dist import World
-from .basics.views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH, VIEWS
-from .data.pairs import CONTRASTS
+from ..basics.dist import World
+from ..basics.views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH, VIEWS
+from ..data.pairs import CONTRASTS
 
 
 @dataclass(frozen=True)
