@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from .basics.views import Scores
+from .batches.pack import PackedBatch
 from .families import Family, Parts
 from .lockstep import SavedBytes, Stream, TwinLayer
 from .logprobs import LogProbHead, TrainedLogProbHead, attach
-from .packing import PackedBatch
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from .basics.dist import World
 from .basics.errors import UserError
+from .batches.loader import StepBatches
 from .clock import Clock
 from .engine import Engine
 from .job import Job
-from .loader import StepBatches
 from .tally import Tally
 
 if TYPE_CHECKING:

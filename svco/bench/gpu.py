@@ -17,9 +17,9 @@ import torch
 
 from ..attention import BACKENDS, blocked, choose_backend, kernel_of
 from ..basics.errors import UserError
+from ..batches.pack import PackedCollate
 from ..logprobs import LogProbHead, attach
 from ..objectives.table import make_objective
-from ..packing import PackedCollate
 from ..recipe.config import ObjectiveConfig
 from .count import floor_flops
 from .ladder import LADDER, PRODUCT, ROWS, Tune, activate, build, make_batch, make_models, unique_tokens

@@ -14,13 +14,13 @@ from torch.utils.checkpoint import checkpoint
 from ..adapters import adapter_switch, add_adapters
 from ..attention import register
 from ..basics.views import BLIND_CONDITION, Cell, Scores, condition, prefix_of, views_of
+from ..batches.encode import EncodedPair
+from ..batches.pack import PackedBatch, PackedCollate, Tree, pack
 from ..families import Family, Parts
 from ..lockstep import set_recompute
 from ..logprobs import LogProbHead, TrainedLogProbHead, attach
 from ..model import Tuned, module_name
 from ..objectives.table import Objective
-from ..packing import PackedBatch, PackedCollate, Tree, pack
-from ..prepare import EncodedPair
 from ..recipe.config import Config, LoraConfig
 from ..scorer import PackedScorer, Reference
 from . import fused

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from ..basics.views import BLIND_CONDITION, VIEWS, Cell, Scores, condition, prefix_of, views_of
+from ..batches.encode import EncodedPair
 from ..families import Family
-from ..prepare import EncodedPair
 
 Groups = tuple[tuple[Cell, ...], ...]
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..batches.encode import EncodedPair
 from ..families import EncodedText, Pictures
 from ..families.llava import LlavaArchitecture
-from ..prepare import EncodedPair
 
 TINY = Path(__file__).resolve().parents[2] / "data_shards" / "tiny_llava"
 """The embedded base model, whose processor is lent where one is needed."""

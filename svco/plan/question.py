@@ -115,10 +115,10 @@ def _crops(a: Architecture, features: Any) -> Any:
 
 def _measured(config: Config) -> Any:
     """The lengths of the training pairs, or None where shards or base model are not here."""
+    from ..batches.encode import measure_lengths
     from ..data.shards import ShardSet, expand
     from ..families import load_family
     from ..job import cache_dir
-    from ..prepare import measure_lengths
 
     try:
         if not Path(config.model.base).is_dir() or not all(Path(name).exists() for name in expand(config.data.train)):

@@ -17,13 +17,13 @@ from ..assess.subject import Subject, load_subject
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.views import BLIND, CORRUPT, MATCH, whole
+from ..batches.loader import Loader
+from ..batches.pack import PackedBatch
 from ..data.corruption import corrupt
 from ..data.pairs import CONTRASTS, Pair, decode_image
 from ..data.shards import DEFAULT_CACHE, ShardSet, expand
 from ..export import public_base
 from ..job import Split, evaluation_loader
-from ..loader import Loader
-from ..packing import PackedBatch
 from ..recipe.config import Config, CorruptConfig, OptimConfig
 from ..record.board import Progress
 from ..scores.pair_scores import in_turn

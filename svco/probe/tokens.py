@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from ..packing import PackedBatch
+    from ..batches.pack import PackedBatch
 
 Side = np.ndarray
 """(T, V) float64, nats: log-probability of every token of a response under every view; NaN where a view's budget cut it."""

@@ -13,9 +13,9 @@ import torch
 
 from ..adapters import adapter_switch
 from ..attention import register
+from ..batches.encode import Prepare
+from ..batches.pack import PackedCollate
 from ..families import load_family
-from ..packing import PackedCollate
-from ..prepare import Prepare
 from ..scorer import PackedScorer, Reference
 from ..scores.pair_scores import metrics, pair_right
 from .base_model import make_model, make_processor

@@ -11,13 +11,13 @@ import torch
 
 from svco import engine
 from svco.basics.dist import world_from_environment
+from svco.batches.encode import Prepare
+from svco.batches.pack import PackedCollate
 from svco.families import load_family
 from svco.lockstep import set_recompute
 from svco.model import load_tuned, resolve_dtype
 from svco.objectives.reference import choose_reference
 from svco.objectives.table import make_objective
-from svco.packing import PackedCollate
-from svco.prepare import Prepare
 from svco.recipe.ds_config import fill, read_ds_config
 from svco.recipe.read import load_recipe
 from svco.world.contrast import world_pairs

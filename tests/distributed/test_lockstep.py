@@ -10,10 +10,10 @@ import torch
 from peft import PeftModel
 from places import BASE, ROOT
 
+from svco.batches.encode import Prepare
+from svco.batches.pack import PackedCollate
 from svco.families import load_family
 from svco.model import load_tuned
-from svco.packing import PackedCollate
-from svco.prepare import Prepare
 from svco.recipe.read import load_recipe
 from svco.world.contrast import world_pairs
 

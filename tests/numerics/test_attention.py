@@ -10,7 +10,7 @@ import torch
 from svco import attention
 from svco.attention import blocked, choose_backend, kernel_of, torch_call, tree_attention, varlen
 from svco.basics.errors import UserError
-from svco.packing import Layout
+from svco.batches.pack import Layout
 
 # Two trees with two branches, one without, one whose branch has a single token; T = 27.
 SEGMENTS = [

@@ -9,6 +9,7 @@ import torch
 
 from svco.basics.dist import World
 from svco.basics.errors import UserError
+from svco.batches.pack import Layout
 from svco.bench.count import LiveBytes
 from svco.bench.gpu import Check, check_step
 from svco.bench.head import bench_head
@@ -18,7 +19,6 @@ from svco.bench.run import Plan, agree, run_plans, true_counts
 from svco.bench.shapes import SHAPES, random_pairs
 from svco.logprobs import CHUNK_BYTES
 from svco.objectives.table import make_objective
-from svco.packing import Layout
 from svco.recipe.config import ObjectiveConfig
 
 SVCO = make_objective(ObjectiveConfig())

@@ -15,6 +15,8 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 
 from svco.basics.errors import BadSample, UserError
 from svco.basics.views import CORRUPT, whole
+from svco.batches.encode import Prepare
+from svco.batches.pack import PackedCollate
 from svco.data.corruption import Corruptions, corrupt
 from svco.data.pairs import Pair, PairText
 from svco.families import architecture, load_family
@@ -22,8 +24,6 @@ from svco.families.published import published_config
 from svco.model import load_tuned
 from svco.objectives.reference import choose_reference
 from svco.objectives.table import make_objective
-from svco.packing import PackedCollate
-from svco.prepare import Prepare
 from svco.recipe.config import CorruptConfig
 from svco.recipe.read import load_recipe
 

@@ -8,11 +8,11 @@ from places import BASE
 
 from svco.basics.dist import World
 from svco.basics.errors import UserError
+from svco.batches.encode import Prepare
+from svco.batches.pack import PackedCollate
 from svco.lockstep import fill_memory, resolve_recompute, set_recompute
 from svco.memory import RecomputeDial
 from svco.model import load_tuned
-from svco.packing import PackedCollate
-from svco.prepare import Prepare
 from svco.recipe.config import OptimConfig
 from svco.recipe.read import load_recipe
 

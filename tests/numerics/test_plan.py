@@ -12,13 +12,14 @@ import torch
 from places import RECIPES, ROOT
 
 from svco.basics.errors import UserError
+from svco.batches.encode import EncodedPair
+from svco.batches.pack import PackedCollate
 from svco.bench.plan_check import Case, check, described
 from svco.bench.shapes import SHAPES, SyntheticFamily, random_pairs
 from svco.families import EncodedText
 from svco.families.published import PUBLISHED, published_config
 from svco.logprobs import CHUNK_BYTES
 from svco.objectives.table import make_objective
-from svco.packing import PackedCollate
 from svco.plan import activations
 from svco.plan.architecture import architecture
 from svco.plan.calibration import calibrated
@@ -29,7 +30,6 @@ from svco.plan.question import Assumed, ask
 from svco.plan.report import as_json, text
 from svco.plan.scaling import curve
 from svco.plan.workload import Micros, pair_row
-from svco.prepare import EncodedPair
 from svco.recipe.config import ObjectiveConfig
 from svco.recipe.ds_config import read_ds_config
 from svco.recipe.read import load_recipe

@@ -14,11 +14,11 @@ from places import BASE, SHARDS
 from svco.assess.subject import load_subject
 from svco.basics.errors import UserError
 from svco.basics.views import ALL_VIEWS, CORRUPT, VIEWS, whole
+from svco.batches.encode import Prepare
+from svco.batches.pack import PackedCollate
 from svco.data.corruption import Corruptions
 from svco.data.pairs import Pair, PairText
 from svco.data.shards import ShardSet, write_shards
-from svco.packing import PackedCollate
-from svco.prepare import Prepare
 from svco.probe import options
 from svco.probe.command import models_of, run, turns
 from svco.probe.look import EDGES, SCALE, SCHEMES, legend, step, style

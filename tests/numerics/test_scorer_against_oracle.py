@@ -10,6 +10,8 @@ from PIL import Image
 from places import BASE
 
 from svco.basics.views import BLIND, CLASH, CORRUPT, MATCH, whole
+from svco.batches.encode import Prepare
+from svco.batches.pack import PackedCollate
 from svco.data.corruption import Corruptions, corrupt
 from svco.families import load_family
 from svco.lockstep import resolve_recompute, set_recompute
@@ -17,8 +19,6 @@ from svco.model import load_tuned
 from svco.objectives.reference import choose_reference
 from svco.objectives.table import Objective, make_objective
 from svco.objectives.terms import BoundTerm
-from svco.packing import PackedCollate
-from svco.prepare import Prepare
 from svco.recipe.config import CorruptConfig
 from svco.recipe.read import load_recipe
 

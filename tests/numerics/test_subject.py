@@ -15,9 +15,9 @@ from tiny_families import BASES, make_base
 from svco.assess.generation import generate
 from svco.assess.subject import load_subject
 from svco.basics.errors import UserError
+from svco.batches.encode import Prepare
+from svco.batches.pack import PackedCollate, Tree, pack
 from svco.names import PEFT_PREFIX
-from svco.packing import PackedCollate, Tree, pack
-from svco.prepare import Prepare
 from svco.world.contrast import world_pairs
 
 CPU = torch.device("cpu")

@@ -8,10 +8,10 @@ from PIL import Image
 
 from svco.basics.errors import UserError
 from svco.basics.views import ALL_CELLS, CORRUPT, whole
+from svco.batches.encode import Prepare
+from svco.batches.pack import PackedCollate
 from svco.data.corruption import Corruptions, corrupt, crop_box, identity, kept_signal
 from svco.objectives.table import make_objective
-from svco.packing import PackedCollate
-from svco.prepare import Prepare
 from svco.recipe.config import CorruptConfig, ObjectiveConfig
 from svco.recipe.read import load_recipe
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from svco.basics.errors import BadSample, UserError
+from svco.batches.loader import Loader
 from svco.data.order import Order
 from svco.data.shards import ShardSet
-from svco.loader import Loader
 
 
 def keys(slots):

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svco.balance import divide
+from svco.batches.balance import divide
 from svco.data.order import Order, epoch_order
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=12).map(tuple)

@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svco.balance import divide, imbalance
 from svco.basics.views import ALL_CELLS, CORRUPT, condition
+from svco.batches.balance import divide, imbalance
+from svco.batches.encode import EncodedPair, Lengths
+from svco.batches.pack import Layout, PackedCollate
 from svco.data.corruption import Corruptions
 from svco.families import EncodedText, Pictures
-from svco.packing import Layout, PackedCollate
-from svco.prepare import EncodedPair, Lengths
 from svco.recipe.config import CorruptConfig
 
 PLACEHOLDER = 9
@@ -183,7 +183,7 @@ def test_layouts_without_tokens_are_refused():
 
 
 def test_costs_are_the_tokens_of_the_row(family, make_pairs):
-    from svco.prepare import Prepare
+    from svco.batches.encode import Prepare
 
     made = make_pairs("train", 0, 6)
     encoded = [family.encode_text(pair.text, ((48, 48), (48, 48))) for pair in made]

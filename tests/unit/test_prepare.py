@@ -7,11 +7,11 @@ from places import BASE
 from transformers import AutoProcessor
 
 from svco.basics.errors import BadSample
+from svco.batches.encode import Prepare, measure_lengths
+from svco.batches.pack import PackedCollate
 from svco.data.pairs import Pair, PairText
 from svco.data.shards import ShardSet
 from svco.families import load_family
-from svco.packing import PackedCollate
-from svco.prepare import Prepare, measure_lengths
 
 TEXT = PairText(
     key="k", query="What colour is the circle?", responses=("The circle is red.", "I can see that it is blue.")

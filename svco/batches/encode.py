@@ -15,11 +15,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from .basics.errors import BadSample
-from .basics.files import beside
-from .data.corruption import Corruptions
-from .data.pairs import Pair, decode_image
-from .families import EncodedText, Family
+from ..basics.errors import BadSample
+from ..basics.files import beside
+from ..data.corruption import Corruptions
+from ..data.pairs import Pair, decode_image
+from ..families import EncodedText, Family
 
 FILLER_TOKEN = np.zeros(1, dtype=np.int64)
 """One token behind a one-token prefix: the least a rank can do while it keeps the order of collectives."""

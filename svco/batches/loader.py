@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..basics.errors import BadSample, UserError
+from ..data.pairs import Pair
+from ..data.shards import ShardSet
+from ..life import outlive_stop_signals
 from .balance import divide, imbalance
-from .basics.errors import BadSample, UserError
-from .data.pairs import Pair
-from .data.shards import ShardSet
-from .life import outlive_stop_signals
 
 
 class Batches(Protocol):

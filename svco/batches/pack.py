@@ -15,9 +15,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from .basics.views import ALL_CELLS, BLIND_CONDITION, VIEWS, Cell, condition, prefix_of, views_of
-from .families import Family, Pictures
-from .prepare import EncodedPair, Lengths
+from ..basics.views import ALL_CELLS, BLIND_CONDITION, VIEWS, Cell, condition, prefix_of, views_of
+from ..families import Family, Pictures
+from .encode import EncodedPair, Lengths
 
 Range = tuple[int, int]
 """[start, stop) in the row."""

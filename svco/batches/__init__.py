@@ -1,0 +1,1 @@
+"""From pairs to packed micro-batches: encoded, laid out, divided among ranks, loaded."""
