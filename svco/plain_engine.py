@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .basics.dist import World
 from .basics.errors import UserError
-from .model import Tuned
+from .model.load import Tuned
 from .optimizer import MOMENTS, TrainableState, make_adamw
 from .recipe.config import OptimConfig
 

@@ -15,7 +15,7 @@ from .basics.views import views_of, whole
 from .data.corruption import Corruptions
 from .engine import Engine
 from .job import Job, Split, cache_dir, make_loader
-from .model import Tuned, model_files
+from .model.load import Tuned, model_files
 from .objectives.reference import ReferenceCache, weights_digest
 from .recipe.config import Config
 from .scores.pair_scores import score_pairs

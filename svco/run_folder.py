@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .adapters import AdapterForm, stored_name, write_adapter
 from .basics.dist import World
 from .basics.errors import BadSample, UserError
 from .basics.files import hosts_apart
 from .basics.versions import PACKAGES, commit, package_version
 from .data.shards import ShardSet
 from .export import public_base, read_facts, replacing, save_model, write_card
-from .model import resolve_dtype
+from .model.load import resolve_dtype
+from .model.lora import AdapterForm, stored_name, write_adapter
 from .recipe.config import Config
 from .recipe.read import dump
 from .record.board import Progress
@@ -26,7 +26,7 @@ from .scores.pair_scores import PairScores, in_turn, pair_right
 
 if TYPE_CHECKING:
     from .engine import Engine
-    from .model import Tuned
+    from .model.load import Tuned
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from .basics.views import whole
 from .engine import Engine
 from .job import Job, Split, cache_dir, evaluation_loader
 from .life import Life
-from .model import Tuned
+from .model.load import Tuned
 from .precompute import Precompute
 from .record.board import Board, Progress
 from .record.checkpoint import Checkpoints, Position

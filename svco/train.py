@@ -17,8 +17,8 @@ from .clock import Clock
 from .data.order import ORDER_VERSION
 from .job import Job, describe, make_job
 from .life import Life
-from .memory import RecomputeDial
-from .model import load_tuned, outline, resolve_dtype
+from .model.load import load_tuned, outline, resolve_dtype
+from .model.recompute import RecomputeDial
 from .optimizer import learning_rate
 from .recipe.config import Config
 from .recipe.ds_config import fill

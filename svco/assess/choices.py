@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from ..basics.dist import World
 from ..basics.errors import BadSample, UserError
 from ..data.pairs import decode_image
+from ..model.subject import Subject
 from .generation import Question, ask
 from .scoring import Progress
-from .subject import Subject
 
 if TYPE_CHECKING:
     from PIL.Image import Image

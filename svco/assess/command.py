@@ -12,6 +12,7 @@ from typing import Any
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..job import Split
+from ..model.subject import Subject, load_subject
 from ..recipe.config import CorruptConfig
 from ..record.board import Progress as Bars
 from . import cv_bench, mmvp
@@ -22,7 +23,6 @@ from .generation import answer_set
 from .measures import summary
 from .report import page
 from .scoring import Effort, Progress, open_set, score_set
-from .subject import Subject, load_subject
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from ..basics.dist import World
 from ..basics.errors import BadSample
 from ..data.pairs import PairText, decode_image
 from ..data.shards import ShardSet
+from ..model.subject import Subject
 from ..world.truth import false_words
 from .scoring import Progress
-from .subject import Subject
 
 if TYPE_CHECKING:
     from PIL.Image import Image

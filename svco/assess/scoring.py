@@ -14,9 +14,9 @@ from ..basics.errors import UserError
 from ..basics.files import beside
 from ..basics.views import CORRUPT, whole
 from ..job import Split, cache_dir, evaluation_loader
+from ..model.subject import Subject
 from ..recipe.config import Config, CorruptConfig, DataConfig, OptimConfig
 from ..scores.pair_scores import score_pairs
-from .subject import Subject
 
 Progress = Callable[[Any, str], Any]
 """(iterable, what is being done) -> the iterable, shown as it goes."""

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from ..attention import BACKENDS, blocked, choose_backend, kernel_of
 from ..basics.errors import UserError
 from ..batches.pack import PackedCollate
-from ..logprobs import LogProbHead, attach
+from ..model.attention import BACKENDS, blocked, choose_backend, kernel_of
+from ..model.logprobs import LogProbHead, attach
 from ..objectives.table import make_objective
 from ..recipe.config import ObjectiveConfig
 from .count import floor_flops

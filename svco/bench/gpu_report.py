@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from ..attention import choose_backend
 from ..basics.dist import World
+from ..model.attention import choose_backend
 from ..objectives.table import make_objective
 from ..recipe.config import ObjectiveConfig
 from ..record.board import Progress

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..basics.dist import World
-from ..logprobs import LogProbHead, TrainedLogProbHead, attach
+from ..model.logprobs import LogProbHead, TrainedLogProbHead, attach
 from .count import LiveBytes
 from .run import wait
 from .shapes import Shape

@@ -11,18 +11,18 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..adapters import adapter_switch, add_adapters
-from ..attention import register
 from ..basics.views import BLIND_CONDITION, Cell, Scores, condition, prefix_of, views_of
 from ..batches.encode import EncodedPair
 from ..batches.pack import PackedBatch, PackedCollate, Tree, pack
 from ..families import Family, Parts
-from ..lockstep import set_recompute
-from ..logprobs import LogProbHead, TrainedLogProbHead, attach
-from ..model import Tuned, module_name
+from ..model.attention import register
+from ..model.load import Tuned, module_name
+from ..model.logprobs import LogProbHead, TrainedLogProbHead, attach
+from ..model.lora import adapter_switch, add_adapters
+from ..model.scorer import PackedScorer, Reference
+from ..model.twin import set_recompute
 from ..objectives.table import Objective
 from ..recipe.config import Config, LoraConfig
-from ..scorer import PackedScorer, Reference
 from . import fused
 from .padded import PaddedCollate, PaddedScorer, all_logits
 from .shapes import Shape, SyntheticFamily, random_model, random_pairs

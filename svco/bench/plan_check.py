@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..lockstep import set_recompute
+from ..model.twin import set_recompute
 from ..objectives.table import make_objective
 from ..plan.activations import Gradients, Kernels, activations
 from ..plan.architecture import Architecture, of_config

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from .. import engine as engines
-from ..attention import choose_backend
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.views import views_of
+from ..model.attention import choose_backend
 from ..objectives.table import Objective, make_objective
 from ..recipe.config import Config, ObjectiveConfig
 from ..recipe.ds_config import fill

@@ -132,7 +132,7 @@ def deepspeed_json(
         return None, []
 
     def made() -> dict[str, Any]:
-        from ..model import resolve_dtype
+        from ..model.load import resolve_dtype
 
         dtype = str(resolve_dtype(config.model, meeting.device)).removeprefix("torch.")
         return fill(dict(ds), config, meeting.size, dtype, local_size=meeting.local_size)

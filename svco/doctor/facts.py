@@ -119,7 +119,7 @@ def _watched(name: str) -> bool:
 def _hardware() -> dict[str, Any]:
     import torch
 
-    from ..attention import obstacles
+    from ..model.attention import obstacles
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = Path("/sys/module/nvidia/version")

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..adapters import load_values
 from ..basics.dist import World
-from ..model import Tuned
+from ..model.load import Tuned
+from ..model.lora import load_values
 from ..optimizer import STATE_FILE, TrainableState
 from ..plain_engine import PlainEngine
 from ..recipe.config import OptimConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
-from ..model import Tuned
+from ..model.load import Tuned
 from ..optimizer import make_adamw, parameter_groups
 from ..recipe.config import OptimConfig
 from ..recipe.ds_config import offloaded, size

@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..adapters import AdapterForm, write_adapter
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..names import WeightNames
+from ..model.lora import AdapterForm, write_adapter
+from ..model.weight_names import WeightNames
 from .base import copy_beside, find_base, weight_names
 from .card import public_base, read_facts, write_card
 from .merge import merged, replaced

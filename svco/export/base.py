@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError
-from ..names import WeightNames
+from ..model.weight_names import WeightNames
 
 _BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "additional_chat_templates/*")
 """Config, generation config, processor, tokenizer, chat templates."""

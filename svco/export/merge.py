@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..basics.errors import UserError
-from ..names import WeightNames
+from ..model.weight_names import WeightNames
 from .stream import Weight
 
 if TYPE_CHECKING:

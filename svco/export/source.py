@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..adapters import ADAPTER_CONFIG, ADAPTER_FILE, AdapterForm, read_form, stored_name
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..engine import read_partitioned
-from ..names import PEFT_PREFIX
+from ..model.lora import ADAPTER_CONFIG, ADAPTER_FILE, AdapterForm, read_form, stored_name
+from ..model.weight_names import PEFT_PREFIX
 from ..optimizer import STATE_FILE
 from ..recipe.read import load_recipe
 from ..record.checkpoint import MANIFEST, Checkpoints, damage, read_position

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..adapters import save_readable
 from ..basics.errors import UserError
+from ..model.lora import save_readable
 
 if TYPE_CHECKING:
     import torch

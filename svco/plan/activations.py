@@ -12,7 +12,7 @@ from .architecture import Architecture
 from .workload import Row, Tuning
 
 CHUNK_BYTES = 128 * 2**20
-"""Float32 logits of one chunk at most: :data:`svco.logprobs.CHUNK_BYTES`, which a test compares."""
+"""Float32 logits of one chunk at most: :data:`svco.model.logprobs.CHUNK_BYTES`, which a test compares."""
 
 
 @dataclass(frozen=True)

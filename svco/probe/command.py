@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..assess.report import markdown
-from ..assess.subject import Subject, load_subject
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.views import BLIND, CORRUPT, MATCH, whole
@@ -24,6 +23,7 @@ from ..data.pairs import CONTRASTS, Pair, decode_image
 from ..data.shards import DEFAULT_CACHE, ShardSet, expand
 from ..export import public_base
 from ..job import Split, evaluation_loader
+from ..model.subject import Subject, load_subject
 from ..recipe.config import Config, CorruptConfig, OptimConfig
 from ..record.board import Progress
 from ..scores.pair_scores import in_turn

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..adapters import adapter_switch
-from ..attention import register
 from ..batches.encode import Prepare
 from ..batches.pack import PackedCollate
 from ..families import load_family
-from ..scorer import PackedScorer, Reference
+from ..model.attention import register
+from ..model.lora import adapter_switch
+from ..model.scorer import PackedScorer, Reference
 from ..scores.pair_scores import metrics, pair_right
 from .base_model import make_model, make_processor
 from .contrast import CONTRAST_OF, SPLITS, world_pairs

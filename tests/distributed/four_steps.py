@@ -14,8 +14,8 @@ from svco.basics.dist import world_from_environment
 from svco.batches.encode import Prepare
 from svco.batches.pack import PackedCollate
 from svco.families import load_family
-from svco.lockstep import set_recompute
-from svco.model import load_tuned, resolve_dtype
+from svco.model.load import load_tuned, resolve_dtype
+from svco.model.twin import set_recompute
 from svco.objectives.reference import choose_reference
 from svco.objectives.table import make_objective
 from svco.recipe.ds_config import fill, read_ds_config

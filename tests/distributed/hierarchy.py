@@ -16,7 +16,7 @@ from svco.batches.encode import Prepare
 from svco.batches.pack import PackedCollate
 from svco.engine.gathered import compare
 from svco.families import load_family
-from svco.model import load_tuned
+from svco.model.load import load_tuned
 from svco.objectives.table import make_objective
 from svco.recipe.ds_config import fill, read_ds_config
 from svco.recipe.read import load_recipe

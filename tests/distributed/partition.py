@@ -9,8 +9,8 @@ from svco.basics.dist import world_from_environment
 from svco.batches.encode import Prepare
 from svco.batches.pack import PackedCollate
 from svco.families import load_family
-from svco.lockstep import resolve_recompute, set_recompute
-from svco.model import load_tuned, resolve_dtype
+from svco.model.load import load_tuned, resolve_dtype
+from svco.model.twin import resolve_recompute, set_recompute
 from svco.recipe.ds_config import fill, read_ds_config
 from svco.recipe.read import load_recipe
 from svco.world.contrast import world_pairs

@@ -13,7 +13,7 @@ from places import BASE, ROOT
 from svco.batches.encode import Prepare
 from svco.batches.pack import PackedCollate
 from svco.families import load_family
-from svco.model import load_tuned
+from svco.model.load import load_tuned
 from svco.recipe.read import load_recipe
 from svco.world.contrast import world_pairs
 

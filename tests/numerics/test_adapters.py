@@ -5,9 +5,9 @@ import pytest
 import torch
 from places import BASE
 
-from svco.adapters import adapter_switch, read_adapter
 from svco.basics.errors import UserError
-from svco.model import load_tuned
+from svco.model.load import load_tuned
+from svco.model.lora import adapter_switch, read_adapter
 from svco.recipe.read import load_recipe
 
 

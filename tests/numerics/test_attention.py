@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from svco import attention
-from svco.attention import blocked, choose_backend, kernel_of, torch_call, tree_attention, varlen
 from svco.basics.errors import UserError
 from svco.batches.pack import Layout
+from svco.model import attention
+from svco.model.attention import blocked, choose_backend, kernel_of, torch_call, tree_attention, varlen
 
 # Two trees with two branches, one without, one whose branch has a single token; T = 27.
 SEGMENTS = [

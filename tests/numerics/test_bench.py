@@ -17,7 +17,7 @@ from svco.bench.ladder import BASELINE, LADDER, PRODUCT, Tune
 from svco.bench.peer import trl_batch
 from svco.bench.run import Plan, agree, run_plans, true_counts
 from svco.bench.shapes import SHAPES, random_pairs
-from svco.logprobs import CHUNK_BYTES
+from svco.model.logprobs import CHUNK_BYTES
 from svco.objectives.table import make_objective
 from svco.recipe.config import ObjectiveConfig
 

@@ -21,7 +21,7 @@ from svco.data.corruption import Corruptions, corrupt
 from svco.data.pairs import Pair, PairText
 from svco.families import architecture, load_family
 from svco.families.published import published_config
-from svco.model import load_tuned
+from svco.model.load import load_tuned
 from svco.objectives.reference import choose_reference
 from svco.objectives.table import make_objective
 from svco.recipe.config import CorruptConfig

@@ -6,7 +6,7 @@ from torch import nn
 from torch.autograd.gradcheck import GradcheckError
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from svco.logprobs import LogProbHead, TrainedLogProbHead, attach, chunks
+from svco.model.logprobs import LogProbHead, TrainedLogProbHead, attach, chunks
 
 ROWS, WIDTH, VOCABULARY = 11, 6, 19
 CHUNK = 4 * VOCABULARY * 3
@@ -50,7 +50,7 @@ def test_trained_head_values_gradients_and_gradcheck():
     theirs = torch.autograd.grad((plain(head, hidden, targets) * slopes).sum(), [hidden, head.weight])
     for a, b in zip(ours, theirs):
         assert (a - b).abs().max() <= 1e-12
-    from svco.logprobs import _Recomputed
+    from svco.model.logprobs import _Recomputed
 
     def function(h, w):
         return _Recomputed.apply(h, w, targets, CHUNK)

@@ -10,9 +10,9 @@ from svco.basics.dist import World
 from svco.basics.errors import UserError
 from svco.batches.encode import Prepare
 from svco.batches.pack import PackedCollate
-from svco.lockstep import fill_memory, resolve_recompute, set_recompute
-from svco.memory import RecomputeDial
-from svco.model import load_tuned
+from svco.model.load import load_tuned
+from svco.model.recompute import RecomputeDial
+from svco.model.twin import fill_memory, resolve_recompute, set_recompute
 from svco.recipe.config import OptimConfig
 from svco.recipe.read import load_recipe
 

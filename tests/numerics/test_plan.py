@@ -18,7 +18,7 @@ from svco.bench.plan_check import Case, check, described
 from svco.bench.shapes import SHAPES, SyntheticFamily, random_pairs
 from svco.families import EncodedText
 from svco.families.published import PUBLISHED, published_config
-from svco.logprobs import CHUNK_BYTES
+from svco.model.logprobs import CHUNK_BYTES
 from svco.objectives.table import make_objective
 from svco.plan import activations
 from svco.plan.architecture import architecture

@@ -11,7 +11,6 @@ import pytest
 import torch
 from places import BASE, SHARDS
 
-from svco.assess.subject import load_subject
 from svco.basics.errors import UserError
 from svco.basics.views import ALL_VIEWS, CORRUPT, VIEWS, whole
 from svco.batches.encode import Prepare
@@ -19,6 +18,7 @@ from svco.batches.pack import PackedCollate
 from svco.data.corruption import Corruptions
 from svco.data.pairs import Pair, PairText
 from svco.data.shards import ShardSet, write_shards
+from svco.model.subject import load_subject
 from svco.probe import options
 from svco.probe.command import models_of, run, turns
 from svco.probe.look import EDGES, SCALE, SCHEMES, legend, step, style

@@ -12,7 +12,7 @@ from svco.basics.errors import UserError
 from svco.engine import make_engine
 from svco.engine.universal import fitting, run_marked, wait_for
 from svco.families import load_family
-from svco.model import load_tuned
+from svco.model.load import load_tuned
 from svco.recipe.ds_config import fill, read_ds_config
 from svco.recipe.read import load_recipe
 

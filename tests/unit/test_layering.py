@@ -11,7 +11,7 @@ from places import ROOT
 
 LAYERS = (
     ("basics.errors", "basics.views", "recipe.config"),
-    ("basics.dist", "names", "recipe.limits", "data.corruption"),
+    ("basics.dist", "model.weight_names", "recipe.limits", "data.corruption"),
     (
         "data.pairs",
         "recipe.read",
@@ -27,10 +27,10 @@ LAYERS = (
     ),
     ("data.shard_index", "data.order", "batches.balance", "families", "recipe.paper", "record.board"),
     ("data.shards", "batches.encode"),
-    ("objectives.table", "batches.pack", "logprobs", "batches.loader", "scores.pair_scores", "scores.statistics"),
-    ("adapters", "optimizer", "scores.sheet", "attention", "lockstep", "objectives.reference"),
-    ("scorer", "job"),
-    ("model", "memory", "world"),
+    ("objectives.table", "batches.pack", "model.logprobs", "batches.loader", "scores.pair_scores", "scores.statistics"),
+    ("model.lora", "optimizer", "scores.sheet", "model.attention", "model.twin", "objectives.reference"),
+    ("model.scorer", "job"),
+    ("model.load", "model.recompute", "model.subject", "world"),
     ("plain_engine", "record.checkpoint"),
     ("engine",),
     ("export", "assess"),
@@ -45,7 +45,7 @@ DOORS = {
     "deepspeed": {"engine"},
     "webdataset": {"data.shards"},
     "braceexpand": {"data.shards"},
-    "peft": {"adapters", "bench"},  # the peer is given peft's own configuration
+    "peft": {"model.lora", "bench"},  # the peer is given peft's own configuration
     "trl": {"bench"},
     "datasets": {"bench"},
     "tensorboard": {"record.board"},
@@ -56,11 +56,11 @@ DOORS = {
     "psutil": {"doctor", "life", "record.state", "study"},
     "yaml": {"recipe.read"},
     "tokenizers": {"world"},
-    "safetensors": {"adapters", "bench", "engine", "export", "optimizer", "objectives.reference"},
+    "safetensors": {"model.lora", "bench", "engine", "export", "optimizer", "objectives.reference"},
     "huggingface_hub": {"bench", "doctor", "export"},
-    "transformers.conversion_mapping": {"names"},
-    "transformers.core_model_loading": {"names"},
-    "flash_attn": {"attention"},
+    "transformers.conversion_mapping": {"model.weight_names"},
+    "transformers.core_model_loading": {"model.weight_names"},
+    "flash_attn": {"model.attention"},
 }
 MODULES = sorted((ROOT / "svco").rglob("*.py"))
 SOURCES = MODULES + sorted((ROOT / "launchers").glob("*.py"))

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from svco.basics.errors import UserError
-from svco.names import WeightNames
+from svco.model.weight_names import WeightNames
 
 CLIP = {"model_type": "clip_vision_model", "num_hidden_layers": 1}
 KINDS = {

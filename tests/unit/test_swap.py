@@ -9,7 +9,7 @@ from svco.basics.dist import World
 from svco.basics.errors import UserError
 from svco.engine import swapping
 from svco.families import load_family
-from svco.model import outline
+from svco.model.load import outline
 from svco.recipe.ds_config import fill, read_ds_config
 from svco.recipe.read import load_recipe
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .basics.dist import World
-from .lockstep import fill_memory, resolve_recompute, set_recompute
-from .recipe.config import OptimConfig
+from ..basics.dist import World
+from ..recipe.config import OptimConfig
+from .twin import fill_memory, resolve_recompute, set_recompute
 
 if TYPE_CHECKING:
     from .scorer import PackedScorer

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from .basics.views import Scores
-from .batches.pack import PackedBatch
-from .families import Family, Parts
-from .lockstep import SavedBytes, Stream, TwinLayer
+from ..basics.views import Scores
+from ..batches.pack import PackedBatch
+from ..families import Family, Parts
 from .logprobs import LogProbHead, TrainedLogProbHead, attach
+from .twin import SavedBytes, Stream, TwinLayer
 
 
 @dataclass(frozen=True)

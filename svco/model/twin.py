@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from .basics.errors import UserError
+from ..basics.errors import UserError
 
 Stream = torch.Tensor | None
 """Hidden states (1, T, hidden) of the reference; None: it does not run."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .basics.errors import UserError
+from ..basics.errors import UserError
 
 PEFT_PREFIX = "base_model.model."
 """What peft puts before the model's own names in an adapter file."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .basics.errors import UserError
-from .names import PEFT_PREFIX, WeightNames
-from .recipe.config import LoraConfig
+from ..basics.errors import UserError
+from ..recipe.config import LoraConfig
+from .weight_names import PEFT_PREFIX, WeightNames
 
 if TYPE_CHECKING:
     import torch

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .basics.errors import UserError
-from .batches.pack import Layout
+from ..basics.errors import UserError
+from ..batches.pack import Layout
 
 BACKENDS = ("flash", "varlen", "sdpa")
 Varlen = Callable[..., torch.Tensor]

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..adapters import adapter_modules, adapter_switch, attach_adapter
-from ..attention import choose_backend, register
 from ..basics.errors import UserError
 from ..families import Family, load_family
-from ..model import load_base, resolve_dtype
 from ..recipe.config import ModelConfig
-from ..scorer import PackedScorer, Reference
+from .attention import choose_backend, register
+from .load import load_base, resolve_dtype
+from .lora import adapter_modules, adapter_switch, attach_adapter
+from .scorer import PackedScorer, Reference
 
 if TYPE_CHECKING:
     import torch

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .adapters import adapter_switch, add_adapters
+from ..basics.errors import UserError
+from ..families import Family
+from ..recipe.config import Config, ModelConfig
 from .attention import attention_name, choose_backend, register
-from .basics.errors import UserError
-from .families import Family
-from .lockstep import compile_layers
-from .recipe.config import Config, ModelConfig
+from .lora import adapter_switch, add_adapters
 from .scorer import PackedScorer, Reference
+from .twin import compile_layers
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,1 @@
+"""Policy and reference: loading, adapters, attention, twin layers, scorer, log-probabilities."""
