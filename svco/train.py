@@ -15,11 +15,11 @@ from .basics.dist import World, naming_lost_ranks
 from .basics.errors import RESUBMIT, Stopped, UserError
 from .clock import Clock
 from .data.order import ORDER_VERSION
+from .engine.optimizer import learning_rate
 from .job import Job, describe, make_job
 from .life import Life
 from .model.load import load_tuned, outline, resolve_dtype
 from .model.recompute import RecomputeDial
-from .optimizer import learning_rate
 from .recipe.config import Config
 from .recipe.ds_config import fill
 from .recipe.paper import deviations

@@ -1,6 +1,6 @@
 """The only door to DeepSpeed: loading partitioned, forward, backward, step, and state on disk.
 
-``DeepSpeedEngine`` and :class:`~svco.plain_engine.PlainEngine` have one interface, so the train loop has no mode.
+``DeepSpeedEngine`` and :class:`~svco.engine.plain.PlainEngine` have one interface, so the train loop has no mode.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..basics.dist import World
 from ..model.load import Tuned
 from ..model.lora import load_values
-from ..optimizer import STATE_FILE, TrainableState
-from ..plain_engine import PlainEngine
 from ..recipe.config import OptimConfig
+from .optimizer import STATE_FILE, TrainableState
+from .plain import PlainEngine
 from .process import can_build_async_io, counting_collectives, loading, start, stop
 from .sharded import DeepSpeedEngine
 from .state import check_form

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
 from ..model.load import Tuned
-from ..optimizer import make_adamw, parameter_groups
 from ..recipe.config import OptimConfig
 from ..recipe.ds_config import offloaded, size
 from .gathered import GatherCheck, compressed
+from .optimizer import make_adamw, parameter_groups
 from .state import PartitionedState, PortableState, SwappedState
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..optimizer import MOMENTS, STATE_FILE, TrainableState
 from ..recipe.ds_config import offloaded
+from .optimizer import MOMENTS, STATE_FILE, TrainableState
 from .stored import NAMES
 
 if TYPE_CHECKING:

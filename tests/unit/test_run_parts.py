@@ -11,8 +11,8 @@ import torch
 from svco.basics.dist import World
 from svco.basics.errors import BadSample, UserError
 from svco.clock import Clock
+from svco.engine.optimizer import learning_rate
 from svco.engine.state import writer
-from svco.optimizer import learning_rate
 from svco.recipe.config import OptimConfig
 from svco.record.board import Board
 from svco.record.checkpoint import Checkpoints, Position, damage, read_position, save_seconds

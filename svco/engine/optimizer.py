@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .recipe.config import OptimConfig
+from ..recipe.config import OptimConfig
 
 if TYPE_CHECKING:
     import torch

@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .basics.dist import World
-from .basics.errors import UserError
-from .model.load import Tuned
+from ..basics.dist import World
+from ..basics.errors import UserError
+from ..model.load import Tuned
+from ..recipe.config import OptimConfig
 from .optimizer import MOMENTS, TrainableState, make_adamw
-from .recipe.config import OptimConfig
 
 if TYPE_CHECKING:
     import torch
