@@ -55,12 +55,12 @@ def main() -> None:
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
 
     from svco.basics.dist import world_from_environment
-    from svco.life import Life
+    from svco.run.stopping import Life
 
     world = world_from_environment()
     with Life(world, duration(config.run.time_limit)) as life:
         from svco import engine
-        from svco.train import Launch, run
+        from svco.run.train import Launch, run
 
         launch = Launch(config, Path(arguments.recipe).stem, ds, arguments.ds, arguments.dry_run, tuple(sys.argv))
         try:

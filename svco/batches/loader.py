@@ -11,7 +11,7 @@ import numpy as np
 from ..basics.errors import BadSample, UserError
 from ..data.pairs import Pair
 from ..data.shards import ShardSet
-from ..life import outlive_stop_signals
+from ..run.stopping import outlive_stop_signals
 from .balance import divide, imbalance
 
 

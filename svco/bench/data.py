@@ -16,9 +16,9 @@ from ..basics.dist import World
 from ..data.pairs import Pair, PairText
 from ..data.shards import write_shards
 from ..families import Family, load_family
-from ..job import Split, make_loader
 from ..objectives.table import make_objective
 from ..recipe.config import Config, ObjectiveConfig
+from ..run.job import Split, make_loader
 from ..scores.pair_scores import InOrder
 from .ladder import PRODUCT, ROWS, Tune
 from .run import Bench, Measured, Plan, true_counts

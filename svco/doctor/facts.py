@@ -16,8 +16,8 @@ from ..basics.errors import UserError
 from ..basics.versions import PACKAGES, commit, package_version
 from ..data.shard_index import index_places
 from ..data.shards import expand, is_remote
-from ..job import cache_dir
 from ..recipe.config import Config
+from ..run.job import cache_dir
 
 WATCHED = (
     "OMP_",

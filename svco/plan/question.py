@@ -118,7 +118,7 @@ def _measured(config: Config) -> Any:
     from ..batches.encode import measure_lengths
     from ..data.shards import ShardSet, expand
     from ..families import load_family
-    from ..job import cache_dir
+    from ..run.job import cache_dir
 
     try:
         if not Path(config.model.base).is_dir() or not all(Path(name).exists() for name in expand(config.data.train)):

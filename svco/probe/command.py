@@ -22,10 +22,10 @@ from ..data.corruption import corrupt
 from ..data.pairs import CONTRASTS, Pair, decode_image
 from ..data.shards import DEFAULT_CACHE, ShardSet, expand
 from ..export import public_base
-from ..job import Split, evaluation_loader
 from ..model.subject import Subject, load_subject
 from ..recipe.config import Config, CorruptConfig, OptimConfig
 from ..record.board import Progress
+from ..run.job import Split, evaluation_loader
 from ..scores.pair_scores import in_turn
 from .figure import draw
 from .page import Card, page

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from svco.basics.dist import World
 from svco.basics.errors import UserError
 from svco.recipe.read import load_recipe
-from svco.train import Launch, run
+from svco.run.train import Launch, run
 
 
 @pytest.fixture

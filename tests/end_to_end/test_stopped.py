@@ -11,10 +11,10 @@ from places import BASE
 
 from svco.basics.dist import World
 from svco.basics.errors import Stopped
-from svco.life import Life
 from svco.recipe.read import load_recipe
 from svco.record.status import look
-from svco.train import Launch, run
+from svco.run.stopping import Life
+from svco.run.train import Launch, run
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ import pytest
 from svco.basics.dist import World
 from svco.basics.errors import Stopped, UserError
 from svco.export import read_facts
-from svco.life import Life
 from svco.recipe.limits import duration
 from svco.recipe.read import load_recipe
 from svco.record.checkpoint import Checkpoints, Position
 from svco.record.state import STALE_SECONDS, Heart, RunState, wait_until_over
 from svco.record.status import EXIT_CODES, find_runs, look
-from svco.run_folder import RunFolder
+from svco.run.folder import RunFolder
+from svco.run.stopping import Life
 
 
 class Time:

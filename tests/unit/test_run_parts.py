@@ -10,17 +10,17 @@ import torch
 
 from svco.basics.dist import World
 from svco.basics.errors import BadSample, UserError
-from svco.clock import Clock
 from svco.engine.optimizer import learning_rate
 from svco.engine.state import writer
 from svco.recipe.config import OptimConfig
 from svco.record.board import Board
 from svco.record.checkpoint import Checkpoints, Position, damage, read_position, save_seconds
+from svco.run.clock import Clock
+from svco.run.health import BadWatch, MatchWatch
+from svco.run.step import naming_the_budget
+from svco.run.tally import Tally
 from svco.scores.pair_scores import PairScores, metrics, pair_right, summarise, table
 from svco.scores.sheet import SheetRow, contact_sheet
-from svco.step import naming_the_budget
-from svco.tally import Tally
-from svco.watch import BadWatch, MatchWatch
 
 ALONE = World()
 

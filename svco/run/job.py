@@ -12,20 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from .basics.dist import World
-from .basics.errors import UserError
-from .basics.views import Cell
-from .batches.encode import Lengths, Prepare, measure_lengths
-from .batches.loader import Loader
-from .batches.pack import PackedCollate
-from .data.corruption import Corruptions
-from .data.order import Order
-from .data.shards import ShardSet
-from .families import Family, load_family
-from .objectives.reference import choose_reference
-from .objectives.table import Objective, make_objective
-from .recipe.config import Config
-from .scores.pair_scores import InOrder
+from ..basics.dist import World
+from ..basics.errors import UserError
+from ..basics.views import Cell
+from ..batches.encode import Lengths, Prepare, measure_lengths
+from ..batches.loader import Loader
+from ..batches.pack import PackedCollate
+from ..data.corruption import Corruptions
+from ..data.order import Order
+from ..data.shards import ShardSet
+from ..families import Family, load_family
+from ..objectives.reference import choose_reference
+from ..objectives.table import Objective, make_objective
+from ..recipe.config import Config
+from ..scores.pair_scores import InOrder
 
 Progress = Callable[[Any, str], Any]
 """(iterable, what is being done) -> the iterable, shown as it goes."""

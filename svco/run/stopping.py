@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .basics.dist import World
-from .basics.errors import Stopped
+from ..basics.dist import World
+from ..basics.errors import Stopped
 
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 _WALL, _ORPHANED = "its time limit is near", "its launcher is gone"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .basics.dist import World
+from ..basics.dist import World
 
 if TYPE_CHECKING:
     import torch

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .basics.dist import World
-from .basics.errors import Stopped
-from .basics.views import whole
-from .engine import Engine
+from ..basics.dist import World
+from ..basics.errors import Stopped
+from ..basics.views import whole
+from ..engine import Engine
+from ..model.load import Tuned
+from ..record.board import Board, Progress
+from ..record.checkpoint import Checkpoints, Position
+from ..record.state import Heart
+from ..scores.pair_scores import score_pairs, summarise
+from .cached_reference import Precompute
 from .job import Job, Split, cache_dir, evaluation_loader
-from .life import Life
-from .model.load import Tuned
-from .precompute import Precompute
-from .record.board import Board, Progress
-from .record.checkpoint import Checkpoints, Position
-from .record.state import Heart
-from .scores.pair_scores import score_pairs, summarise
+from .stopping import Life
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .basics.dist import World
+from ..basics.dist import World
 
 if TYPE_CHECKING:
     import torch

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .basics.dist import World
-from .basics.errors import BadSample, UserError
-from .basics.files import hosts_apart
-from .basics.versions import PACKAGES, commit, package_version
-from .data.shards import ShardSet
-from .export import public_base, read_facts, replacing, save_model, write_card
-from .model.load import resolve_dtype
-from .model.lora import AdapterForm, stored_name, write_adapter
-from .recipe.config import Config
-from .recipe.read import dump
-from .record.board import Progress
-from .record.state import wait_until_over
-from .scores.pair_scores import PairScores, in_turn, pair_right
+from ..basics.dist import World
+from ..basics.errors import BadSample, UserError
+from ..basics.files import hosts_apart
+from ..basics.versions import PACKAGES, commit, package_version
+from ..data.shards import ShardSet
+from ..export import public_base, read_facts, replacing, save_model, write_card
+from ..model.load import resolve_dtype
+from ..model.lora import AdapterForm, stored_name, write_adapter
+from ..recipe.config import Config
+from ..recipe.read import dump
+from ..record.board import Progress
+from ..record.state import wait_until_over
+from ..scores.pair_scores import PairScores, in_turn, pair_right
 
 if TYPE_CHECKING:
-    from .engine import Engine
-    from .model.load import Tuned
+    from ..engine import Engine
+    from ..model.load import Tuned
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def draw_samples(folder: RunFolder, shards: ShardSet, scores: PairScores, count:
     Pairs that training turned come first within a type, then pairs in order: the rule is fixed, the pictures are not
     picked by hand.
     """
-    from .scores.sheet import SheetRow, contact_sheet
+    from ..scores.sheet import SheetRow, contact_sheet
 
     turned = pair_right(scores.policy) & ~pair_right(scores.reference)
     texts = {row: shards.read_text(int(index)) for row, index in enumerate(scores.index)}

@@ -10,28 +10,28 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import engine as engines
-from .basics.dist import World, naming_lost_ranks
-from .basics.errors import RESUBMIT, Stopped, UserError
+from .. import engine as engines
+from ..basics.dist import World, naming_lost_ranks
+from ..basics.errors import RESUBMIT, Stopped, UserError
+from ..data.order import ORDER_VERSION
+from ..engine.optimizer import learning_rate
+from ..model.load import load_tuned, outline, resolve_dtype
+from ..model.recompute import RecomputeDial
+from ..recipe.config import Config
+from ..recipe.ds_config import fill
+from ..recipe.paper import deviations
+from ..record.board import Board, Progress
+from ..record.checkpoint import Checkpoints, Position, read_position, save_seconds
+from ..record.state import Heart
+from ..scores.pair_scores import table
 from .clock import Clock
-from .data.order import ORDER_VERSION
-from .engine.optimizer import learning_rate
+from .folder import RunFolder
+from .health import BadWatch, MatchWatch
 from .job import Job, describe, make_job
-from .life import Life
-from .model.load import load_tuned, outline, resolve_dtype
-from .model.recompute import RecomputeDial
-from .recipe.config import Config
-from .recipe.ds_config import fill
-from .recipe.paper import deviations
-from .record.board import Board, Progress
-from .record.checkpoint import Checkpoints, Position, read_position, save_seconds
-from .record.state import Heart
-from .run_folder import RunFolder
-from .scores.pair_scores import table
 from .session import Session
 from .step import take_step
+from .stopping import Life
 from .tally import Tally
-from .watch import BadWatch, MatchWatch
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +120,7 @@ def train(
 
 
 def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: torch.dtype) -> str:
-    from .recipe.read import dump
+    from ..recipe.read import dump
 
     shown = json.dumps(ds, indent=2) if ds else "none: one process without DeepSpeed"
     lines = f"{dump(job.config)}\ndtype: {dtype}\n{describe(job, world)}\n{deviations(job.config, dtype)}"
@@ -206,7 +206,7 @@ def position_of(job: Job) -> Position:
 
 def finish(session: Session, folder: RunFolder) -> None:
     """What was learned, on disk, and what it changed on the held-out pairs."""
-    from .run_folder import describe_tuned, draw_samples, save_tuned
+    from .folder import describe_tuned, draw_samples, save_tuned
 
     job, tuned, world, board = session.job, session.tuned, session.world, session.board
     session.heart.tell(doing="exporting")

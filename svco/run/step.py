@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .basics.dist import World
-from .basics.errors import UserError
-from .batches.loader import StepBatches
+from ..basics.dist import World
+from ..basics.errors import UserError
+from ..batches.loader import StepBatches
+from ..engine import Engine
 from .clock import Clock
-from .engine import Engine
 from .job import Job
 from .tally import Tally
 

@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from .basics.errors import BadSample, UserError
+from ..basics.errors import BadSample, UserError
 
 NAMED_AT_MOST = 20
 """Bad samples named one by one on each rank; later ones are only counted."""

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from .basics.dist import World
-from .basics.errors import UserError
-from .basics.views import views_of, whole
-from .data.corruption import Corruptions
-from .engine import Engine
+from ..basics.dist import World
+from ..basics.errors import UserError
+from ..basics.views import views_of, whole
+from ..data.corruption import Corruptions
+from ..engine import Engine
+from ..model.load import Tuned, model_files
+from ..objectives.reference import ReferenceCache, weights_digest
+from ..recipe.config import Config
+from ..scores.pair_scores import score_pairs
 from .job import Job, Split, cache_dir, make_loader
-from .model.load import Tuned, model_files
-from .objectives.reference import ReferenceCache, weights_digest
-from .recipe.config import Config
-from .scores.pair_scores import score_pairs
 
 _STEPS_A_SAVE = 64
 """Loader steps between two saves: what a killed run loses at most."""

@@ -1,0 +1,1 @@
+"""One training run as prose: resolve, load, fit, finish."""
