@@ -59,7 +59,7 @@ def main() -> None:
     arguments = parse()
     from svco import engine
     from svco.basics.dist import naming_lost_ranks, world_from_environment
-    from svco.bench import commands
+    from svco.commands.bench import commands
     from svco.recipe.ds_config import read_ds_config
 
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)

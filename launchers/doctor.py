@@ -42,7 +42,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     arguments = parse()
     from svco.basics.dist import world_from_environment
-    from svco.doctor.examine import examine
+    from svco.commands.doctor.examine import examine
     from svco.recipe.ds_config import read_ds_config
     from svco.recipe.read import load_recipe
 

@@ -80,8 +80,8 @@ def _add_effort(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     arguments = parse()
-    from svco.assess.command import run, wanted
     from svco.basics.dist import naming_lost_ranks, world_from_environment
+    from svco.commands.evaluation.command import run, wanted
 
     world = world_from_environment()
     question = wanted(arguments)

@@ -21,7 +21,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    from svco.bench.gpu_report import run
+    from svco.commands.bench.gpu_report import run
 
     raise SystemExit(run(Path(arguments.out), arguments.minutes))
 

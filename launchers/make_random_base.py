@@ -15,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--shape", required=True, help="a shape of svco.bench.shapes, such as llava15-13b")
+    parser.add_argument("--shape", required=True, help="a shape of svco.commands.bench.shapes, such as llava15-13b")
     parser.add_argument("--output", type=Path, required=True, help="folder of the base model")
     parser.add_argument("--image", type=int, default=0, help="side of an image in pixels; 0: the shape's own")
     parser.add_argument("--layers", type=int, default=0, help="decoder layers; 0: all")
@@ -26,8 +26,8 @@ def main() -> None:
     from dataclasses import replace
 
     from svco.basics.errors import UserError
-    from svco.bench.random_base import make_random_base
-    from svco.bench.shapes import SHAPES
+    from svco.commands.bench.random_base import make_random_base
+    from svco.commands.bench.shapes import SHAPES
     from svco.record.board import Progress
 
     if arguments.shape not in SHAPES:

@@ -58,7 +58,7 @@ def main() -> int:
     arguments = parse()
     from dataclasses import replace
 
-    from svco.study.spec import load_study
+    from svco.commands.study.spec import load_study
 
     study = load_study(arguments.recipe, arguments.quick)
     if arguments.root:
@@ -71,7 +71,7 @@ def main() -> int:
         raise UserError(f"--jobs is {arguments.jobs}; it must be at least 1.")
     if arguments.task is not None and arguments.stage not in ("trials", "cells"):
         raise UserError("--task needs --stage trials or --stage cells.")
-    from svco.study import conduct
+    from svco.commands.study import conduct
 
     one = study.launch or arguments.task is not None
     how = conduct.How(
@@ -81,7 +81,7 @@ def main() -> int:
         task=arguments.task,
     )
     if arguments.submit:
-        from svco.study.slurm import submit
+        from svco.commands.study.slurm import submit
 
         return submit(study, how, arguments.recipe, arguments.quick, arguments.sbatch, arguments.dry_run)
     if arguments.dry_run:

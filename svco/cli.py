@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import __version__
 from .basics.errors import people
-from .probe import options as probe
+from .commands.probe import options as probe
 
 
 def main() -> None:
@@ -278,7 +278,7 @@ def _add_plan(commands) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from .plan.command import run
+    from .commands.plan.command import run
 
     return run(arguments)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from svco import engine
 from svco.basics.dist import world_from_environment
-from svco.bench.plan_check import Case
-from svco.bench.plan_ranks import check_sharded
-from svco.bench.shapes import SHAPES
+from svco.commands.bench.plan_check import Case
+from svco.commands.bench.plan_ranks import check_sharded
+from svco.commands.bench.shapes import SHAPES
 from svco.recipe.ds_config import read_ds_config
 
 TINY = SHAPES["tiny"]

@@ -38,8 +38,8 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
     """A base with weights of which half is more than DeepSpeed keeps in memory (1 MB), on 2 layers."""
-    from svco.bench.random_base import make_random_base
-    from svco.bench.shapes import SHAPES
+    from svco.commands.bench.random_base import make_random_base
+    from svco.commands.bench.shapes import SHAPES
 
     folder = tmp_path_factory.mktemp("base") / "wide"
     shape = replace(SHAPES["tiny"], hidden=512, intermediate=1536, layers=2, vocabulary=1024)

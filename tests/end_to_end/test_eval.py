@@ -11,7 +11,7 @@ import pytest
 from benchmarks import make_cv_bench, make_mmvp
 from places import BASE, ROOT
 
-from svco.assess.against import Evaluation, paired
+from svco.commands.evaluation.against import Evaluation, paired
 from svco.scores.pair_scores import metrics, pair_right
 
 SET = "heldout=data_shards/heldout-000000.tar"

@@ -6,9 +6,9 @@ import pytest
 from places import ROOT
 from slurm_queue import Queue
 
+from svco.commands.study.cells import cell_tasks
+from svco.commands.study.spec import load_study
 from svco.record.state import RunState
-from svco.study.cells import cell_tasks
-from svco.study.spec import load_study
 
 TWIN = "launchers/recipes/study_twin.yaml"
 

@@ -10,13 +10,13 @@ import torch
 from svco.basics.dist import World
 from svco.basics.errors import UserError
 from svco.batches.pack import Layout
-from svco.bench.count import LiveBytes
-from svco.bench.gpu import Check, check_step
-from svco.bench.head import bench_head
-from svco.bench.ladder import BASELINE, LADDER, PRODUCT, Tune
-from svco.bench.peer import trl_batch
-from svco.bench.run import Plan, agree, run_plans, true_counts
-from svco.bench.shapes import SHAPES, random_pairs
+from svco.commands.bench.count import LiveBytes
+from svco.commands.bench.gpu import Check, check_step
+from svco.commands.bench.head import bench_head
+from svco.commands.bench.ladder import BASELINE, LADDER, PRODUCT, Tune
+from svco.commands.bench.peer import trl_batch
+from svco.commands.bench.run import Plan, agree, run_plans, true_counts
+from svco.commands.bench.shapes import SHAPES, random_pairs
 from svco.model.logprobs import CHUNK_BYTES
 from svco.objectives.table import make_objective
 from svco.recipe.config import ObjectiveConfig

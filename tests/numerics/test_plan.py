@@ -14,22 +14,22 @@ from places import RECIPES, ROOT
 from svco.basics.errors import UserError
 from svco.batches.encode import EncodedPair
 from svco.batches.pack import PackedCollate
-from svco.bench.plan_check import Case, check, described
-from svco.bench.shapes import SHAPES, SyntheticFamily, random_pairs
+from svco.commands.bench.plan_check import Case, check, described
+from svco.commands.bench.shapes import SHAPES, SyntheticFamily, random_pairs
+from svco.commands.plan import activations
+from svco.commands.plan.architecture import architecture
+from svco.commands.plan.calibration import calibrated
+from svco.commands.plan.machine import GPUS, Machine, network
+from svco.commands.plan.memory import gpu_memory
+from svco.commands.plan.planner import advise, make_plan, plan_all, usable
+from svco.commands.plan.question import Assumed, ask
+from svco.commands.plan.report import as_json, text
+from svco.commands.plan.scaling import curve
+from svco.commands.plan.workload import Micros, pair_row
 from svco.families import EncodedText
 from svco.families.published import PUBLISHED, published_config
 from svco.model.logprobs import CHUNK_BYTES
 from svco.objectives.table import make_objective
-from svco.plan import activations
-from svco.plan.architecture import architecture
-from svco.plan.calibration import calibrated
-from svco.plan.machine import GPUS, Machine, network
-from svco.plan.memory import gpu_memory
-from svco.plan.planner import advise, make_plan, plan_all, usable
-from svco.plan.question import Assumed, ask
-from svco.plan.report import as_json, text
-from svco.plan.scaling import curve
-from svco.plan.workload import Micros, pair_row
 from svco.recipe.config import ObjectiveConfig
 from svco.recipe.ds_config import read_ds_config
 from svco.recipe.read import load_recipe

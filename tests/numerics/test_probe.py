@@ -15,16 +15,16 @@ from svco.basics.errors import UserError
 from svco.basics.views import ALL_VIEWS, CORRUPT, VIEWS, whole
 from svco.batches.encode import Prepare
 from svco.batches.pack import PackedCollate
+from svco.commands.probe import options
+from svco.commands.probe.command import models_of, run, turns
+from svco.commands.probe.look import EDGES, SCALE, SCHEMES, legend, step, style
+from svco.commands.probe.page import Card, page
+from svco.commands.probe.perplexity import by_contrast, perplexities, reading, table, token_shares, word_table
+from svco.commands.probe.tokens import readable, split
 from svco.data.corruption import Corruptions
 from svco.data.pairs import Pair, PairText
 from svco.data.shards import ShardSet, write_shards
 from svco.model.subject import load_subject
-from svco.probe import options
-from svco.probe.command import models_of, run, turns
-from svco.probe.look import EDGES, SCALE, SCHEMES, legend, step, style
-from svco.probe.page import Card, page
-from svco.probe.perplexity import by_contrast, perplexities, reading, table, token_shares, word_table
-from svco.probe.tokens import readable, split
 from svco.recipe.config import CorruptConfig
 from svco.scores import pair_scores as evaluate
 

@@ -12,10 +12,10 @@ from places import BASE
 from safetensors.torch import load_file, save_file
 from tiny_families import BASES, make_base
 
-from svco.assess.generation import generate
 from svco.basics.errors import UserError
 from svco.batches.encode import Prepare
 from svco.batches.pack import PackedCollate, Tree, pack
+from svco.commands.evaluation.generation import generate
 from svco.model.subject import load_subject
 from svco.model.weight_names import PEFT_PREFIX
 from svco.world.contrast import world_pairs

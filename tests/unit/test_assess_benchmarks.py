@@ -7,9 +7,9 @@ import math
 import pytest
 from benchmarks import cv_records, make_cv_bench, make_mmvp, picture
 
-from svco.assess import cv_bench, mmvp
-from svco.assess.choices import SUFFIX, first_four, letter
 from svco.basics.errors import UserError
+from svco.commands.evaluation import cv_bench, mmvp
+from svco.commands.evaluation.choices import SUFFIX, first_four, letter
 
 OPTIONS = {"a": "Open", "b": "Closed", "c": "A door"}
 

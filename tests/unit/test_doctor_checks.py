@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from places import ROOT
 
-from svco.doctor import checks, examine, surroundings
-from svco.doctor.checks import FAIL, OK, WARN, Wanted
-from svco.doctor.facts import Facts
-from svco.doctor.meeting import Meeting
+from svco.commands.doctor import checks, examine, surroundings
+from svco.commands.doctor.checks import FAIL, OK, WARN, Wanted
+from svco.commands.doctor.facts import Facts
+from svco.commands.doctor.meeting import Meeting
 from svco.recipe.ds_config import read_ds_config
 from svco.recipe.read import load_recipe
 

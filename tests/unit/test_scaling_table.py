@@ -5,7 +5,7 @@ from argparse import Namespace
 import pytest
 
 from svco.basics.errors import UserError
-from svco.bench.scaling import Point, run_scaling, table
+from svco.commands.bench.scaling import Point, run_scaling, table
 
 ARGUMENTS = Namespace(
     shape="tiny", layers=0, scale=1.0, vocab=0, objective="svco", tune="lora", ds="ds_configs/zero3.json", pairs=2,

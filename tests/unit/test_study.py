@@ -8,14 +8,22 @@ import pytest
 import yaml
 from places import ROOT, STUDIES
 
-from svco.assess.scoring import SetScores
 from svco.basics.errors import UserError
+from svco.commands.evaluation.scoring import SetScores
+from svco.commands.study import published
+from svco.commands.study.cells import cell_tasks, choice, equal_steps, pair_flops, trial_tasks
+from svco.commands.study.results import Row, measures, set_measures
+from svco.commands.study.spec import Group, Source, load_study
+from svco.commands.study.tables import (
+    Column,
+    average_gains,
+    columns_of,
+    contrasted,
+    group_table,
+    paired,
+    standard_error,
+)
 from svco.data.shards import write_shards
-from svco.study import published
-from svco.study.cells import cell_tasks, choice, equal_steps, pair_flops, trial_tasks
-from svco.study.results import Row, measures, set_measures
-from svco.study.spec import Group, Source, load_study
-from svco.study.tables import Column, average_gains, columns_of, contrasted, group_table, paired, standard_error
 from svco.world.variants import Variant
 
 
@@ -216,8 +224,8 @@ def test_a_run_that_two_groups_test_is_trained_once(tmp_path):
     """Side by side, both tasks would train in one folder."""
     import sys
 
-    from svco.study.cells import Command, Task
-    from svco.study.run import run_tasks
+    from svco.commands.study.cells import Command, Task
+    from svco.commands.study.run import run_tasks
 
     def command(name, seconds):
         code = f"import time; open({str(tmp_path / name)!r}, 'a').write('x'); time.sleep({seconds})"
@@ -241,7 +249,7 @@ def test_a_few_pairs_of_unknown_type_do_not_make_captions():
 
 
 def test_training_and_test_sets_of_one_name_are_both_made(study, tmp_path):
-    from svco.study.sources import make_sources, missing, shards_of
+    from svco.commands.study.sources import make_sources, missing, shards_of
 
     few = {"stamped": Source(world="artefact", pairs=2)}
     study = replace(
@@ -262,7 +270,7 @@ def test_training_and_test_sets_of_one_name_are_both_made(study, tmp_path):
 
 
 def test_saying_nothing_is_not_saying_nothing_false():
-    from svco.assess.measures import answered
+    from svco.commands.evaluation.measures import answered
 
     lines = [
         {"key": str(n), "side": 0, "answer": a, "false": f}

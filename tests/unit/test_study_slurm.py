@@ -17,11 +17,11 @@ import yaml
 from places import ROOT
 from slurm_queue import Queue
 
-from svco.study import run
-from svco.study.cells import cell_tasks
-from svco.study.conduct import first_of_run
-from svco.study.slurm import spans
-from svco.study.spec import Group, load_study
+from svco.commands.study import run
+from svco.commands.study.cells import cell_tasks
+from svco.commands.study.conduct import first_of_run
+from svco.commands.study.slurm import spans
+from svco.commands.study.spec import Group, load_study
 
 TWIN = "launchers/recipes/study_twin.yaml"
 SCRIPT = ROOT / "launchers" / "study.slurm"
@@ -124,7 +124,7 @@ def test_from_submitting_to_collecting(twin):
 
 
 def run_of_trial(study, number):
-    from svco.study.cells import trial_tasks
+    from svco.commands.study.cells import trial_tasks
 
     return trial_tasks(study)[number].run
 

@@ -1,0 +1,177 @@
+"""Counts that do not depend on the hardware: tokens, images, FLOPs, bytes held for the backward pass, bytes moved."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from ...model.load import Tuned
+from .shapes import Shape
+
+
+@dataclass
+class Counts:
+    """One step's work, a pair."""
+
+    llm_tokens: float = 0.0
+    """Tokens through the policy's layers in the forward pass, padding included."""
+    reference_tokens: float = 0.0
+    """The same for the reference."""
+    images: float = 0.0
+    """Images through the vision tower, for both models."""
+    flops: float = 0.0
+    """Floating-point operations of forward, recomputation and backward, attention included; 2 a multiply-add."""
+    held: dict[str, float] = field(default_factory=dict)
+    """Bytes alive between forward and backward, by kind: hidden states, logits, attention, other."""
+    largest_logits: float = 0.0
+    """Bytes of the largest tensor with an axis of token ids, not divided by pairs."""
+    largest_gather: float = 0.0
+    """Bytes of the weights that ZeRO-3 gathers for one module or leaf: what is there beside activations, not divided by pairs."""
+    peak: float = 0.0
+    """Largest sum of bytes of tensors alive at once in the step, weights and what was there before not counted."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """Follows the storages that operations make, for as long as they live, by kind."""
+
+    def __init__(self, known: Iterator[torch.Tensor], shape: Shape):
+        super().__init__()
+        self.shape = shape
+        self.known = {tensor.untyped_storage()._cdata for tensor in known}
+        self.alive: dict[int, tuple[StorageWeakRef, int, str]] = {}
+        self.peak = self.largest_logits = 0
+        self._at_most = 0  # bytes of ``alive`` before the dead are taken out
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        made = function(*arguments, **(keywords or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self._note(tensor)
+        if self._at_most > self.peak:  # else no new peak is possible, and nothing has to be looked through
+            self.peak = max(self.peak, sum(self.held().values()))
+        return made
+
+    def _note(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self.known and key not in self.alive:
+            kind = self._kind(tensor)
+            self._at_most += storage.nbytes()
+            self.alive[key] = (StorageWeakRef(storage), storage.nbytes(), kind)
+            if kind == "logits":
+                self.largest_logits = max(self.largest_logits, storage.nbytes())
+
+    def _kind(self, tensor: torch.Tensor) -> str:
+        shape, head = tensor.shape, self.shape.hidden // self.shape.heads
+        if not shape:
+            return "other"
+        if shape[-1] == self.shape.vocabulary and len(shape) > 1 and shape[0] != self.shape.hidden:
+            return "logits"
+        if shape[-1] == self.shape.hidden and len(shape) in (2, 3):
+            return "hidden states"
+        if len(shape) == 4 or (len(shape) == 3 and shape[-1] == head):
+            return "attention"
+        return "other"
+
+    def held(self) -> Counter[str]:
+        """Bytes of what is alive now, by kind."""
+        self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
+        totals: Counter[str] = Counter()
+        for _, size, kind in self.alive.values():
+            totals[kind] += size
+        self._at_most = sum(totals.values())
+        return totals
+
+
+def count_step(tuned: Tuned, shape: Shape, batch: Any, pairs: int, loss_of: Callable[[Any], torch.Tensor]) -> Counts:
+    """Runs one step of ``tuned`` without an engine and counts; gradients are dropped afterwards."""
+    counts = Counts()
+    scorer = tuned.scorer
+    scorer.train()
+    known = [*scorer.parameters(), *tuned.policy.parameters(), *tuned.policy.buffers(), *_tensors(batch)]
+    live = LiveBytes(iter(known), shape)
+    with _tokens(tuned, counts) as phase, live:
+        loss = loss_of(scorer(batch))
+        phase["forward"] = False
+        counts.held = {kind: size / pairs for kind, size in live.held().items()}
+        loss.backward()
+    counts.peak, counts.largest_logits = live.peak / pairs, live.largest_logits
+    counts.largest_gather = largest_gather(scorer)
+    _drop_gradients(tuned)
+    with FlopCounterMode(display=False) as flops:
+        loss_of(scorer(batch)).backward()
+    _drop_gradients(tuned)
+    counts.flops = flops.get_total_flops() / pairs
+    for name in ("llm_tokens", "reference_tokens", "images"):
+        setattr(counts, name, getattr(counts, name) / pairs)
+    return counts
+
+
+def largest_gather(scorer: nn.Module) -> int:
+    """Bytes of the weights of the leaf, or of the module outside of leaves, that has most."""
+    leaves, sizes = tuple(scorer.leaves), [0]
+
+    def walk(module: nn.Module) -> None:
+        is_leaf = isinstance(module, leaves)
+        sizes.append(sum(p.numel() * p.element_size() for p in module.parameters(recurse=is_leaf)))
+        for child in () if is_leaf else module.children():
+            walk(child)
+
+    walk(scorer)
+    return max(sizes)
+
+
+def _tensors(batch: Any) -> Iterator[torch.Tensor]:
+    return (value for value in vars(batch).values() if isinstance(value, torch.Tensor))
+
+
+def _drop_gradients(tuned: Tuned) -> None:
+    for parameter in tuned.trainable.values():
+        parameter.grad = None
+
+
+@contextmanager
+def _tokens(tuned: Tuned, counts: Counts) -> Iterator[dict[str, bool]]:
+    """Counts tokens at the first decoder layer and images at the vision tower, while the yielded ``forward`` is true."""
+    phase = {"forward": True}
+    family = tuned.scorer.family
+
+    def at_layer(module: nn.Module, inputs: tuple, keywords: dict) -> None:
+        hidden = inputs[0] if inputs else keywords["hidden_states"]
+        if phase["forward"]:
+            # The reference never runs with gradients.
+            name = "llm_tokens" if torch.is_grad_enabled() else "reference_tokens"
+            setattr(counts, name, getattr(counts, name) + hidden.shape[0] * hidden.shape[1])
+
+    def at_tower(module: nn.Module, inputs: tuple, keywords: dict) -> None:
+        counts.images += len(inputs[0] if inputs else keywords["pixel_values"])
+
+    with ExitStack() as hooks:
+        for model in filter(None, (tuned.policy, tuned.reference)):
+            parts = family.parts(model)
+            hooks.callback(parts.layers[0].register_forward_pre_hook(at_layer, with_kwargs=True).remove)
+            if parts.tower is not None:
+                hooks.callback(parts.tower.register_forward_pre_hook(at_tower, with_kwargs=True).remove)
+        yield phase
+
+
+def floor_flops(tuned: Tuned, unique_tokens: float, full: bool, reference: bool) -> float:
+    """FLOPs a pair that no implementation avoids: every distinct token once through policy (forward and backward), and
+    through the ``reference`` where it is computed.
+
+    2 a weight and token forward; backward 2 for the activations' gradient, and 2 more for the weights' where they are trained.
+    Attention, head and vision are left out.
+    """
+    parts = tuned.scorer.family.parts(tuned.policy)
+    weights = sum(p.numel() for n, p in parts.layers.named_parameters() if "lora_" not in n and p.dim() == 2)
+    return unique_tokens * weights * 2 * (1 + (2 if full else 1) + reference)

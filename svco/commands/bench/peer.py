@@ -1,0 +1,242 @@
+"""Other people's trainers against ours on the same model, the same pairs and the same objective, step by step in turn."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from ... import engine as engines
+from ...basics.dist import World
+from ...basics.errors import UserError
+from ...data.shards import ShardSet
+from ...objectives.table import make_objective
+from ...recipe.config import LoraConfig, ObjectiveConfig
+from .ladder import PRODUCT, ROWS, Tune
+from .run import Bench, Contestant, Measured, Plan, tight
+from .shapes import TINY, random_model
+
+
+def run_peer(peer: str, plan: Plan, out: str | None, ds: dict[str, Any] | None, world: World) -> str:
+    """Runs ``--peer`` at ``plan``; the report."""
+    if peer == "swift":
+        return prepare_swift(Path(out or "runs/peer_swift"), world)
+    if ds is None:
+        raise UserError("--peer trl needs --ds and the deepspeed launcher, e.g. --ds ds_configs/zero3.json.")
+    try:
+        import trl  # noqa: F401
+    except ImportError:
+        raise UserError("--peer trl needs TRL: pip install 'svco[peer]'.") from None
+    return trl_duel(plan, ds, world)
+
+
+def trl_duel(plan: Plan, ds: dict[str, Any], world: World) -> str:
+    """TRL's ``DPOTrainer`` and our product take turns: one of TRL's steps, one of ours. Losses must agree first.
+
+    Both: LoRA of the same rank and values on the same weights, DPO with β 0.1, AdamW at learning rate 0, ZeRO-3 with the
+    same tight limits, all layers recomputed, the same pairs. TRL's own time is from its step's beginning to its end;
+    collation is not counted on either side.
+    """
+    bench = Bench(plan, make_objective(ObjectiveConfig(name="dpo")), ds, world)
+    ours = bench.enter(ROWS[PRODUCT], Measured(PRODUCT), None)
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = make_trl(bench, ours, folder)
+        theirs.train()
+    duel = theirs.duel
+    # TRL's is the mean over its own micro-batch, ours too; both over the same pairs.
+    ours_loss, trl_loss = ours.result.loss, sum(world.gather(float(duel.losses[0]))) / world.size
+    if abs(ours_loss - trl_loss) > 1e-4 * abs(trl_loss):
+        raise UserError(
+            f"The losses of step 0 differ: {ours_loss} here and {trl_loss} in TRL; nothing can be compared."
+        )
+    mine, other = (median(times[1:]) for times in (ours.result.seconds, duel.seconds))
+    trl_seconds = max(world.gather(other))
+    gathered = {
+        name: sum(size for op, (_, size) in found.items() if "gather" in op) / ours.result.model_bytes
+        for name, found in (("svco", ours.result.collectives), ("TRL", duel.collectives))
+    }
+    cut = plan.cut_shape.cut or "nothing cut"
+    return "\n".join(
+        [
+            f"### Against TRL {version('trl')} (`DPOTrainer`, transformers {version('transformers')}): {plan.shape}, dpo, LoRA",
+            "",
+            f"{world.size} ranks, ZeRO-3, {plan.pairs} pair(s) a step and rank, {plan.repetitions} steps each, in turn ({cut}). "
+            f"Loss of step 0: {ours_loss:.6f} here, {trl_loss:.6f} in TRL.",
+            "",
+            "| | median step, s | gathered ÷ model bytes |",
+            "|---|---:|---:|",
+            f"| TRL | {trl_seconds:.3g} | {gathered['TRL']:.2f} |",
+            f"| svco | {mine:.3g} | {gathered['svco']:.2f} |",
+            "",
+            f"svco takes {mine / trl_seconds:.3f} of TRL's time ({trl_seconds / mine:.2f} times as fast).",
+        ]
+    )
+
+
+class Duel:
+    """Times TRL's steps and makes one of ours after each; told by its callback."""
+
+    def __init__(self, ours: Contestant, world: World):
+        self.ours, self.world = ours, world
+        self.seconds: list[float] = []
+        self.losses: list[torch.Tensor] = []
+        self.collectives: dict[str, tuple[int, int]] = {}
+        self._counting, self._found = ExitStack(), {}
+        self._began = 0.0
+
+    def begin(self, step: int) -> None:
+        self.world.barrier()
+        if step == 2:  # ZeRO-3's trace is settled; this step is counted and its time thrown away
+            self._found = self._counting.enter_context(engines.counting_collectives(self.world))
+        self._began = time.perf_counter()
+
+    def end(self, step: int) -> None:
+        took = time.perf_counter() - self._began
+        if step == 2:
+            self._counting.close()
+            self.collectives = dict(self._found)
+        elif step > 2:
+            self.seconds.append(took)
+        self.ours.timed_step()
+
+
+def make_trl(bench: Bench, ours: Contestant, folder: str) -> Any:
+    """A ``DPOTrainer`` on the same weights and pairs, with a ``duel`` that has been told of every step."""
+    from datasets import Dataset
+    from peft import LoraConfig as PeftLoraConfig
+    from transformers import AutoProcessor, TrainerCallback
+    from trl import DPOTrainer
+
+    plan, shape, tune = bench.plan, bench.shape, Tune(full=False)
+    duel, batch, steps = Duel(ours, bench.world), trl_batch(bench), plan.repetitions + 4
+
+    class Told(TrainerCallback):
+        def on_step_begin(self, args, state, control, **more):
+            duel.begin(state.global_step)
+
+        def on_step_end(self, args, state, control, **more):
+            duel.end(state.global_step - 1)
+
+    class Trainer(DPOTrainer):
+        def training_step(self, *args, **more):
+            loss = super().training_step(*args, **more)
+            duel.losses.append(loss.detach())
+            return loss
+
+    model = random_model(shape, "sdpa", bench.dtype, torch.device("cpu"))
+    trainer = Trainer(
+        model=model,
+        args=trl_arguments(bench, steps, folder),
+        train_dataset=Dataset.from_list(
+            [{"images": [], "index": i} for i in range(steps * plan.pairs * bench.world.size)]
+        ),
+        processing_class=AutoProcessor.from_pretrained(TINY),
+        peft_config=PeftLoraConfig(
+            r=min(tune.rank, shape.hidden // 8),
+            lora_alpha=2.0 * tune.rank,
+            target_modules=rf".*\blanguage_model\..*\b({'|'.join(LoraConfig().targets)})",
+        ),
+        data_collator=lambda examples: dict(batch),
+        callbacks=[Told()],
+    )
+    own = {name: ours.engine.gather(name) for name in ours.engine.trainable}
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(own[name.removeprefix("base_model.model.")])
+    trainer.duel = duel
+    return trainer
+
+
+def trl_arguments(bench: Bench, steps: int, folder: str) -> Any:
+    """TRL's settings that make its step the same as ours."""
+    from trl import DPOConfig
+
+    cuda = bench.world.device.type == "cuda"
+    return DPOConfig(
+        output_dir=folder,
+        per_device_train_batch_size=bench.plan.pairs,
+        gradient_accumulation_steps=1,
+        max_steps=steps,
+        learning_rate=0.0,
+        beta=0.1,
+        max_length=None,
+        gradient_checkpointing=True,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        bf16=cuda,
+        use_cpu=not cuda,
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        deepspeed={
+            "zero_optimization": tight(bench.ds, bench.live)["zero_optimization"],
+            "train_micro_batch_size_per_gpu": "auto",
+            "gradient_accumulation_steps": "auto",
+            "train_batch_size": "auto",
+            "gradient_clipping": "auto",
+            "bf16": {"enabled": cuda},
+        },
+    )
+
+
+def trl_batch(bench: Bench) -> dict[str, torch.Tensor]:
+    """The pairs as TRL's collator lays them out: chosen (response 0), then rejected (response 1), all under image 0."""
+    rows, starts = [], []
+    for side in (0, 1):
+        for pair in bench.pairs:
+            prefix, response = pair.text.prefixes[0], pair.text.responses[side]
+            rows.append(torch.cat([torch.from_numpy(prefix), torch.from_numpy(response)]))
+            starts.append(len(prefix))
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask, completion = torch.zeros_like(ids), torch.zeros_like(ids)
+    for r, (row, start) in enumerate(zip(rows, starts)):
+        ids[r, : len(row)], mask[r, : len(row)], completion[r, start : len(row)] = row, 1, 1
+    pixels = torch.stack([pair.images[0] for pair in bench.pairs] * 2)
+    return {"input_ids": ids, "attention_mask": mask, "completion_mask": completion, "pixel_values": pixels}
+
+
+def prepare_swift(target: Path, world: World) -> str:
+    """Writes the shipped training pairs as ms-swift's DPO data and the command to run it on a GPU; runs nothing."""
+    root = TINY.parent
+    shards = ShardSet.open(str(root / "train-000000.tar"))
+    if world.is_main:
+        target.mkdir(parents=True, exist_ok=True)
+        lines = []
+        for index in range(len(shards)):
+            pair = shards.read(index)
+            picture = target / f"{pair.text.key}.jpg"
+            picture.write_bytes(pair.images[0])
+            ask = {"role": "user", "content": f"<image>{pair.text.query}"}
+            lines.append(
+                json.dumps(
+                    {
+                        "messages": [ask, {"role": "assistant", "content": pair.text.responses[0]}],
+                        "rejected_response": pair.text.responses[1],
+                        "images": [str(picture.resolve())],
+                    }
+                )
+            )
+        (target / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(
+        [
+            f"ms-swift's packed DPO needs a CUDA GPU and flash-attn; nothing was run. Its data: {target}/train.jsonl.",
+            "On a GPU:",
+            "",
+            "    pip install ms-swift",
+            "    swift rlhf --rlhf_type dpo --model llava-hf/llava-1.5-7b-hf --train_type lora --padding_free true \\",
+            f"        --dataset {target}/train.jsonl --attn_impl flash_attn --torch_dtype bfloat16 --deepspeed zero3 \\",
+            "        --beta 0.1 --per_device_train_batch_size 4 --gradient_checkpointing true --max_steps 20",
+            "    python launchers/bench.py --shape llava15-7b --objective dpo --pairs 4 --rows '+ lockstep'",
+        ]
+    )

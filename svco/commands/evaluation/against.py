@@ -1,0 +1,103 @@
+"""Two evaluations side by side: the same pairs and questions under two models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...basics.errors import UserError
+from ...scores.statistics import Measure, compare
+from . import RESULT, cv_bench, mmvp
+from .choices import read_lines
+from .measures import answered, scored
+from .scoring import SetScores
+
+BENCHMARKS = {mmvp.NAME: mmvp, cv_bench.NAME: cv_bench}
+"""Name -> its module: ``read``, ``measures``, ``summary``."""
+Lines = Sequence[Mapping[str, Any]]
+
+
+def answers_file(folder: Path, name: str) -> Path:
+    """Where the answers of set or benchmark ``name`` are."""
+    return folder / f"{name}.answers.jsonl"
+
+
+@dataclass
+class Evaluation:
+    """What one model was found to say."""
+
+    name: str
+    """What tables call it."""
+    corrupt: str | None = None
+    """How the fourth view's images were corrupted; None without one."""
+    sets: dict[str, SetScores] = field(default_factory=dict)
+    """Name -> scores."""
+    answers: dict[str, Lines] = field(default_factory=dict)
+    """Name of a set -> its answers; only sets with answers."""
+    benchmarks: dict[str, Lines] = field(default_factory=dict)
+    """Name of a benchmark -> its answers."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Evaluation:
+        """The evaluation in ``folder``; UserError if there is none, or half of one."""
+        try:
+            told = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            found = cls(told["model"]["name"], told["corrupt"])
+            sets, benchmarks = list(told["sets"]), list(told["benchmarks"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"--against {folder} is no finished evaluation ({error}). Give the --out of another launchers/eval.py."
+            ) from None
+        for name in sets:
+            found.sets[name] = SetScores.load(folder / f"{name}.npz")
+            if answers_file(folder, name).exists():
+                found.answers[name] = read_lines(answers_file(folder, name))
+        found.benchmarks = {name: read_lines(answers_file(folder, name)) for name in benchmarks}
+        return found
+
+
+def paired(a: Evaluation, b: Evaluation, paper_compat: bool) -> dict[str, Any]:
+    """``a`` minus ``b`` on what both were asked: {"name", "sets": {NAME: {measure: comparison}}, "benchmarks": the same}."""
+    sets = {}
+    for name in a.sets.keys() & b.sets.keys():
+        ours, theirs = same_pairs(a.sets[name], b.sets[name])
+        found = compare(scored(ours), scored(theirs)) if len(ours) else {}
+        if a.corrupt != b.corrupt:  # pictures corrupted in different ways are no pair
+            found = {measure: of for measure, of in found.items() if "corrupt" not in measure}
+        if name in a.answers and name in b.answers:
+            found |= compare(*_same_answers(a.answers[name], b.answers[name]))
+        sets[name] = {measure: comparison.json() for measure, comparison in found.items()}
+    benchmarks = {}
+    for name in a.benchmarks.keys() & b.benchmarks.keys():
+        one, other = a.benchmarks[name], b.benchmarks[name]
+        if [line["key"] for line in one] == [line["key"] for line in other]:
+            measures = (BENCHMARKS[name].measures(lines, paper_compat) for lines in (one, other))
+            benchmarks[name] = {measure: comparison.json() for measure, comparison in compare(*measures).items()}
+    return {"name": b.name, "sets": sets, "benchmarks": benchmarks}
+
+
+def same_pairs(a: SetScores, b: SetScores) -> tuple[SetScores, SetScores]:
+    """The pairs that both hold, in ``a``'s order."""
+    place = {key: row for row, key in enumerate(b.key.tolist())}
+    rows = [(row, place[key]) for row, key in enumerate(a.key.tolist()) if key in place]
+    ours, theirs = (np.array([row[n] for row in rows], dtype=int) for n in (0, 1))
+    return a.take(ours), b.take(theirs)
+
+
+def _same_answers(a: Lines, b: Lines) -> tuple[dict[str, Measure], dict[str, Measure]]:
+    """The measures of the answers to questions that both were asked."""
+    both = {(line["key"], line["side"]) for line in a} & {(line["key"], line["side"]) for line in b}
+    kept = (
+        sorted(
+            (line for line in lines if (line["key"], line["side"]) in both),
+            key=lambda line: (line["key"], line["side"]),
+        )
+        for lines in (a, b)
+    )
+    ours, theirs = (answered(lines) for lines in kept)
+    return ours, theirs

@@ -1,0 +1,137 @@
+"""Lets a model answer: greedily, with transformers' own ``generate``, many prompts side by side, each rank its share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...basics.dist import World
+from ...basics.errors import BadSample
+from ...data.pairs import PairText, decode_image
+from ...data.shards import ShardSet
+from ...model.subject import Subject
+from ...world.truth import false_words
+from .scoring import Progress
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about an image."""
+
+    key: str
+    """What messages call it."""
+    query: str
+    """What is asked."""
+    image: Callable[[], Image]
+    """Opens the image, RGB; BadSample if it cannot be decoded."""
+    system: str | None = None
+    """System prompt, or None."""
+
+
+def ask(
+    subject: Subject,
+    questions: Sequence[Question],
+    world: World,
+    *,
+    max_new_tokens: int,
+    at_once: int,
+    show: Progress,
+    what: str,
+) -> list[str | None]:
+    """The answers in the order of ``questions``, on every rank; None where a question cannot be asked. A collective.
+
+    Prompts are those that are scored, padded on the left. Every rank answers every ``world.size``-th batch.
+    """
+    batches = [range(start, min(start + at_once, len(questions))) for start in range(0, len(questions), at_once)]
+    mine: dict[int, str | None] = {}
+    for batch in show(batches[world.rank :: world.size], what):
+        prepared = {}
+        for place in batch:
+            try:
+                image = questions[place].image()
+                text = PairText(questions[place].key, questions[place].query, ("", ""), system=questions[place].system)
+                prepared[place] = (subject.family.prompt(text, image.size), image)
+            except BadSample:
+                mine[place] = None
+        if prepared:
+            prompts, images = zip(*prepared.values())
+            mine |= dict(zip(prepared, generate(subject, prompts, images, max_new_tokens), strict=True))
+    answers: dict[int, str | None] = {}
+    for part in world.gather(mine):
+        answers |= part
+    return [answers[place] for place in range(len(questions))]
+
+
+def generate(
+    subject: Subject, prompts: Sequence[np.ndarray], images: Sequence[Image], max_new_tokens: int
+) -> list[str]:
+    """The greedy continuation of each of P prompts (1-D int64, a placeholder a feature) about its image."""
+    import torch
+
+    family, longest = subject.family, max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), subject.family.ends[0])
+    attended = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.from_numpy(prompt)
+        attended[row, longest - len(prompt) :] = 1
+    given = family.shown(family.pixels(list(images)), family.image_token_mask(ids))
+    given["pixel_values"] = given["pixel_values"].to(subject.dtype)
+    inputs = {
+        name: value.to(subject.device)
+        for name, value in (given | {"input_ids": ids, "attention_mask": attended}).items()
+    }
+    with subject.answering() as model, torch.no_grad():
+        made = model.generate(**inputs, max_new_tokens=max_new_tokens)
+    return [family.decode(row) for row in made[:, longest:].tolist()]
+
+
+def answer_set(
+    subject: Subject,
+    shards: ShardSet,
+    indices: Sequence[int],
+    world: World,
+    *,
+    max_new_tokens: int,
+    at_once: int,
+    show: Progress,
+) -> list[dict[str, Any]]:
+    """What the model answers to the query of each pair of ``indices`` under both images, as ``NAME.answers.jsonl`` has it.
+
+    ``false``: the words of an answer that are not so in the image's scene, where the pair's facts tell the scene, else None.
+    """
+    texts = [shards.read_text(index) for index in indices]
+    questions = [
+        Question(text.key, text.query, lambda index=index, side=side: _image(shards, index, side), text.system)
+        for index, text in zip(indices, texts, strict=True)
+        for side in (0, 1)
+    ]
+    answers = ask(
+        subject, questions, world, max_new_tokens=max_new_tokens, at_once=at_once, show=show, what="answering"
+    )
+    lines = []
+    for place, answer in enumerate(answers):
+        text, side = texts[place // 2], place % 2
+        if answer is not None:
+            response = text.responses[side]
+            lines.append({"key": text.key, "side": side, "query": text.query, "response": response, "answer": answer})
+            lines[-1]["false"] = _false(text, side, answer)
+    return lines
+
+
+def _image(shards: ShardSet, index: int, side: int) -> Image:
+    pair = shards.read(index)
+    return decode_image(pair.images[side], f"sample {pair.text.key!r}: image {side}")
+
+
+def _false(text: PairText, side: int, answer: str) -> list[str] | None:
+    """Facts are free form: only scenes as the embedded world writes them can be judged."""
+    try:
+        return false_words(answer, text.facts["scenes"][side], text.query)
+    except (KeyError, IndexError, TypeError):
+        return None

@@ -1,0 +1,133 @@
+"""The log-probabilities of every cell of a shard set under one model, and the file that keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...basics.dist import World
+from ...basics.errors import UserError
+from ...basics.files import beside
+from ...basics.views import CORRUPT, whole
+from ...model.subject import Subject
+from ...recipe.config import Config, CorruptConfig, DataConfig, OptimConfig
+from ...run.job import Split, cache_dir, evaluation_loader
+from ...scores.pair_scores import score_pairs
+
+Progress = Callable[[Any, str], Any]
+"""(iterable, what is being done) -> the iterable, shown as it goes."""
+PAIRS_A_STEP = 64
+"""Pairs a rank reads ahead in one step."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is done at a time; no result depends on it."""
+
+    tokens: int = 16384
+    """Tokens of one forward pass on one rank."""
+    workers: int = 1
+    """Loader processes a rank."""
+    answers: int = 16
+    """Answers generated side by side."""
+    cache: str = ""
+    """Where indices and lengths are kept; empty: ``~/.cache/svco``."""
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """What one model says of the N pairs of one set, in the set's order; bad pairs are left out."""
+
+    key: np.ndarray
+    """(N,) str, unique."""
+    contrast: np.ndarray
+    """(N,) str: contrast type."""
+    kind: np.ndarray
+    """(N,) str: the source's own finer type, or empty."""
+    logps: np.ndarray
+    """(N, 2, V) float64, nats: response of side s under view v."""
+    tokens: np.ndarray
+    """(N, 2) int64: scored tokens of each response."""
+    bad: int = 0
+    """Pairs that could not be scored."""
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def take(self, rows: np.ndarray) -> SetScores:
+        """The pairs at ``rows`` (n,) int64."""
+        return SetScores(self.key[rows], self.contrast[rows], self.kind[rows], self.logps[rows], self.tokens[rows])
+
+    def save(self, path: Path) -> None:
+        """An ``.npz`` with the arrays by their names, replaced in one move."""
+        temporary = beside(path)
+        with temporary.open("wb") as file:
+            np.savez(file, **{name: value for name, value in vars(self).items() if name != "bad"})
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> SetScores:
+        """UserError when the file is not there or is something else."""
+        try:
+            with np.load(path) as arrays:
+                return cls(*(arrays[name] for name in ("key", "contrast", "kind", "logps", "tokens")))
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{path} does not hold scores of an evaluation ({error}). --against takes the --out of another launchers/eval.py."
+            ) from None
+
+
+def open_set(
+    subject: Subject, name: str, specs: tuple[str, ...], world: World, effort: Effort, show: Progress
+) -> Split:
+    """The shards of one ``--set NAME=SPECS`` with their lengths. A collective; UserError for a spec that means nothing."""
+    if not specs:
+        raise UserError(
+            f"--set {name}= names no shards. Give a path, brace pattern, glob, directory or URL behind '='."
+        )
+    return Split.open(specs, subject.family, cache_dir(_config(effort)), world, show)
+
+
+def score_set(
+    subject: Subject,
+    split: Split,
+    world: World,
+    *,
+    at_most: int = 0,
+    corrupt: CorruptConfig | None = None,
+    effort: Effort = Effort(),  # noqa: B008 frozen
+    show: Progress = lambda items, what: items,
+) -> SetScores:
+    """Scores all cells of the first ``at_most`` (0: all) pairs of ``split``; those of the corrupt view too where ``corrupt`` says
+    how. A collective; every rank gets all results."""
+    cells = whole({(0, CORRUPT)} if corrupt else ())
+    loader = evaluation_loader(
+        split,
+        cells,
+        subject.family,
+        _config(effort, corrupt),
+        world,
+        at_once=PAIRS_A_STEP * world.size,
+        at_most=at_most,
+    )
+    found = score_pairs(subject.scorer, show(loader, "scoring pairs"), world)
+
+    def named() -> list[tuple[str, str, str]]:
+        texts = (split.shards.read_text(index) for index in found.index.tolist())
+        return [(text.key, text.contrast, text.kind or "") for text in texts]
+
+    rows = world.on_main(named)
+    columns = (np.array([row[n] for row in rows], dtype=str) for n in range(3))
+    return SetScores(*columns, found.policy, found.tokens, found.bad)
+
+
+def _config(effort: Effort, corrupt: CorruptConfig | None = None) -> Config:
+    return Config(
+        corrupt=corrupt or CorruptConfig(),
+        data=DataConfig(workers=effort.workers, cache_dir=effort.cache),
+        optim=OptimConfig(tokens_per_micro_batch=effort.tokens),
+    )

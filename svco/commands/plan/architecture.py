@@ -1,0 +1,237 @@
+"""A base model as numbers: the sizes of its parts, from its config alone. No weight is read or made."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...basics.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+PICTURE = (640, 480)
+"""Width and height of an image where none is here to be measured."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer."""
+
+    name: str
+    """Its last name, e.g. ``q_proj``."""
+    inputs: int
+    """Width of its input."""
+    outputs: int
+    """Width of its output."""
+
+    @property
+    def weights(self) -> int:
+        """Elements of its matrix; a bias counts among the vectors."""
+        return self.inputs * self.outputs
+
+
+@dataclass(frozen=True)
+class Tower:
+    """The vision tower."""
+
+    hidden: int
+    """Width."""
+    layers: int
+    """Blocks."""
+    tokens: int
+    """Tokens of one crop inside it, a class token included; 0 where an image's size decides."""
+    crop_features: int
+    """Image tokens that one crop becomes in the language model, before any are dropped."""
+    patch_features: float
+    """Patches that become one image token (a merger joins several)."""
+    block: int
+    """Weights of one block."""
+    block_linear: int
+    """Of these, elements of matrices."""
+    outside: tuple[int, ...]
+    """Sizes of the parameters outside blocks, in order."""
+    patches_linear: int
+    """Elements of the patch embedding's kernel."""
+    window: int = 0
+    """Tokens that one token attends to in windowed blocks; 0: all."""
+    whole_blocks: int = 0
+    """Blocks that attend to all tokens where the others have windows."""
+
+    @property
+    def weights(self) -> int:
+        return self.layers * self.block + sum(self.outside)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the plan has to know of a base model. Sizes count elements."""
+
+    name: str
+    """As the recipe calls it."""
+    hidden: int
+    """Width of the language model."""
+    layers: int
+    """Decoder layers."""
+    heads: int
+    """Attention heads."""
+    groups: int
+    """Key/value heads."""
+    head_size: int
+    """Width of a head."""
+    intermediate: int
+    """Width inside the MLPs."""
+    vocabulary: int
+    """Rows of the head."""
+    linears: tuple[Linear, ...]
+    """The linear layers of a decoder layer."""
+    vectors: tuple[int, ...]
+    """Sizes of a decoder layer's other parameters: norms and biases."""
+    tied: bool
+    """The head's weights are the embedding's."""
+    norm: int
+    """Weights of the final norm."""
+    projector: tuple[Linear, ...]
+    """The linear layers between vision tower and language model."""
+    projector_vectors: tuple[int, ...]
+    """Sizes of the projector's other parameters."""
+    tower: Tower
+    """The vision tower."""
+    image_tokens: int
+    """Tokens of an image of :data:`PICTURE`."""
+
+    @property
+    def layer_linear(self) -> int:
+        """Elements of a decoder layer's matrices."""
+        return sum(linear.weights for linear in self.linears)
+
+    @property
+    def layer(self) -> int:
+        """Weights of a decoder layer, without adapters."""
+        return self.layer_linear + sum(self.vectors)
+
+    @property
+    def embedding(self) -> int:
+        """Weights of the embedding."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def projector_weights(self) -> int:
+        """Weights of the projector."""
+        return sum(linear.weights for linear in self.projector) + sum(self.projector_vectors)
+
+    @property
+    def language(self) -> int:
+        """Weights without tower and projector."""
+        return self.layers * self.layer + self.embedding * (1 if self.tied else 2) + self.norm
+
+    @property
+    def weights(self) -> int:
+        """Weights of the whole model."""
+        return self.language + self.projector_weights + self.tower.weights
+
+
+@cache
+def architecture(base: str) -> Architecture:
+    """The architecture of ``base``, a folder or hub id. UserError where its config is not to be had."""
+    return of_config(_config(base), base)
+
+
+def _config(base: str) -> Any:
+    """From the folder, from the table of published checkpoints, or from the hub."""
+    from ...families import base_config, check_supported
+    from ...families.published import published_config
+
+    found = None if Path(base).is_dir() else published_config(base)
+    if found is not None:
+        return found
+    from transformers import AutoConfig
+
+    check_supported(base_config(base), base)
+    return AutoConfig.from_pretrained(base)
+
+
+def of_config(config: Any, name: str = "") -> Architecture:
+    """The architecture that a transformers ``config`` describes: one decoder layer is made, on the meta device."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from ...families import architecture as adapter
+
+    config = deepcopy(config)
+    text = config.get_text_config()
+    layers, text.num_hidden_layers = text.num_hidden_layers, 1
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    family = adapter(config.model_type)
+    parts = family.parts(model)
+    layer = parts.layers[0]
+    linears, vectors = _split(layer)
+    by_name = {linear.name: linear for linear in linears}
+    if not {"q_proj", "k_proj", "o_proj", "gate_proj"} <= by_name.keys():
+        raise UserError(
+            f"The plan knows decoder layers with q_proj, k_proj, o_proj and gate_proj; those of {name or config.model_type} "
+            f"have {', '.join(by_name)}."
+        )
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    projector, projector_vectors = _split(parts.projector)
+    return Architecture(
+        name=name or config.model_type,
+        hidden=text.hidden_size,
+        layers=layers,
+        heads=by_name["q_proj"].outputs // size,
+        groups=by_name["k_proj"].outputs // size,
+        head_size=size,
+        intermediate=by_name["gate_proj"].outputs,
+        vocabulary=parts.head.weight.shape[0],
+        linears=linears,
+        vectors=vectors,
+        tied=parts.head.weight is parts.embedding.weight,
+        norm=sum(p.numel() for p in parts.norm.parameters()),
+        projector=projector,
+        projector_vectors=projector_vectors,
+        tower=_tower(parts.tower, config),
+        image_tokens=family.features(config, PICTURE),
+    )
+
+
+def _split(module: nn.Module) -> tuple[tuple[Linear, ...], tuple[int, ...]]:
+    """(linear layers, sizes of all other parameters) of ``module``."""
+    from torch import nn
+
+    linears = {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear)}
+    matrices = {id(m.weight) for m in linears.values()}
+    found = tuple(Linear(n.rpartition(".")[2], m.in_features, m.out_features) for n, m in linears.items())
+    return found, tuple(p.numel() for p in module.parameters() if id(p) not in matrices)
+
+
+def _tower(tower: nn.Module, config: Any) -> Tower:
+    from torch import nn
+
+    blocks = [m for parent in tower.modules() if isinstance(parent, nn.ModuleList) for m in parent]
+    inside = {id(p) for block in blocks for p in block.parameters()}
+    linears, _ = _split(blocks[0])
+    outside = [p for p in tower.parameters() if id(p) not in inside]
+    vision = config.vision_config
+    merged = getattr(vision, "spatial_merge_size", 1) ** 2
+    image = getattr(vision, "image_size", 0)
+    patches = (image // vision.patch_size) ** 2
+    has_class = any(name.endswith("class_embedding") for name, _ in tower.named_parameters())
+    window = getattr(vision, "window_size", 0)
+    return Tower(
+        hidden=vision.hidden_size,
+        layers=len(blocks),
+        tokens=patches + has_class if image else 0,
+        crop_features=patches // merged,
+        patch_features=merged,
+        block=sum(p.numel() for p in blocks[0].parameters()),
+        block_linear=sum(linear.weights for linear in linears),
+        outside=tuple(p.numel() for p in outside),
+        patches_linear=max((p.numel() for p in outside if p.dim() > 3), default=0),
+        window=(window // vision.patch_size) ** 2 if window else 0,
+        whole_blocks=len(getattr(vision, "fullatt_block_indexes", ())),
+    )

@@ -1,0 +1,129 @@
+"""What is to be planned: a recipe made concrete without weights, with every assumption that had to be made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...basics.errors import UserError
+from ...basics.views import BLIND_CONDITION
+from ...objectives.reference import choose_reference
+from ...recipe.config import Config
+from .architecture import Architecture, architecture
+from .workload import Row, Tuning, pair_row
+
+if TYPE_CHECKING:
+    from ...objectives.table import Objective
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """Lengths where the shards are not here."""
+
+    prompt: float = 40
+    """Text tokens before a response, the template's included."""
+    response: float = 60
+    """Tokens of a response."""
+    image_tokens: float = 0
+    """Tokens of an image; 0: those of one of 640 × 480 pixels."""
+    pairs: int = 11_000
+    """Training pairs; the authors' data set has about so many."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A recipe with its numbers."""
+
+    recipe: str
+    """Its name."""
+    config: Config
+    """The recipe."""
+    architecture: Architecture
+    """Of the base model."""
+    tuning: Tuning
+    """What learns."""
+    pair: Row
+    """The average pair."""
+    longest: Row
+    """The pair with the most tokens."""
+    pairs: int
+    """Training pairs."""
+    assumptions: tuple[str, ...]
+    """What was not known, a sentence each."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the run."""
+        optim = self.config.optim
+        return optim.steps or max(1, round(optim.epochs * (self.pairs // optim.global_batch)))
+
+
+def ask(recipe: str, config: Config, assumed: Assumed, measure: bool = True) -> Question:
+    """The question that ``config`` poses. Lengths are measured where ``measure`` and the shards are here, else ``assumed``."""
+    from ...objectives.table import make_objective
+
+    objective = make_objective(config.objective)
+    a = architecture(config.model.base)
+    tuning = Tuning.of(config, choose_reference(config.model.reference, config.model.tune, objective))
+    _check_targets(tuning, a)
+    lengths = _measured(config) if measure else None
+    if lengths is None:
+        pair, assumptions = _assumed(a, objective, assumed)
+        return Question(recipe, config, a, tuning, pair, pair, assumed.pairs, assumptions)
+    prefixes, responses = lengths.prefixes.astype(float).T, lengths.responses.astype(float).T
+    features = (prefixes[0] + prefixes[1]) / 2 - prefixes[BLIND_CONDITION]
+    rows = pair_row(objective.cells, prefixes, responses, features, _crops(a, features))
+    order = rows.tokens.argmax()
+
+    def pick(how: Any) -> Row:
+        return Row(**{f.name: float(how(getattr(rows, f.name) + 0 * rows.tokens)) for f in fields(Row)})
+
+    said = f"lengths: measured, {len(lengths.cut):,} pairs"
+    return Question(
+        recipe, config, a, tuning, pick(lambda x: x.mean()), pick(lambda x: x[order]), len(lengths.cut), (said,)
+    )
+
+
+def _check_targets(tuning: Tuning, a: Architecture) -> None:
+    known = {linear.name for linear in a.linears}
+    if not tuning.full and (missing := sorted({*tuning.targets} - known)):
+        raise UserError(
+            f"lora.targets names {', '.join(missing)}; the decoder layers of {a.name} have {', '.join(known)}."
+        )
+
+
+def _assumed(a: Architecture, objective: Objective, assumed: Assumed) -> tuple[Row, tuple[str, ...]]:
+    features = assumed.image_tokens or a.image_tokens
+    shown = assumed.prompt + features
+    pair = pair_row(
+        objective.cells, (shown, shown, assumed.prompt), (assumed.response,) * 2, features, _crops(a, features)
+    )
+    return pair, (
+        f"lengths: {assumed.prompt:g} prompt, {assumed.response:g} response and {features:g} image tokens are assumed "
+        "(--prompt, --response, --image-tokens)",
+        f"training pairs: {assumed.pairs:,} are assumed (--pairs)",
+    )
+
+
+def _crops(a: Architecture, features: Any) -> Any:
+    """Crops of an image: of any-resolution tiles the last is partly padding; a few tokens around an image are none."""
+    return np.maximum(1.0, np.ceil(features / a.tower.crop_features - 0.02)) if a.tower.crop_features else 1.0
+
+
+def _measured(config: Config) -> Any:
+    """The lengths of the training pairs, or None where shards or base model are not here."""
+    from ...batches.encode import measure_lengths
+    from ...data.shards import ShardSet, expand
+    from ...families import load_family
+    from ...run.job import cache_dir
+
+    try:
+        if not Path(config.model.base).is_dir() or not all(Path(name).exists() for name in expand(config.data.train)):
+            return None
+    except UserError:  # a pattern that matches nothing here
+        return None
+    family = load_family(config.model.base, config.data.max_text_tokens, config.model.paper_compat)
+    return measure_lengths(ShardSet.open(config.data.train, cache_dir(config)), family, cache_dir(config))

@@ -1,0 +1,155 @@
+"""What a run computes, without a machine: the tokens of a pair, micro-batches and steps, and what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...basics.errors import UserError
+from ...basics.views import BLIND_CONDITION, Cell, condition, prefix_of
+from ...recipe.config import Config
+from .architecture import Architecture, Linear
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
+"""``model.dtype`` -> bytes of a weight; ``auto`` is bfloat16 on a GPU."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A packed row, of one pair or of many: everything that work and memory depend on."""
+
+    tokens: float = 0.0
+    """T: tokens of one stream."""
+    keys: float = 0.0
+    """Keys of all segments, a prefix counted once for itself and once a branch."""
+    area: float = 0.0
+    """(query, key) places a varlen kernel is given, causal halves included."""
+    blocks: float = 0.0
+    """(query, key) places of dense blocks, one a tree."""
+    scored: float = 0.0
+    """R: scored tokens."""
+    images: float = 0.0
+    """Images encoded."""
+    features: float = 0.0
+    """Image tokens."""
+    crops: float = 0.0
+    """Crops that the vision tower sees."""
+
+    def times(self, count: float) -> Row:
+        """``count`` such rows behind one another."""
+        return Row(**{name: value * count for name, value in vars(self).items()})
+
+
+def pair_row(
+    cells: Iterable[Cell], prefixes: Sequence[Any], responses: Sequence[Any], features: Any, crops: Any = 1.0
+) -> Row:
+    """One pair packed: ``prefixes`` of image 0, image 1 and no image and ``responses`` of the two sides in tokens,
+    ``features`` of an image. Each condition is laid out once as a prefix with a branch for each cell scored under it; a branch
+    lacks its last token. Numbers, or arrays of one number a pair.
+    """
+    conditions: dict[int, list[int]] = {}
+    for side, view in sorted(cells):
+        conditions.setdefault(condition(side, view), []).append(side)
+    tokens = keys = area = blocks = scored = images = 0.0
+    for shown, sides in conditions.items():
+        prefix = prefixes[prefix_of(shown)]
+        branches = [responses[side] - 1 for side in sides]
+        tree = prefix + sum(branches)
+        tokens = tokens + tree
+        blocks = blocks + tree**2
+        keys = keys + prefix + sum(prefix + branch for branch in branches)
+        area = area + prefix**2 + sum(branch * (prefix + branch) for branch in branches)
+        scored = scored + sum(responses[side] for side in sides)
+        images += shown != BLIND_CONDITION
+    return Row(tokens, keys, area, blocks, scored, images, images * features, images * crops)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What is trained and what it is compared with."""
+
+    full: bool
+    """The language model and projector, or adapters."""
+    rank: int
+    """LoRA's rank."""
+    targets: tuple[str, ...]
+    """Linear layers with adapters."""
+    trains_projector: bool
+    """Whether the projector learns."""
+    reference: str
+    """``lockstep``, ``frozen-copy``, ``cached`` or ``none``."""
+    weight_bytes: int = 2
+    """Bytes of a weight."""
+
+    @classmethod
+    def of(cls, config: Config, reference: str) -> Tuning:
+        """What recipe ``config`` trains, with the ``reference`` that was chosen for it."""
+        full = config.model.tune == "full"
+        return cls(
+            full,
+            0 if full else config.lora.rank,
+            config.lora.targets,
+            full or config.model.train_projector,
+            reference,
+            BYTES[config.model.dtype],
+        )
+
+    @property
+    def live(self) -> bool:
+        """A reference is computed beside the policy."""
+        return self.reference in ("lockstep", "frozen-copy")
+
+    @property
+    def copied(self) -> bool:
+        """It is a second model."""
+        return self.reference == "frozen-copy"
+
+    def adapters(self, a: Architecture) -> int:
+        """Weights of the adapters of one decoder layer."""
+        return sum(self.adapter(linear) for linear in a.linears)
+
+    def adapter(self, linear: Linear) -> int:
+        """Weights of the adapter of one linear layer."""
+        return self.rank * (linear.inputs + linear.outputs) if linear.name in self.targets else 0
+
+    def trained(self, a: Architecture) -> int:
+        """Weights that learn."""
+        if self.full:
+            return a.language + a.projector_weights
+        return a.layers * self.adapters(a) + (a.projector_weights if self.trains_projector else 0)
+
+    def copy(self, a: Architecture) -> int:
+        """Weights of the reference's own: a frozen copy without its tower."""
+        return a.language + a.projector_weights if self.copied else 0
+
+    def held(self, a: Architecture) -> int:
+        """Weights of everything that is loaded: policy, adapters, a trained projector beside the original, copy."""
+        return a.weights + self.copy(a) + (0 if self.full else self.trained(a))
+
+
+@dataclass(frozen=True)
+class Micros:
+    """How a step is divided."""
+
+    count: int
+    """Micro-batches a rank and step."""
+    row: Row
+    """One of them, of the fullest rank: the average."""
+    largest: Row
+    """The largest, for memory."""
+
+
+def divide(pair: Row, longest: Row, global_batch: int, ranks: int, budget: int) -> Micros:
+    """Micro-batches of a step of ``global_batch`` pairs over ``ranks`` under a token ``budget``."""
+    if global_batch < ranks:
+        raise UserError(
+            f"optim.global_batch is {global_batch} pairs but there are {ranks} GPUs; every rank needs at least one pair a step."
+        )
+    most = -(-global_batch // ranks)
+    at_once = max(1, min(most, int(budget // pair.tokens)))
+    count = -(-most // at_once)
+    # The fullest one holds as many average pairs, or as many of the longest as the budget takes, or one that exceeds it.
+    longest_at_once = max(1, min(most, int(budget // longest.tokens)))
+    largest = max(pair.times(-(-most // count)), longest.times(longest_at_once), key=lambda row: row.tokens)
+    return Micros(count, pair.times(most / count), largest)

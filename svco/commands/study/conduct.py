@@ -1,0 +1,110 @@
+"""A study from its data to its page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...basics.errors import RESUBMIT, UserError
+from ...record.board import Progress
+from .cells import Task, cell_count, cell_tasks, known_cells, trial_tasks
+from .run import LOG, Outcome, run_tasks
+from .sources import make_sources
+from .spec import Study
+from .standing import told
+
+
+@dataclass(frozen=True)
+class How:
+    """What of a study is to be run, and how."""
+
+    jobs: int = 1
+    """Tasks at a time; of an array, 0: as many as there is room for."""
+    only: tuple[str, ...] = ()
+    """Groups; empty: all."""
+    stages: tuple[str, ...] = ("data", "trials", "cells")
+    """``data``, ``trials``, ``cells``."""
+    task: int | None = None
+    """Only this task of the stage, and those that train the same run."""
+
+
+def conduct(study: Study, how: How) -> int:
+    """Runs what is not finished and writes the page. Exit code: 0, 75 when stopped part way, 1 when a task failed."""
+    progress, before = Progress.over(True), 0
+    make_sources(study, progress)
+    if "trials" in how.stages:
+        before = _say(run_tasks(_chosen(trial_tasks(study, how.only), how), how.jobs, progress, "trials"))
+        if before == RESUBMIT:
+            return before
+    if "cells" not in how.stages:
+        return before
+    # A trial that failed keeps back the cells that wait for it, and no others.
+    tasks = known_cells(study, how.only) if before else cell_tasks(study, how.only)
+    code = _say(run_tasks(_chosen(tasks, how), how.jobs, progress, "cells"))
+    if how.task is None:
+        tell(study, how)
+    return before or code
+
+
+def _chosen(tasks: Sequence[Task], how: How) -> Sequence[Task]:
+    """The tasks to run: of a job of an array all that share a run, which two jobs must not train side by side."""
+    if how.task is None:
+        return tasks
+    if not 0 <= how.task < len(tasks):
+        raise UserError(f"--task {how.task}: the stage has tasks 0 to {len(tasks) - 1}.")
+    first = first_of_run(tasks, how.task)
+    if first != how.task:
+        print(f"task {how.task} shares the run of task {first}, which does both")
+        return ()
+    return [task for task in tasks if task.folder == tasks[first].folder]
+
+
+def first_of_run(tasks: Sequence[Task], number: int) -> int:
+    """The number of the first task with the folder, and so the run, of task ``number``."""
+    return next(n for n, task in enumerate(tasks) if task.folder == tasks[number].folder)
+
+
+def tell(study: Study, how: How) -> int:
+    """Says how what is missing stands, and writes tables and figures of the rest. Exit code: 0, 75 when some is missing."""
+    from .report import collect
+
+    everything = known_cells(study)  # the page is the whole study's, whatever was asked for
+    known = [task for task in everything if not how.only or task.group in how.only]
+    trials, no_trials = told("trials", trial_tasks(study, how.only))
+    cells, no_cells = told("cells", known, cell_count(study, how.only) - len(known))
+    print("\n".join(trials + cells))
+    if any(task.finished for task in everything):
+        print(f"tables and figures: {collect(study, everything)}")
+    return RESUBMIT if no_trials or no_cells else 0
+
+
+def show(study: Study, how: How) -> int:
+    """Lists the tasks, finished ones marked; cells whose trials are not finished cannot be listed yet."""
+    for stage, make in (("trials", lambda s: trial_tasks(s, how.only)), ("cells", lambda s: cell_tasks(s, how.only))):
+        if stage not in how.stages:
+            continue
+        try:
+            tasks = make(study)
+        except UserError as error:
+            print(f"{stage}: {cell_count(study, how.only)}, not listed: {error}")
+            continue
+        print(f"{stage}: {len(tasks)}, of which {sum(task.finished for task in tasks)} are finished")
+        for number, task in enumerate(tasks):
+            mark = "x" if task.finished else " "
+            print(f"  [{mark}] {number:3d} {task.group or 'trial'}: {task.label}")
+            for command in task.commands if how.task == number else ():
+                print(f"          {' '.join(command.line)}")
+    return 0
+
+
+def _say(outcome: Outcome) -> int:
+    for task, tail in outcome.failed:
+        print(f"\nfailed: {task.label} ({Path(task.folder) / LOG}):\n{tail}", file=sys.stderr)
+    if outcome.code == RESUBMIT:
+        print(
+            f"stopped: {len(outcome.stopped)} tasks are left; the same command goes on with them.",
+            file=sys.stderr,
+        )
+    return outcome.code
