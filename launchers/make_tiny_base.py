@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--stages", type=Path, help="keep each stage's weights here and continue from them")
     arguments = parser.parse_args()
 
-    from svco.world.make_base import make_and_measure
+    from svco.tiny_world.make_base import make_and_measure
 
     make_and_measure(arguments.output, arguments.seed, arguments.threads, arguments.gate, arguments.stages)
 

@@ -16,7 +16,7 @@ def main() -> None:
 
     from svco.data.shard_index import file_digest
     from svco.data.shards import write_shards
-    from svco.world.contrast import SPLITS, world_pairs
+    from svco.tiny_world.contrast import SPLITS, world_pairs
 
     lines = []
     for split, (count, per_shard) in SPLITS.items():

@@ -44,7 +44,7 @@ def family():
 @pytest.fixture
 def make_pairs():
     """(split, start, count) -> a list of pairs of the embedded world."""
-    from svco.world.contrast import world_pairs
+    from svco.tiny_world.contrast import world_pairs
 
     return lambda split, start, count: list(world_pairs(split, start, count))
 

@@ -20,7 +20,7 @@ from svco.objectives.reference import choose_reference
 from svco.objectives.table import make_objective
 from svco.recipe.ds_config import fill, read_ds_config
 from svco.recipe.read import load_recipe
-from svco.world.contrast import world_pairs
+from svco.tiny_world.contrast import world_pairs
 
 STEPS = 4
 

@@ -13,7 +13,7 @@ from svco.model.load import load_tuned, resolve_dtype
 from svco.model.twin import resolve_recompute, set_recompute
 from svco.recipe.ds_config import fill, read_ds_config
 from svco.recipe.read import load_recipe
-from svco.world.contrast import world_pairs
+from svco.tiny_world.contrast import world_pairs
 
 ds_path, out, *overrides = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]
 config = load_recipe(None, overrides)

@@ -15,7 +15,7 @@ from svco.batches.pack import PackedCollate
 from svco.families import load_family
 from svco.model.load import load_tuned
 from svco.recipe.read import load_recipe
-from svco.world.contrast import world_pairs
+from svco.tiny_world.contrast import world_pairs
 
 PAIRS, STEPS = 2, 4
 RECIPE = [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8"]

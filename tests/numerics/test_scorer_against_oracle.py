@@ -28,7 +28,7 @@ RECIPE = [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8", "optim.recompute=
 
 @pytest.fixture(scope="module")
 def pairs():
-    from svco.world.contrast import world_pairs
+    from svco.tiny_world.contrast import world_pairs
 
     return list(world_pairs("val", 3, PAIRS))
 

@@ -18,7 +18,7 @@ from svco.batches.pack import PackedCollate, Tree, pack
 from svco.commands.evaluation.generation import generate
 from svco.model.subject import load_subject
 from svco.model.weight_names import PEFT_PREFIX
-from svco.world.contrast import world_pairs
+from svco.tiny_world.contrast import world_pairs
 
 CPU = torch.device("cpu")
 

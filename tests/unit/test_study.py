@@ -24,7 +24,7 @@ from svco.commands.study.tables import (
     standard_error,
 )
 from svco.data.shards import write_shards
-from svco.world.variants import Variant
+from svco.tiny_world.variants import Variant
 
 
 @pytest.fixture
@@ -281,8 +281,8 @@ def test_saying_nothing_is_not_saying_nothing_false():
 
 
 def test_the_less_typical_side_is_told_from_the_other(study, tmp_path):
-    from svco.world.contrast import tell
-    from svco.world.variants import typicality
+    from svco.tiny_world.contrast import tell
+    from svco.tiny_world.variants import typicality
 
     pairs = list(Variant().pairs("heldout", 24))
     write_shards(pairs, tmp_path / "shards", "heldout", 24)

@@ -4,10 +4,10 @@ from random import Random
 
 import pytest
 
-from svco.world.contrast import world_pairs
-from svco.world.grammar import CAPTION_QUESTIONS, caption, questions
-from svco.world.scenes import sample_scene
-from svco.world.truth import false_words
+from svco.tiny_world.contrast import world_pairs
+from svco.tiny_world.grammar import CAPTION_QUESTIONS, caption, questions
+from svco.tiny_world.scenes import sample_scene
+from svco.tiny_world.truth import false_words
 
 
 def test_true_answers_say_nothing_false_and_the_other_sides_do():

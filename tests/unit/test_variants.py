@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svco.world.contrast import world_pair
-from svco.world.truth import false_words
-from svco.world.variants import FAILED_EDITS, LOOSE_EDITS, Variant, typicality
+from svco.tiny_world.contrast import world_pair
+from svco.tiny_world.truth import false_words
+from svco.tiny_world.variants import FAILED_EDITS, LOOSE_EDITS, Variant, typicality
 
 
 def pixels(data):
@@ -37,7 +37,7 @@ def test_the_artefact_is_on_one_side_alone_and_as_visible_as_asked(opacity):
 
 
 def test_the_more_typical_scene_is_side_0():
-    from svco.world.contrast import tell
+    from svco.tiny_world.contrast import tell
 
     turned = 0
     for index, pair in enumerate(Variant("typical").pairs("train", 60)):

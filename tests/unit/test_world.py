@@ -13,10 +13,10 @@ from PIL import Image
 from places import BASE, ROOT
 
 from svco.data.shards import ShardSet
-from svco.world.contrast import SPLITS, world_pair
-from svco.world.grammar import questions
-from svco.world.render import SIDE, render
-from svco.world.scenes import UNSEEN, Scene, Thing, sample_scene
+from svco.tiny_world.contrast import SPLITS, world_pair
+from svco.tiny_world.grammar import questions
+from svco.tiny_world.render import SIDE, render
+from svco.tiny_world.scenes import UNSEEN, Scene, Thing, sample_scene
 
 SHARDS = ROOT / "data_shards"
 

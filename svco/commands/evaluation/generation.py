@@ -13,7 +13,7 @@ from ...basics.errors import BadSample
 from ...data.pairs import PairText, decode_image
 from ...data.shards import ShardSet
 from ...model.subject import Subject
-from ...world.truth import false_words
+from ...tiny_world.truth import false_words
 from .scoring import Progress
 
 if TYPE_CHECKING:

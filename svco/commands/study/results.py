@@ -164,8 +164,8 @@ def edited(study: Study, group: Group, evaluation: Path) -> dict[str, dict[str, 
 
 def _typical(study: Study, group: Group, evaluation: Path) -> Measures:
     """How often a response prefers its own image: of the more typical scene's, and of the less typical one's."""
-    from ...world.scenes import Scene, Thing
-    from ...world.variants import typicality
+    from ...tiny_world.scenes import Scene, Thing
+    from ...tiny_world.variants import typicality
 
     test = group.tests[0]
     scores, facts = SetScores.load(evaluation / f"{test}.npz"), texts(shards_of(study, study.tests[test]))

@@ -65,7 +65,7 @@ def _make(study: Study, name: str, source: Source, progress: Progress) -> None:
         _make(study, source.corrupt, study.data[source.corrupt], progress)
     temporary = beside(folder)
     if source.world:
-        from ...world.variants import Variant
+        from ...tiny_world.variants import Variant
 
         variant = Variant(source.world, source.style, source.side, source.opacity)
         pairs = progress(list(range(source.pairs)), f"drawing {name}")

@@ -31,7 +31,7 @@ class Source:
     kept: int = 0
     """With ``corrupt``: the side whose image and answer are the right ones."""
     world: str = ""
-    """A variant of the embedded world (:mod:`svco.world.variants`), rendered into the study's folder."""
+    """A variant of the embedded world (:mod:`svco.tiny_world.variants`), rendered into the study's folder."""
     style: str = "solid"
     """With ``world``: drawing style."""
     side: str = "1"
@@ -193,7 +193,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 
 
 def _check(study: Study, where: str) -> None:
-    from ...world.variants import VARIANTS
+    from ...tiny_world.variants import VARIANTS
 
     named = {"settings": study.settings, **{f"methods.{m}": s for m, s in study.methods.items()}}
     named |= {f"trials[{n}]": s for n, s in enumerate(study.trials)}

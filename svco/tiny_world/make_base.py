@@ -37,7 +37,7 @@ likelier than the other side's; log-probabilities are summed over the response a
 |---|{rules}|
 {rows}
 
-The gate pairs are rendered when asked for (`svco.world.contrast.world_pairs("gate", …)`) and shipped nowhere; their
+The gate pairs are rendered when asked for (`svco.tiny_world.contrast.world_pairs("gate", …)`) and shipped nowhere; their
 standard error is about 1 point over all and 3 points a kind, that of the 256 held-out pairs 3 points over all.
 """
 
