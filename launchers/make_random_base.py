@@ -26,9 +26,9 @@ def main() -> None:
     from dataclasses import replace
 
     from svco.basics.errors import UserError
+    from svco.basics.progress import Progress
     from svco.commands.bench.random_base import make_random_base
     from svco.commands.bench.shapes import SHAPES
-    from svco.record.board import Progress
 
     if arguments.shape not in SHAPES:
         raise UserError(f"There is no shape {arguments.shape!r}; there are: {', '.join(SHAPES)}.")

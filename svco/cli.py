@@ -94,9 +94,9 @@ def _add_shard_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    from .basics.progress import Progress
     from .commands.data.importers import IMPORTERS
     from .commands.data.records import drop_missing, missing_lines, write_records
-    from .record.board import Progress
 
     records = IMPORTERS[arguments.format](arguments.file)
     kept, missing = drop_missing(records, arguments.images, arguments.max_missing, Progress.over(True))
@@ -107,9 +107,9 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    from .basics.progress import Progress
     from .commands.data.build import BuildPlan, build
     from .commands.data.records import read_records
-    from .record.board import Progress
 
     plan = BuildPlan(
         arguments.seed, arguments.val, arguments.heldout, arguments.pairs_per_shard, arguments.max_unreadable
@@ -123,10 +123,10 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _corrupt(arguments: argparse.Namespace) -> int:
+    from .basics.progress import Progress
     from .commands.data.corrupt import corrupt_shards
     from .recipe.config import Config, CorruptConfig
     from .recipe.limits import check
-    from .record.board import Progress
 
     config = CorruptConfig(arguments.kind, tuple(arguments.scale), arguments.step, arguments.seed)
     check(Config(corrupt=config))
@@ -148,8 +148,8 @@ def _corrupt(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from .basics.progress import Progress
     from .commands.data.verify import verify
-    from .record.board import Progress
 
     found = verify(arguments.shards, None, Progress.over(True))
     for split, count in found.pairs.items():
@@ -198,8 +198,8 @@ def _add_export(commands) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from .basics.progress import Progress
     from .export import Wanted, export
-    from .record.board import Progress
 
     wanted = Wanted(
         arguments.source,

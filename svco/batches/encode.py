@@ -5,18 +5,13 @@ Also the lengths of every pair before any image is decoded: they balance the ran
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from ..basics.errors import BadSample
-from ..basics.files import beside
 from ..data.corruption import Corruptions
 from ..data.pairs import Pair, decode_image
 from ..families import EncodedText, Family
@@ -71,61 +66,3 @@ class Prepare:
     def _filler(self) -> EncodedPair:
         image = self.family.filler_image()
         return EncodedPair(self.family.filler_text(FILLER_TOKEN), self.corruptions((image, image), "filler"), 0.0)
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Token counts of all N pairs of a shard set, known before decoding. A bad pair has those of its filler, and a reason."""
-
-    prefixes: np.ndarray
-    """(N, 3) int32: tokens of the prefix of each condition, image placeholders included."""
-    responses: np.ndarray
-    """(N, 2) int32: scored tokens of each response."""
-    cut: np.ndarray
-    """(N,) int32: response tokens the budget dropped."""
-    reasons: np.ndarray
-    """(N,) str: the BadSample reason, or an empty string."""
-
-    def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = beside(path)
-        with temporary.open("wb") as file:
-            np.savez(file, prefixes=self.prefixes, responses=self.responses, cut=self.cut, reasons=self.reasons)
-        temporary.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Lengths:
-        with np.load(path) as arrays:
-            return cls(**{name: arrays[name] for name in ("prefixes", "responses", "cut", "reasons")})
-
-    def summary(self) -> dict[str, Any]:
-        """Counts a person wants before a run: pairs, pairs cut, bad pairs by reason."""
-        reasons = Counter(r for r in self.reasons.tolist() if r)
-        return {"pairs": len(self.cut), "cut": int((self.cut > 0).sum()), "bad": dict(reasons)}
-
-
-def measure_lengths(shards: Any, family: Family, cache_dir: Path, progress: Callable[[Any], Any] = iter) -> Lengths:
-    """Lengths of every pair of ``shards``, from ``cache_dir`` if the same shards and template were measured before."""
-    name = hashlib.sha256(f"2 {shards.digest} {family.fingerprint}".encode()).hexdigest()[:24]
-    path = cache_dir / "lengths" / f"{name}.npz"
-    if path.exists():
-        try:
-            return Lengths.load(path)
-        except (OSError, ValueError, KeyError, BadZipFile):
-            pass  # a damaged sidecar is measured again
-    count = len(shards)
-    prefixes, responses = np.zeros((count, 3), np.int32), np.zeros((count, 2), np.int32)
-    cut, reasons = np.zeros(count, np.int32), np.full(count, "", dtype="U24")
-    filler = family.filler_text(FILLER_TOKEN)
-    for index in progress(range(count)):
-        try:
-            encoded = family.encode_text(shards.read_text(index), shards.image_sizes(index))
-        except BadSample as error:
-            reasons[index] = error.reason
-            encoded = filler
-        prefixes[index] = [len(ids) for ids in encoded.prefixes]
-        responses[index] = [len(ids) for ids in encoded.responses]
-        cut[index] = encoded.cut
-    lengths = Lengths(prefixes, responses, cut, reasons)
-    lengths.save(path)
-    return lengths

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..basics.errors import BadSample, UserError
+from ..basics.signals import outlive_stop_signals
 from ..data.pairs import Pair
 from ..data.shards import ShardSet
-from ..run.stopping import outlive_stop_signals
 from .balance import divide, imbalance
 
 

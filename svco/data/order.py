@@ -67,3 +67,38 @@ def epoch_order(seed: int, epoch: int, shard_sizes: tuple[int, ...], block_shard
     order = np.concatenate(blocks).astype(np.int64)
     order.setflags(write=False)
     return order
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """The first ``count`` pairs of a shard set one after another: the order of an evaluation."""
+
+    count: int
+    """Pairs in all."""
+    global_batch: int
+    """Pairs a step over all ranks."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.count // self.global_batch)
+
+    def batch(self, step: int) -> tuple[int, np.ndarray]:
+        """(epoch 0, the indices of ``step``)."""
+        return 0, np.arange(step * self.global_batch, min(self.count, (step + 1) * self.global_batch))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The pairs ``index`` one after another, as an order of steps."""
+
+    index: np.ndarray
+    """Indices in the shard set."""
+    global_batch: int
+    """Pairs a step over all ranks."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.index) // self.global_batch)
+
+    def batch(self, step: int) -> tuple[int, np.ndarray]:
+        return 0, self.index[step * self.global_batch : (step + 1) * self.global_batch]

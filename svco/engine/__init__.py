@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..basics.dist import World
+from ..model.adapter_files import load_values
 from ..model.load import Tuned
-from ..model.lora import load_values
 from ..recipe.config import OptimConfig
 from .optimizer import STATE_FILE, TrainableState
 from .plain import PlainEngine

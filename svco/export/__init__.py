@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..model.lora import AdapterForm, write_adapter
+from ..model.adapter_files import AdapterForm, write_adapter
 from ..model.weight_names import WeightNames
 from .base import copy_beside, find_base, weight_names
 from .card import public_base, read_facts, write_card

@@ -15,7 +15,7 @@ from ..objectives.table import OBJECTIVES
 from ..recipe.config import Config
 from ..recipe.read import load_recipe
 from ..record.checkpoint import MANIFEST, Position, read_position
-from ..scores.pair_scores import table
+from ..scores.before_after import table
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _SECTIONS = {

@@ -13,7 +13,7 @@ from ..basics.dist import World
 from ..basics.errors import UserError
 from ..engine import read_partitioned
 from ..engine.optimizer import STATE_FILE
-from ..model.lora import ADAPTER_CONFIG, ADAPTER_FILE, AdapterForm, read_form, stored_name
+from ..model.adapter_files import ADAPTER_CONFIG, ADAPTER_FILE, AdapterForm, read_form, stored_name
 from ..model.weight_names import PEFT_PREFIX
 from ..recipe.read import load_recipe
 from ..record.checkpoint import MANIFEST, Checkpoints, damage, read_position

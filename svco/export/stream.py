@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError
-from ..model.lora import save_readable
+from ..model.adapter_files import save_readable
 
 if TYPE_CHECKING:
     import torch

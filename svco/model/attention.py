@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ..basics.errors import UserError
-from ..batches.pack import Layout
+from ..batches.layout import Layout
 
 BACKENDS = ("flash", "varlen", "sdpa")
 Varlen = Callable[..., torch.Tensor]

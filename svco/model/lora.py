@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError
 from ..recipe.config import LoraConfig
-from .weight_names import PEFT_PREFIX, WeightNames
+from .adapter_files import ADAPTER, _example, _stored, load_values, read_adapter
+from .weight_names import WeightNames
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
-
-ADAPTER = "default"
-ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_A = ".lora_A.weight"
 
 
 def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trained_whole: tuple[str, ...]) -> Any:
@@ -125,140 +119,3 @@ def adapter_modules(model: nn.Module) -> list[nn.Module]:
     from peft.utils import ModulesToSaveWrapper
 
     return [m for m in model.modules() if isinstance(m, (BaseTunerLayer, ModulesToSaveWrapper))]
-
-
-@dataclass(frozen=True)
-class AdapterForm:
-    """What an adapter is beside its tensors."""
-
-    alpha: float
-    """Its output is multiplied by alpha / rank."""
-    dropout: float
-    """Dropout on its input, while training."""
-    whole: tuple[str, ...]
-    """Modules that were trained whole beside it."""
-    rslora: bool = False
-    """Multiplied by alpha / sqrt(rank) instead."""
-
-    @classmethod
-    def of(cls, names: Iterable[str], alpha: float, dropout: float) -> AdapterForm:
-        """The form of an adapter of svco's own, from its parameters' names in the model."""
-        mark = f".modules_to_save.{ADAPTER}."
-        return cls(alpha, dropout, tuple(sorted({name.partition(mark)[0] for name in names if mark in name})))
-
-    def scale(self, rank: int) -> float:
-        return self.alpha / (rank**0.5 if self.rslora else rank)
-
-
-def read_form(folder: Path) -> AdapterForm:
-    """The form of the PEFT adapter in ``folder``; UserError unless it is plain LoRA of one rank."""
-    try:
-        found = json.loads((folder / ADAPTER_CONFIG).read_text())
-        alpha, kind = float(found["lora_alpha"]), found["peft_type"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder / ADAPTER_CONFIG} is not the config of a LoRA adapter ({error}).") from None
-    plain = {"use_dora": False, "fan_in_fan_out": False, "rank_pattern": {}, "alpha_pattern": {}, "bias": "none"}
-    odd = [key for key, value in plain.items() if found.get(key, value) not in (value, None)]
-    if kind != "LORA" or odd:
-        raise UserError(f"The adapter {folder} is not plain LoRA of one rank ({', '.join(odd) or kind}).")
-    whole = tuple(found.get("modules_to_save") or ())
-    return AdapterForm(alpha, found.get("lora_dropout") or 0.0, whole, bool(found.get("use_rslora")))
-
-
-def write_adapter(folder: Path, values: Mapping[str, torch.Tensor], form: AdapterForm, base: str) -> None:
-    """Writes a PEFT adapter folder. ``values``: by the names peft stores, without its prefix; ``base``: its public name.
-
-    Every adapted module is named in full, so the folder says what it changes and no pattern can match another one.
-    """
-    from peft import LoraConfig as PeftLoraConfig
-
-    ranks = {name.removesuffix(_A): value.shape[0] for name, value in values.items() if name.endswith(_A)}
-    config = PeftLoraConfig(
-        r=next(iter(ranks.values())),
-        lora_alpha=form.alpha,
-        lora_dropout=form.dropout,
-        use_rslora=form.rslora,
-        bias="none",
-        target_modules=list(ranks),
-        modules_to_save=list(form.whole) or None,
-        base_model_name_or_path=base,
-        inference_mode=True,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(str(folder))
-    # peft writes sets in an order that changes from process to process.
-    saved = json.loads((folder / ADAPTER_CONFIG).read_text()) | {"target_modules": sorted(ranks)}
-    (folder / ADAPTER_CONFIG).write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n")
-    tensors = {PEFT_PREFIX + name: value.contiguous() for name, value in values.items()}
-    save_readable(tensors, folder / ADAPTER_FILE)
-
-
-def save_readable(tensors: dict[str, torch.Tensor], file: Path) -> None:
-    """A safetensors file that whoever may read its folder can read; the library's own are their owner's alone."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        save_file(tensors, file, {"format": "pt"})
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be written: {error}.") from None
-    file.chmod(file.parent.stat().st_mode & 0o666)
-
-
-def read_adapter(folder: str | Path, wrapped: Any) -> dict[str, torch.Tensor]:
-    """The values of a PEFT adapter folder by parameter name in the base model, checked against ``wrapped``'s shapes.
-
-    peft itself loads with ``strict=False``, where an adapter whose names match nothing is silently no adapter at all.
-    """
-    found = _stored(folder)
-    model = wrapped.get_base_model()
-    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    stored_names = {stored_name(name): name for name in wanted}
-    renamed = WeightNames(model).convert(found, "5")  # an adapter of transformers 4's time starts a run as well
-    found = {renamed[name]: value for name, value in found.items()}
-    if found.keys() != stored_names.keys():
-        odd, missing = sorted(found.keys() - stored_names.keys()), sorted(stored_names.keys() - found.keys())
-        raise UserError(
-            f"The adapter {folder} does not fit this model and recipe: {len(odd)} of its tensors are unknown here"
-            f"{_example(odd)} and {len(missing)} are missing{_example(missing)}. Check lora.targets and "
-            "model.train_projector."
-        )
-    values = {stored_names[name]: value for name, value in found.items()}
-    for name, value in values.items():
-        shape = getattr(wanted[name], "ds_shape", wanted[name].shape)
-        if tuple(value.shape) != tuple(shape):
-            raise UserError(
-                f"The adapter {folder} does not fit: {name} is {tuple(value.shape)} there and {tuple(shape)} here "
-                "(lora.rank must be the same)."
-            )
-    return values
-
-
-def _stored(folder: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of an adapter folder, by their names in the file without peft's prefix."""
-    from peft.utils import load_peft_weights
-
-    try:
-        stored = load_peft_weights(str(folder), device="cpu")
-    except (OSError, ValueError) as error:
-        raise UserError(f"No adapter can be loaded from {folder}: {str(error).strip().splitlines()[0]}") from None
-    return {name.removeprefix(PEFT_PREFIX): value for name, value in stored.items()}
-
-
-def stored_name(name: str) -> str:
-    """peft leaves the adapter's name and its wrapper's out of the names it stores."""
-    return name.replace(f".modules_to_save.{ADAPTER}.", ".").replace(f".{ADAPTER}.", ".")
-
-
-def _example(names: list[str]) -> str:
-    return f" (e.g. {names[0]})" if names else ""
-
-
-def load_values(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
-    """Copies ``values`` into the parameters of the same names; the names must all exist."""
-    import torch
-
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, value in values.items():
-            parameters[name].copy_(value)

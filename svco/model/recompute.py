@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 from ..basics.dist import World
 from ..recipe.config import OptimConfig
-from .twin import fill_memory, resolve_recompute, set_recompute
 
 if TYPE_CHECKING:
     from .scorer import PackedScorer
+from __future__ import annotations
+
+from torch import nn
+
+from ..basics.errors import UserError
 
 _SPARED = 0.1
 """Share of the GPU left alone: fragmentation, and packs a little larger than those of the first step."""
@@ -65,3 +69,26 @@ class RecomputeDial:
         device = self.world.device
         total = torch.cuda.get_device_properties(device).total_memory
         return total * (1 - _SPARED) - torch.cuda.max_memory_allocated(device)
+
+
+def set_recompute(layers: nn.ModuleList, count: int) -> None:
+    """Recomputes the first ``count`` of ``layers``: the last ones' activations live the shortest."""
+    for number, layer in enumerate(layers):
+        layer.recompute = number < count
+
+
+def resolve_recompute(wanted: str, layers: int) -> int | None:
+    """Layers to recompute for ``optim.recompute``: ``all``, ``none`` or a number; None for ``auto``."""
+    named = {"auto": None, "all": layers, "none": 0}
+    if wanted in named:
+        return named[wanted]
+    if not wanted.isdecimal() or int(wanted) > layers:
+        raise UserError(
+            f"optim.recompute is {wanted!r}; it takes auto, all, none or a number of layers up to the model's {layers}."
+        )
+    return int(wanted)
+
+
+def fill_memory(layers: int, kept_bytes: float, free_bytes: float) -> int:
+    """How many of ``layers`` to recompute when a layer's activations take ``kept_bytes`` and ``free_bytes`` are free."""
+    return max(0, layers - int(max(0.0, free_bytes) // max(1.0, kept_bytes)))

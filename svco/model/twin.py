@@ -14,8 +14,6 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..basics.errors import UserError
-
 Stream = torch.Tensor | None
 """Hidden states (1, T, hidden) of the reference; None: it does not run."""
 
@@ -67,24 +65,6 @@ def compile_layers(layers: Iterable[nn.Module]) -> None:
         layer.compile(dynamic=True)
 
 
-def set_recompute(layers: nn.ModuleList, count: int) -> None:
-    """Recomputes the first ``count`` of ``layers``: the last ones' activations live the shortest."""
-    for number, layer in enumerate(layers):
-        layer.recompute = number < count
-
-
-def resolve_recompute(wanted: str, layers: int) -> int | None:
-    """Layers to recompute for ``optim.recompute``: ``all``, ``none`` or a number; None for ``auto``."""
-    named = {"auto": None, "all": layers, "none": 0}
-    if wanted in named:
-        return named[wanted]
-    if not wanted.isdecimal() or int(wanted) > layers:
-        raise UserError(
-            f"optim.recompute is {wanted!r}; it takes auto, all, none or a number of layers up to the model's {layers}."
-        )
-    return int(wanted)
-
-
 class SavedBytes:
     """Measures, once, what one layer keeps for its backward pass when it is not recomputed."""
 
@@ -116,8 +96,3 @@ class SavedBytes:
         finally:
             layer.recompute = recompute
         self.per_token, self.wanted = sum(storages.values()) / tokens, False
-
-
-def fill_memory(layers: int, kept_bytes: float, free_bytes: float) -> int:
-    """How many of ``layers`` to recompute when a layer's activations take ``kept_bytes`` and ``free_bytes`` are free."""
-    return max(0, layers - int(max(0.0, free_bytes) // max(1.0, kept_bytes)))

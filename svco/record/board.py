@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
+
+from ..basics.progress import _bar
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -83,23 +85,6 @@ class Board:
         if self.enabled:
             self._lines.close()
             self._scalars.close()
-
-
-class Progress:
-    """Progress bars outside the train loop."""
-
-    @staticmethod
-    def over(enabled: bool) -> Callable[[Any, str], Any]:
-        """(iterable, what is being done) -> the iterable, with a bar on stderr when ``enabled`` (rank 0)."""
-        return _bar if enabled else lambda items, what: items
-
-
-def _bar(items: Iterable[Any], what: str, **how: Any) -> Any:
-    from tqdm import tqdm
-
-    # Beside a terminal a redrawn bar is a mess of control characters: there, a line now and then.
-    interval = 0.2 if sys.stderr.isatty() else 10
-    return tqdm(items, desc=what, file=sys.stderr, mininterval=interval, delay=1, dynamic_ncols=True, **how)
 
 
 def last_line(path: Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,34 +13,19 @@ import numpy as np
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.views import views_of, whole
+from ..basics.files import beside
+from ..basics.views import VIEWS, views_of, whole
+from ..batches.split import Split, cache_dir, make_loader
 from ..data.corruption import Corruptions
+from ..data.order import Rows
 from ..engine import Engine
 from ..model.load import Tuned, model_files
-from ..objectives.reference import ReferenceCache, weights_digest
 from ..recipe.config import Config
 from ..scores.pair_scores import score_pairs
-from .job import Job, Split, cache_dir, make_loader
+from .job import Job
 
 _STEPS_A_SAVE = 64
 """Loader steps between two saves: what a killed run loses at most."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The pairs ``index`` one after another, as an order of steps."""
-
-    index: np.ndarray
-    """Indices in the shard set."""
-    global_batch: int
-    """Pairs a step over all ranks."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-len(self.index) // self.global_batch)
-
-    def batch(self, step: int) -> tuple[int, np.ndarray]:
-        return 0, self.index[step * self.global_batch : (step + 1) * self.global_batch]
 
 
 class Precompute:
@@ -102,3 +89,93 @@ def cache_facts(job: Job, tuned: Tuned, split: Split, world: World) -> dict[str,
         "compile": config.model.compile,
         "pairs": split.shards.digest,
     }
+
+
+@dataclass
+class ReferenceCache:
+    """The reference's log-probs of the N pairs of one split, in the order of the shard set."""
+
+    path: Path
+    """``<fingerprint>.safetensors``; other weights, text, pixels, dtype or pairs have another name."""
+    logps: np.ndarray
+    """(N, 2, V) float32, nats; 0 for pairs that could not be scored."""
+    done: np.ndarray
+    """(N,) bool: the pairs computed so far."""
+
+    @classmethod
+    def open(cls, folder: Path, facts: dict[str, Any], count: int, views: int = len(VIEWS)) -> ReferenceCache:
+        """What ``folder`` holds of ``count`` pairs under ``views`` views (V) for ``facts``, complete or not; empty when it holds
+        nothing. UserError if it is damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        name = fingerprint(facts)
+        path = folder / f"{name}.safetensors"
+        if not path.exists():
+            return cls(path, np.zeros((count, 2, views), np.float32), np.zeros(count, bool))
+        try:
+            with safe_open(path, "np") as file:
+                logps, done = file.get_tensor("logps"), file.get_tensor("done").astype(bool)
+                stored = json.loads(file.metadata()["facts"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"The cached reference {path} cannot be read ({error}). Delete it; it is made again."
+            ) from None
+        if fingerprint(stored) != name or logps.shape != (count, 2, views) or done.shape != (count,):
+            raise UserError(
+                f"The cached reference {path} is not what its name says: it was made for {stored} and {len(done)} pairs. "
+                "Delete it; it is made again."
+            )
+        return cls(path, logps, done)
+
+    @property
+    def missing(self) -> np.ndarray:
+        """(M,) indices that are still to be computed."""
+        return np.flatnonzero(~self.done)
+
+    def put(self, attempted: np.ndarray, index: np.ndarray, logps: np.ndarray) -> None:
+        """Takes in ``logps`` (n, 2, V) of the pairs ``index`` out of those ``attempted``; the rest could not be scored."""
+        self.logps[index] = logps
+        self.done[attempted] = True
+
+    def save(self, facts: dict[str, Any]) -> None:
+        """Writes what is there so far, replacing the file in one move."""
+        from safetensors.numpy import save_file
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Runs of a sweep share the folder, and may be computing the same reference: what another has is kept.
+        there = ReferenceCache.open(self.path.parent, facts, *self.logps.shape[::2])
+        theirs = there.done & ~self.done
+        self.logps[theirs], self.done[theirs] = there.logps[theirs], True
+        temporary = beside(self.path)
+        save_file(
+            {"logps": self.logps, "done": self.done.astype(np.uint8)},
+            temporary,
+            {"facts": json.dumps(facts, sort_keys=True)},
+        )
+        temporary.replace(self.path)
+
+
+def fingerprint(facts: dict[str, Any]) -> str:
+    """A name for everything a cached reference depends on."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def weights_digest(files: Iterable[Path], memory: Path) -> str:
+    """Digest of the contents of a model's files; contents of unchanged files are remembered in ``memory``."""
+    try:
+        known = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        known = {}
+    digests = []
+    for file in sorted(files):
+        facts = file.stat()
+        key = f"{file.resolve()} {facts.st_size} {facts.st_mtime_ns}"
+        if key not in known:
+            with file.open("rb") as stream:
+                known[key] = hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
+        digests.append((file.name, known[key]))
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = beside(memory)
+    temporary.write_text(json.dumps(known))
+    temporary.replace(memory)
+    return fingerprint({"files": digests})

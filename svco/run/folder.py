@@ -8,25 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..basics.dist import World
-from ..basics.errors import BadSample, UserError
+from ..basics.errors import UserError
 from ..basics.files import hosts_apart
 from ..basics.versions import PACKAGES, commit, package_version
-from ..data.shards import ShardSet
-from ..export import public_base, read_facts, replacing, save_model, write_card
+from ..export import public_base
 from ..model.load import resolve_dtype
-from ..model.lora import AdapterForm, stored_name, write_adapter
 from ..recipe.config import Config
 from ..recipe.read import dump
-from ..record.board import Progress
 from ..record.state import wait_until_over
-from ..scores.pair_scores import PairScores, in_turn, pair_right
 
 if TYPE_CHECKING:
-    from ..engine import Engine
-    from ..model.load import Tuned
+    pass
 
 
 @dataclass(frozen=True)
@@ -85,68 +78,3 @@ def _describe(path: Path, config: Config, ds: dict[str, Any] | None, world: Worl
         "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
     (path / "versions.json").write_text(json.dumps(found, indent=1))
-
-
-def save_tuned(folder: RunFolder, tuned: Tuned, engine: Engine, config: Config, world: World) -> Path:
-    """Writes ``adapter/`` (PEFT format) under LoRA, ``model/`` (Hugging Face layout) otherwise. A collective."""
-    trainable = tuned.trainable
-    if tuned.wrapped is None:
-        target = folder.path / "model"
-        # Under ZeRO-3 a partitioned parameter has shape [0]; its true shape is ds_shape.
-        shapes = {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in trainable.items()}
-        progress = Progress.over(world.is_main)
-        save_model(target, config.model.base, shapes, engine.gather, tuned.policy.dtype, world, progress)
-        return target
-    target = folder.path / "adapter"
-    values = {stored_name(name): engine.gather(name) for name in trainable}
-
-    def write() -> None:
-        form = AdapterForm.of(trainable, config.lora.alpha, config.lora.dropout)
-        with replacing(target) as temporary:
-            write_adapter(temporary, values, form, public_base(config.model.base).name)
-
-    world.on_main(write)
-    return target
-
-
-def describe_tuned(folder: RunFolder, weights: Path) -> None:
-    """The model card in ``weights``, once the run has its held-out figures."""
-    facts = read_facts(folder.path, None)
-    write_card(weights, "adapter" if weights.name == "adapter" else "full", facts.base, facts, facts.dtype, "5")
-
-
-def draw_samples(folder: RunFolder, shards: ShardSet, scores: PairScores, count: int) -> Path:
-    """``samples.png``: held-out pairs of every contrast type with their six log-probabilities before and after.
-
-    Pairs that training turned come first within a type, then pairs in order: the rule is fixed, the pictures are not
-    picked by hand.
-    """
-    from ..scores.sheet import SheetRow, contact_sheet
-
-    turned = pair_right(scores.policy) & ~pair_right(scores.reference)
-    texts = {row: shards.read_text(int(index)) for row, index in enumerate(scores.index)}
-    kinds = sorted({text.contrast for text in texts.values()})
-    queues = [
-        sorted((row for row in texts if texts[row].contrast == kind), key=lambda row: not turned[row]) for kind in kinds
-    ]
-    chosen = in_turn(queues)[:count]
-    rows = []
-    for row in chosen:
-        try:
-            pair = shards.read(int(scores.index[row]))
-        except BadSample:
-            continue
-        rows.append(
-            SheetRow(
-                key=pair.text.key,
-                query=pair.text.query,
-                responses=pair.text.responses,
-                images=pair.images,
-                before=np.asarray(scores.reference[row]),
-                after=np.asarray(scores.policy[row]),
-                contrast=pair.text.contrast,
-            )
-        )
-    path = folder.path / "samples.png"
-    contact_sheet(rows, path, "Held-out pairs, before and after training")
-    return path

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
 from ..basics.errors import Stopped
+from ..basics.progress import Progress
 from ..basics.views import whole
+from ..batches.split import Split, cache_dir, evaluation_loader
 from ..engine import Engine
 from ..model.load import Tuned
-from ..record.board import Board, Progress
+from ..record.board import Board
 from ..record.checkpoint import Checkpoints, Position
 from ..record.state import Heart
-from ..scores.pair_scores import score_pairs, summarise
+from ..scores.before_after import summarise
+from ..scores.pair_scores import score_pairs
 from .cached_reference import Precompute
-from .job import Job, Split, cache_dir, evaluation_loader
+from .job import Job
 from .stopping import Life
 
 if TYPE_CHECKING:

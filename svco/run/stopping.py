@@ -20,8 +20,8 @@ from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import Stopped
+from ..basics.signals import STOP_SIGNALS
 
-STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 _WALL, _ORPHANED = "its time limit is near", "its launcher is gone"
 _REASONS = ("", _WALL, "SIGUSR1", "SIGTERM", _ORPHANED)
 """What is reduced is the place in this list; of several reasons the last wins."""
@@ -176,16 +176,3 @@ def _drop_lost_outputs() -> None:
         poll.register(number, 0)
         if poll.poll(0):  # an error or a hang-up is told even when nothing is asked for
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-
-
-def outlive_stop_signals() -> None:
-    """In a loader's worker process: launchers send SIGTERM to a rank's children too, and a worker's death would end the rank
-    before its save. From here on only the rank itself ends the worker."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    threading.Thread(target=_obey_parent, name="svco-parent", daemon=True).start()
-
-
-def _obey_parent() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .. import engine as engines
 from ..basics.dist import World, naming_lost_ranks
 from ..basics.errors import RESUBMIT, Stopped, UserError
+from ..basics.progress import Progress
 from ..data.order import ORDER_VERSION
 from ..engine.optimizer import learning_rate
 from ..model.load import load_tuned, outline, resolve_dtype
@@ -20,14 +21,15 @@ from ..model.recompute import RecomputeDial
 from ..recipe.config import Config
 from ..recipe.ds_config import fill
 from ..recipe.paper import deviations
-from ..record.board import Board, Progress
+from ..record.board import Board
 from ..record.checkpoint import Checkpoints, Position, read_position, save_seconds
 from ..record.state import Heart
-from ..scores.pair_scores import table
+from ..scores.before_after import table
 from .clock import Clock
+from .describe import describe, dry_run_text
 from .folder import RunFolder
 from .health import BadWatch, MatchWatch
-from .job import Job, describe, make_job
+from .job import Job, make_job
 from .session import Session
 from .step import take_step
 from .stopping import Life
@@ -119,14 +121,6 @@ def train(
         board.close()
 
 
-def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: torch.dtype) -> str:
-    from ..recipe.read import dump
-
-    shown = json.dumps(ds, indent=2) if ds else "none: one process without DeepSpeed"
-    lines = f"{dump(job.config)}\ndtype: {dtype}\n{describe(job, world)}\n{deviations(job.config, dtype)}"
-    return f"{lines}\n\nDeepSpeed config:\n{shown}"
-
-
 def resume_point(config: Config, checkpoints: Checkpoints) -> Path | None:
     """The checkpoint folder to continue from, or None to begin. A collective."""
     if config.run.resume == "none":
@@ -206,7 +200,7 @@ def position_of(job: Job) -> Position:
 
 def finish(session: Session, folder: RunFolder) -> None:
     """What was learned, on disk, and what it changed on the held-out pairs."""
-    from .folder import describe_tuned, draw_samples, save_tuned
+    from .outcome import describe_tuned, draw_samples, save_tuned
 
     job, tuned, world, board = session.job, session.tuned, session.world, session.board
     session.heart.tell(doing="exporting")

@@ -11,16 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.views import VIEWS
 from .pair_scores import pair_right
+from .style import COLOURS, WORDS, blank
 
 if TYPE_CHECKING:
     import numpy as np
 
-SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's colours: told apart by colour-blind readers too."""
-COLOURS = {"match": SERIES[0], "blind": "#8c8c8c", "clash": SERIES[1], "corrupt": SERIES[3]}
-"""The views' colours, in every picture."""
-WORDS = {"match": "its own image", "blind": "no image", "clash": "the other image", "corrupt": "its own, corrupted"}
-"""The views in words."""
 _INK, _SOFT, _GOOD, _POOR = "#1a1a1a", "#6b6b6b", "#00735c", "#a33a00"
 _WIDTH, _HEAD, _ROW = 11.5, 0.95, 2.3
 """Inches: the sheet, its head, a row."""
@@ -46,16 +41,6 @@ class SheetRow:
     """(2, V) after training."""
     contrast: str
     """Contrast type."""
-
-
-def blank(width: float, height: float, dpi: int, **how: Any) -> Any:
-    """A white figure of ``width`` × ``height`` inches that needs no display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white", **how)
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def contact_sheet(rows: Sequence[SheetRow], path: Path, title: str) -> None:

@@ -17,7 +17,8 @@ from ..families import load_family
 from ..model.attention import register
 from ..model.lora import adapter_switch
 from ..model.scorer import PackedScorer, Reference
-from ..scores.pair_scores import metrics, pair_right
+from ..scores.before_after import metrics
+from ..scores.pair_scores import pair_right
 from .base_model import make_model, make_processor
 from .contrast import CONTRAST_OF, SPLITS, world_pairs
 from .pretrain import Schedule, encode_pool, learn_answers, learn_sight, make_pool
@@ -80,7 +81,7 @@ def _saved(model: Any, output: Path) -> Path:
 
 
 def bar(items: Iterable[int], what: str) -> Iterable[int]:
-    from ..record.board import Progress
+    from ..basics.progress import Progress
 
     return Progress.over(True)(items, what)
 

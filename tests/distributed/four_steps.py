@@ -15,7 +15,7 @@ from svco.batches.encode import Prepare
 from svco.batches.pack import PackedCollate
 from svco.families import load_family
 from svco.model.load import load_tuned, resolve_dtype
-from svco.model.twin import set_recompute
+from svco.model.recompute import set_recompute
 from svco.objectives.reference import choose_reference
 from svco.objectives.table import make_objective
 from svco.recipe.ds_config import fill, read_ds_config

@@ -10,7 +10,7 @@ from svco.batches.encode import Prepare
 from svco.batches.pack import PackedCollate
 from svco.families import load_family
 from svco.model.load import load_tuned, resolve_dtype
-from svco.model.twin import resolve_recompute, set_recompute
+from svco.model.recompute import resolve_recompute, set_recompute
 from svco.recipe.ds_config import fill, read_ds_config
 from svco.recipe.read import load_recipe
 from svco.tiny_world.contrast import world_pairs

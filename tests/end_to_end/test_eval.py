@@ -12,7 +12,8 @@ from benchmarks import make_cv_bench, make_mmvp
 from places import BASE, ROOT
 
 from svco.commands.evaluation.against import Evaluation, paired
-from svco.scores.pair_scores import metrics, pair_right
+from svco.scores.before_after import metrics
+from svco.scores.pair_scores import pair_right
 
 SET = "heldout=data_shards/heldout-000000.tar"
 

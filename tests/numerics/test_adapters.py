@@ -6,8 +6,9 @@ import torch
 from places import BASE
 
 from svco.basics.errors import UserError
+from svco.model.adapter_files import read_adapter
 from svco.model.load import load_tuned
-from svco.model.lora import adapter_switch, read_adapter
+from svco.model.lora import adapter_switch
 from svco.recipe.read import load_recipe
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from svco.basics.errors import UserError
-from svco.batches.pack import Layout
+from svco.batches.layout import Layout
 from svco.model import attention
 from svco.model.attention import blocked, choose_backend, kernel_of, torch_call, tree_attention, varlen
 

@@ -9,7 +9,7 @@ import torch
 
 from svco.basics.dist import World
 from svco.basics.errors import UserError
-from svco.batches.pack import Layout
+from svco.batches.layout import Layout
 from svco.commands.bench.count import LiveBytes
 from svco.commands.bench.gpu import Check, check_step
 from svco.commands.bench.head import bench_head

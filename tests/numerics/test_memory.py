@@ -11,8 +11,7 @@ from svco.basics.errors import UserError
 from svco.batches.encode import Prepare
 from svco.batches.pack import PackedCollate
 from svco.model.load import load_tuned
-from svco.model.recompute import RecomputeDial
-from svco.model.twin import fill_memory, resolve_recompute, set_recompute
+from svco.model.recompute import RecomputeDial, fill_memory, resolve_recompute, set_recompute
 from svco.recipe.config import OptimConfig
 from svco.recipe.read import load_recipe
 

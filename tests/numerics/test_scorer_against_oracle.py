@@ -15,7 +15,7 @@ from svco.batches.pack import PackedCollate
 from svco.data.corruption import Corruptions, corrupt
 from svco.families import load_family
 from svco.model.load import load_tuned
-from svco.model.twin import resolve_recompute, set_recompute
+from svco.model.recompute import resolve_recompute, set_recompute
 from svco.objectives.reference import choose_reference
 from svco.objectives.table import Objective, make_objective
 from svco.objectives.terms import BoundTerm

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from svco.basics.views import ALL_CELLS, CORRUPT, condition
 from svco.batches.balance import divide, imbalance
-from svco.batches.encode import EncodedPair, Lengths
-from svco.batches.pack import Layout, PackedCollate
+from svco.batches.encode import EncodedPair
+from svco.batches.layout import Layout
+from svco.batches.lengths import Lengths
+from svco.batches.pack import PackedCollate
 from svco.data.corruption import Corruptions
 from svco.families import EncodedText, Pictures
 from svco.recipe.config import CorruptConfig

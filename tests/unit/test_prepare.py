@@ -7,7 +7,8 @@ from places import BASE
 from transformers import AutoProcessor
 
 from svco.basics.errors import BadSample
-from svco.batches.encode import Prepare, measure_lengths
+from svco.batches.encode import Prepare
+from svco.batches.lengths import measure_lengths
 from svco.batches.pack import PackedCollate
 from svco.data.pairs import Pair, PairText
 from svco.data.shards import ShardSet

@@ -5,9 +5,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from svco.basics.errors import UserError
-from svco.objectives.reference import STRATEGIES, ReferenceCache, choose_reference, weights_digest
+from svco.objectives.reference import STRATEGIES, choose_reference
 from svco.objectives.table import make_objective
 from svco.recipe.config import ObjectiveConfig
+from svco.run.cached_reference import ReferenceCache, weights_digest
 
 SVCO, SFT = (make_objective(ObjectiveConfig(name=name)) for name in ("svco", "sft"))
 FACTS = {"weights": "w", "text": "t", "dtype": "torch.float32", "pairs": "p"}

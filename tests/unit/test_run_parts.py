@@ -19,7 +19,8 @@ from svco.run.clock import Clock
 from svco.run.health import BadWatch, MatchWatch
 from svco.run.step import naming_the_budget
 from svco.run.tally import Tally
-from svco.scores.pair_scores import PairScores, metrics, pair_right, summarise, table
+from svco.scores.before_after import metrics, summarise, table
+from svco.scores.pair_scores import PairScores, pair_right
 from svco.scores.sheet import SheetRow, contact_sheet
 
 ALONE = World()

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...basics.dist import World
 from ...basics.errors import UserError
-from ...record.board import Progress
+from ...basics.progress import Progress
 from .ladder import ROWS
 from .report import ideas, markdown, plot
 from .run import Plan, run_plans, save

@@ -13,13 +13,13 @@ from statistics import median
 import numpy as np
 
 from ...basics.dist import World
+from ...batches.split import Split, make_loader
+from ...data.order import InOrder
 from ...data.pairs import Pair, PairText
 from ...data.shards import write_shards
 from ...families import Family, load_family
 from ...objectives.table import make_objective
 from ...recipe.config import Config, ObjectiveConfig
-from ...run.job import Split, make_loader
-from ...scores.pair_scores import InOrder
 from .ladder import PRODUCT, ROWS, Tune
 from .run import Bench, Measured, Plan, true_counts
 from .shapes import TINY, Shape

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from ...batches.pack import Layout
+from ...batches.layout import Layout
 
 NAME = "svco_counted"
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from ...basics.dist import World
+from ...basics.progress import Progress
 from ...model.attention import choose_backend
 from ...objectives.table import make_objective
 from ...recipe.config import ObjectiveConfig
-from ...record.board import Progress
 from .gpu import (
     Check,
     Setting,

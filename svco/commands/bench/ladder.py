@@ -19,8 +19,8 @@ from ...model.attention import register
 from ...model.load import Tuned, module_name
 from ...model.logprobs import LogProbHead, TrainedLogProbHead, attach
 from ...model.lora import adapter_switch, add_adapters
+from ...model.recompute import set_recompute
 from ...model.scorer import PackedScorer, Reference
-from ...model.twin import set_recompute
 from ...objectives.table import Objective
 from ...recipe.config import Config, LoraConfig
 from . import fused

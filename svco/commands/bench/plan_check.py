@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ...model.twin import set_recompute
+from ...model.recompute import set_recompute
 from ...objectives.table import make_objective
 from ...recipe.config import LoraConfig, ObjectiveConfig
 from ..plan.activations import Gradients, Kernels, activations

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from ... import engine as engines
 from ...basics.dist import World
-from ...model.twin import set_recompute
+from ...model.recompute import set_recompute
 from ...recipe.ds_config import fill
 from ..plan.sharding import Sharding, states
 from ..plan.traffic import gathered

@@ -14,10 +14,10 @@ from typing import Any
 
 from ...basics.errors import UserError
 from ...basics.versions import PACKAGES, commit, package_version
+from ...batches.split import cache_dir
 from ...data.shard_index import index_places
 from ...data.shards import expand, is_remote
 from ...recipe.config import Config
-from ...run.job import cache_dir
 
 WATCHED = (
     "OMP_",

@@ -11,10 +11,10 @@ from typing import Any
 
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.progress import Progress as Bars
+from ...batches.split import Split
 from ...model.subject import Subject, load_subject
 from ...recipe.config import CorruptConfig
-from ...record.board import Progress as Bars
-from ...run.job import Split
 from . import cv_bench, mmvp
 from .against import BENCHMARKS, RESULT, Evaluation, answers_file, paired
 from .choices import Item, put

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...scores.sheet import SERIES, blank
+from ...scores.style import SERIES, blank
 
 _COLOURS = (*SERIES, "#000000")
 _GAPS = {

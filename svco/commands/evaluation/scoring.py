@@ -13,9 +13,9 @@ from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.files import beside
 from ...basics.views import CORRUPT, whole
+from ...batches.split import Split, cache_dir, evaluation_loader
 from ...model.subject import Subject
 from ...recipe.config import Config, CorruptConfig, DataConfig, OptimConfig
-from ...run.job import Split, cache_dir, evaluation_loader
 from ...scores.pair_scores import score_pairs
 
 Progress = Callable[[Any, str], Any]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...basics.errors import UserError
-from ...model.twin import resolve_recompute
+from ...model.recompute import resolve_recompute
 from ...recipe.ds_config import check_swapped
 from .flops import Flops, flops
 from .machine import Machine

@@ -115,10 +115,10 @@ def _crops(a: Architecture, features: Any) -> Any:
 
 def _measured(config: Config) -> Any:
     """The lengths of the training pairs, or None where shards or base model are not here."""
-    from ...batches.encode import measure_lengths
+    from ...batches.lengths import measure_lengths
+    from ...batches.split import cache_dir
     from ...data.shards import ShardSet, expand
     from ...families import load_family
-    from ...run.job import cache_dir
 
     try:
         if not Path(config.model.base).is_dir() or not all(Path(name).exists() for name in expand(config.data.train)):

@@ -14,17 +14,17 @@ import numpy as np
 
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.progress import Progress
 from ...basics.views import BLIND, CORRUPT, MATCH, whole
 from ...batches.loader import Loader
 from ...batches.pack import PackedBatch
+from ...batches.split import Split, evaluation_loader
 from ...data.corruption import corrupt
 from ...data.pairs import CONTRASTS, Pair, decode_image
 from ...data.shards import DEFAULT_CACHE, ShardSet, expand
 from ...export import public_base
 from ...model.subject import Subject, load_subject
 from ...recipe.config import Config, CorruptConfig, OptimConfig
-from ...record.board import Progress
-from ...run.job import Split, evaluation_loader
 from ...scores.pair_scores import in_turn
 from ..evaluation.report import markdown
 from .figure import draw

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...scores.sheet import COLOURS, WORDS, blank
+from ...scores.style import COLOURS, WORDS, blank
 
 _INK, _SOFT = "#1a1a1a", "#5a5a5a"
 

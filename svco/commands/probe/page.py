@@ -82,7 +82,7 @@ def page(
     """The whole page; all text is escaped.
 
     ``reading``: what to see in it, the first line large; ``facts``: what was read with what; ``rule``: how ``cards`` were
-    chosen; ``table``: rows of cells, the head first; ``words``: of :func:`~svco.commands.probe.perplexity.word_table`; ``views``: V of
+    chosen; ``table``: rows of cells, the head first; ``words``: of ``perplexity.word_table``; ``views``: V of
     the log-probabilities.
     """
     quantities = [quantity for quantity in QUANTITIES if max(quantity.views) < views]

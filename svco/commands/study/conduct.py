@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...basics.errors import RESUBMIT, UserError
-from ...record.board import Progress
+from ...basics.progress import Progress
 from .cells import Task, cell_count, cell_tasks, known_cells, trial_tasks
 from .run import LOG, Outcome, run_tasks
 from .sources import make_sources

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ...basics.views import VIEWS
-from ...scores.sheet import COLOURS, SERIES, WORDS, blank
 from ...scores.statistics import standard_error
+from ...scores.style import COLOURS, SERIES, WORDS, blank
 from .cells import BASE
 from .results import Row
 from .spec import Group, Study

@@ -1,0 +1,98 @@
+"""One split of the data: its shards with the lengths of their pairs, and the loaders that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..basics.dist import World
+from ..basics.views import Cell
+from ..data.corruption import Corruptions
+from ..data.order import InOrder
+from ..data.shards import ShardSet
+from ..families import Family
+from ..recipe.config import Config
+from .encode import Prepare
+from .lengths import Lengths, measure_lengths
+from .loader import Loader
+from .pack import PackedCollate
+
+Progress = Callable[[Any, str], Any]
+"""(iterable, what is being done) -> the iterable, shown as it goes."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split's shards with the lengths of its pairs."""
+
+    shards: ShardSet
+    """The pairs."""
+    lengths: Lengths
+    """Their token counts."""
+
+    @classmethod
+    def open(cls, specs: tuple[str, ...], family: Family, cache: Path, world: World, progress: Progress) -> Split:
+        def opened() -> Split:
+            shards = ShardSet.open(specs, cache_dir=cache)
+            return cls(
+                shards, measure_lengths(shards, family, cache, lambda items: progress(items, "measuring lengths"))
+            )
+
+        # Rank 0 builds indices and lengths, once; the others get them from it and never race on the files.
+        split = world.on_main(opened)
+        if world.local_rank == 0:
+            split.shards.fetch(cache)
+        world.barrier()
+        return split
+
+
+def cache_dir(config: Config) -> Path:
+    return Path(config.data.cache_dir or "~/.cache/svco").expanduser()
+
+
+def make_loader(
+    split: Split,
+    order: Any,
+    cells: frozenset[Cell],
+    family: Family,
+    config: Config,
+    world: World,
+    start: int,
+    stop: int,
+    references: np.ndarray | None = None,
+) -> Loader:
+    collate = PackedCollate(cells)
+    return Loader(
+        split.shards,
+        order,
+        collate.costs(split.lengths),
+        Prepare(family, collate, Corruptions.of(cells, config.corrupt)),
+        world=world.size,
+        rank=world.rank,
+        budget=config.optim.tokens_per_micro_batch,
+        workers=config.data.workers,
+        start=start,
+        stop=stop,
+        references=references,
+    )
+
+
+def evaluation_loader(
+    split: Split,
+    cells: frozenset[Cell],
+    family: Family,
+    config: Config,
+    world: World,
+    *,
+    at_once: int,
+    at_most: int = 0,
+    references: np.ndarray | None = None,
+) -> Loader:
+    """``cells`` of the first ``at_most`` (0: all) pairs of ``split``, once each, ``at_once`` pairs a step over all ranks."""
+    count = min(len(split.shards), at_most or len(split.shards))
+    order = InOrder(count, at_once)
+    return make_loader(split, order, cells, family, config, world, 0, order.steps_per_epoch, references)

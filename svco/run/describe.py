@@ -1,0 +1,61 @@
+"""What a run is going to do, in text, before it does it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..basics.dist import World
+from ..batches.pack import PackedCollate
+from ..recipe.paper import deviations
+from .describe import describe
+from .job import Job
+
+if TYPE_CHECKING:
+    import torch
+
+
+def describe(job: Job, world: World) -> str:
+    """The derived values a person checks before a run, with a histogram of the pairs' lengths."""
+    lengths, cells = job.train.lengths, job.objective.cells
+    costs = PackedCollate(cells).costs(lengths)
+    summary = lengths.summary()
+    per_step = costs.mean() * job.order.global_batch
+    micro = max(1, round(per_step / world.size / job.config.optim.tokens_per_micro_batch + 0.5))
+    rows = [
+        ("ranks", world.size),
+        ("training pairs", f"{summary['pairs']:,} in {len(job.train.shards.shard_sizes)} shards"),
+        ("steps", f"{job.steps:,} of {job.order.global_batch} pairs ({job.order.steps_per_epoch:,} an epoch)"),
+        ("cells a pair", len(cells)),
+        ("reference", job.reference),
+        ("micro-batches a step and rank", f"about {micro}"),
+        ("tokens a pair", f"mean {costs.mean():.0f}, longest {costs.max()}"),
+        ("tokens a step", f"about {per_step:,.0f}, one stream"),
+        ("responses cut", f"{summary['cut']:,} pairs ({int(lengths.cut.sum()):,} tokens)"),
+        ("bad pairs", ", ".join(f"{count} {reason}" for reason, count in sorted(summary["bad"].items())) or "none"),
+    ]
+    if job.config.data.validation or job.config.data.heldout:
+        rows.append(("held back", ", ".join((*job.config.data.validation, *job.config.data.heldout))))
+    text = "\n".join(f"{name + ':':<32}{value}" for name, value in rows)
+    return f"{text}\n\ntokens of a pair, packed:\n{histogram(costs)}"
+
+
+def histogram(values: np.ndarray, bins: int = 10, width: int = 40) -> str:
+    """A histogram of whole numbers in text, one line a bin."""
+    edges = np.unique(np.linspace(values.min(), values.max() + 1, bins + 1).astype(int))
+    counts, edges = np.histogram(values, edges)
+    return "\n".join(
+        f"{low:>7} to {high - 1:<7}{count:>8} {'█' * round(width * count / counts.max())}"
+        for low, high, count in zip(edges, edges[1:], counts)
+    )
+
+
+def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: torch.dtype) -> str:
+    from ..recipe.read import dump
+
+    shown = json.dumps(ds, indent=2) if ds else "none: one process without DeepSpeed"
+    lines = f"{dump(job.config)}\ndtype: {dtype}\n{describe(job, world)}\n{deviations(job.config, dtype)}"
+    return f"{lines}\n\nDeepSpeed config:\n{shown}"
