@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from svco.basics.errors import UserError, people
+from svco.basics.errors import UserError, exit_codes
 
 
 def parse() -> argparse.Namespace:
@@ -78,5 +78,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with people():
+    with exit_codes():
         main()

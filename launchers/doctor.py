@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from svco.basics.errors import UserError, people
+from svco.basics.errors import UserError, exit_codes
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "tiny.yaml"
 
@@ -55,5 +55,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    with people():
+    with exit_codes():
         raise SystemExit(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from svco.basics.errors import people
+from svco.basics.errors import exit_codes
 
 
 def parse() -> argparse.Namespace:
@@ -99,5 +99,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with people():
+    with exit_codes():
         main()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from svco.basics.errors import people
+from svco.basics.errors import exit_codes
+from svco.basics.progress import shown
 
 
 def main() -> None:
@@ -26,7 +27,6 @@ def main() -> None:
     from dataclasses import replace
 
     from svco.basics.errors import UserError
-    from svco.basics.progress import Progress
     from svco.commands.bench.random_base import make_random_base
     from svco.commands.bench.shapes import SHAPES
 
@@ -34,10 +34,10 @@ def main() -> None:
         raise UserError(f"There is no shape {arguments.shape!r}; there are: {', '.join(SHAPES)}.")
     shape = SHAPES[arguments.shape].reduced(arguments.layers, 1, 0)
     shape = replace(shape, image=arguments.image or shape.image)
-    count = make_random_base(shape, arguments.output, arguments.seed, arguments.shard, Progress.over(True))
+    count = make_random_base(shape, arguments.output, arguments.seed, arguments.shard, shown(True))
     print(f"{arguments.output}: {count:,} parameters" + (f" ({shape.cut})" if shape.cut else ""))
 
 
 if __name__ == "__main__":
-    with people():
+    with exit_codes():
         main()

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from svco.basics.errors import UserError, people
+from svco.basics.errors import UserError, exit_codes
 
 RECIPE = Path(__file__).parent / "recipes" / "study_tiny.yaml"
 STAGES = ("data", "trials", "cells")
@@ -92,5 +92,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    with people():
+    with exit_codes():
         sys.exit(main())

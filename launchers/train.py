@@ -6,19 +6,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from svco.basics.errors import UserError, people
+from svco.basics.errors import UserError, exit_codes
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "tiny.yaml"
 
 
 def parse() -> argparse.Namespace:
-    from svco.recipe.read import reference
+    from svco.recipe.read import help_text
 
     parser = argparse.ArgumentParser(
         prog="deepspeed launchers/train.py",
         description="Fine-tune a vision-language model.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"Every key of a recipe, with its default:\n{reference()}",
+        epilog=f"Every key of a recipe, with its default:\n{help_text()}",
     )
     parser.add_argument(
         "--ds", metavar="FILE", help="DeepSpeed JSON (ds_configs/), or 'none': one process without DeepSpeed"
@@ -55,10 +55,10 @@ def main() -> None:
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
 
     from svco.basics.dist import world_from_environment
-    from svco.run.stopping import Life
+    from svco.run.stopping import StopRequests
 
     world = world_from_environment()
-    with Life(world, duration(config.run.time_limit)) as life:
+    with StopRequests(world, duration(config.run.time_limit)) as stops:
         from svco import engine
         from svco.run.train import Launch, run
 
@@ -66,11 +66,11 @@ def main() -> None:
         try:
             if ds is not None:
                 engine.start(world, config.run.timeout_minutes)
-            run(launch, world, life)
+            run(launch, world, stops)
         finally:
             engine.stop()
 
 
 if __name__ == "__main__":
-    with people():
+    with exit_codes():
         main()

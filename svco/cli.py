@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from . import __version__
-from .basics.errors import people
+from .basics.errors import exit_codes
+from .basics.progress import shown
 from .commands.probe import options as probe
 
 
@@ -22,7 +23,7 @@ def main() -> None:
     for add in COMMANDS:
         add(commands)
     arguments = parser.parse_args()
-    with people():
+    with exit_codes():
         sys.exit(arguments.run(arguments))
 
 
@@ -94,12 +95,11 @@ def _add_shard_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from .basics.progress import Progress
     from .commands.data.importers import IMPORTERS
     from .commands.data.records import drop_missing, missing_lines, write_records
 
     records = IMPORTERS[arguments.format](arguments.file)
-    kept, missing = drop_missing(records, arguments.images, arguments.max_missing, Progress.over(True))
+    kept, missing = drop_missing(records, arguments.images, arguments.max_missing, shown(True))
     write_records(arguments.output, kept)
     print(f"{len(kept)} of {len(records)} pairs written to {arguments.output}. {missing_lines(missing)}".rstrip())
     print(f"next: svco data build {arguments.output} --images {arguments.images} -o shards")
@@ -107,14 +107,13 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from .basics.progress import Progress
     from .commands.data.build import BuildPlan, build
     from .commands.data.records import read_records
 
     plan = BuildPlan(
         arguments.seed, arguments.val, arguments.heldout, arguments.pairs_per_shard, arguments.max_unreadable
     )
-    manifest = build(read_records(arguments.records), arguments.images, arguments.output, plan, Progress.over(True))
+    manifest = build(read_records(arguments.records), arguments.images, arguments.output, plan, shown(True))
     for split, count in manifest["pairs"].items():
         print(f"{split:<8}{count:>9} pairs")
     print(f"left out: {manifest['left_out']['unreadable']} unreadable, {manifest['left_out']['duplicate']} repeated")
@@ -123,7 +122,6 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _corrupt(arguments: argparse.Namespace) -> int:
-    from .basics.progress import Progress
     from .commands.data.corrupt import corrupt_shards
     from .recipe.config import Config, CorruptConfig
     from .recipe.limits import check
@@ -137,7 +135,7 @@ def _corrupt(arguments: argparse.Namespace) -> int:
         side=arguments.side,
         pairs_per_shard=arguments.pairs_per_shard,
         max_unreadable=arguments.max_unreadable,
-        progress=Progress.over(True),
+        progress=shown(True),
     )
     for split, count in manifest["pairs"].items():
         print(f"{split:<8}{count:>9} pairs")
@@ -148,10 +146,9 @@ def _corrupt(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from .basics.progress import Progress
     from .commands.data.verify import verify
 
-    found = verify(arguments.shards, None, Progress.over(True))
+    found = verify(arguments.shards, None, shown(True))
     for split, count in found.pairs.items():
         print(f"{split:<12}{count:>9} pairs")
     for kind, count in sorted(found.types.items()):
@@ -198,7 +195,6 @@ def _add_export(commands) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from .basics.progress import Progress
     from .export import Wanted, export
 
     wanted = Wanted(
@@ -212,7 +208,7 @@ def _export(arguments: argparse.Namespace) -> int:
         arguments.base,
         arguments.base_name,
     )
-    target = export(wanted, Progress.over(True))
+    target = export(wanted, shown(True))
     told = "; its README.md says what it is and how to load it" if (target / "README.md").is_file() else ""
     print(f"exported to {target}{told}")
     return 0

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .errors import UserError
+from .errors import UserError, first_line
 
 T = TypeVar("T")
 
@@ -140,7 +140,7 @@ def naming_lost_ranks() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = str(error).strip().splitlines()[0]
+        text = first_line(error)
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in text:
             raise
         raise UserError(

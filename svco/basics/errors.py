@@ -17,6 +17,11 @@ class UserError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what ``error`` says; the name of its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 RESUBMIT = os.EX_TEMPFAIL
 """75, the exit code of a run that was asked to stop and can be continued."""
 
@@ -54,7 +59,7 @@ class BadSample(Exception):
 
 
 @contextmanager
-def people() -> Iterator[None]:
+def exit_codes() -> Iterator[None]:
     """Around an entry point: a UserError becomes its one paragraph on stderr and exit code 2, without a traceback; Stopped
     exit code 75.
 

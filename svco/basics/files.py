@@ -1,10 +1,13 @@
-"""Folders that processes and nodes share: names nobody else takes, and whether a folder is one folder for all of them."""
+"""Files that processes and nodes share: replaced whole, under names nobody else takes, in folders that are one for all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .dist import World
@@ -16,6 +19,43 @@ PATIENCE = 5.0
 def beside(path: Path) -> Path:
     """A name in the folder of ``path`` to write to before it is moved there, which no other process takes, on no node."""
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` for a file or folder that takes its place in one move when the block ends, and is gone if the
+    block fails: no reader ever sees half of it."""
+    temporary = beside(path)
+    try:
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str, durable: bool = False) -> None:
+    """Replaces the file ``path``; ``durable``: it is on the disk when this returns."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Puts the names in ``folder`` on the disk: a renamed file may otherwise have its old name after a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def hosts_apart(folder: Path, world: World, patience: float = PATIENCE) -> list[str]:

@@ -48,7 +48,7 @@ def views_of(cells: Iterable[Cell]) -> tuple[str, ...]:
     return ALL_VIEWS if any(view == CORRUPT for _, view in cells) else VIEWS
 
 
-def whole(cells: Iterable[Cell]) -> frozenset[Cell]:
+def cells_to_evaluate(cells: Iterable[Cell]) -> frozenset[Cell]:
     """All cells of both sides under ``views_of(cells)``: what an evaluation, or a cached reference, scores."""
     return frozenset((side, view) for side in (0, 1) for view in range(len(views_of(cells))))
 

@@ -33,7 +33,7 @@ class EncodedPair:
 
 
 @dataclass(frozen=True)
-class Prepare:
+class Encode:
     """Turns the slots of a micro-batch into a batch. A bad sample's slot is filled with weight 0 and reported."""
 
     family: Family

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ..basics.errors import BadSample
-from ..basics.files import beside
+from ..basics.files import replacing
 from ..families import Family
 from .encode import FILLER_TOKEN
 
@@ -33,10 +33,8 @@ class Lengths:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = beside(path)
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, prefixes=self.prefixes, responses=self.responses, cut=self.cut, reasons=self.reasons)
-        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Lengths:

@@ -50,7 +50,7 @@ class PackedBatch:
     """(P,) float32: 1, or 0 for fillers."""
     reference_logps: torch.Tensor | None = None
     """(P, 2, V) float32: what a cached reference said of these pairs."""
-    views: int = len(VIEWS)
+    view_count: int = len(VIEWS)
     """V: 4 where some cell is of a corrupted image, else 3."""
 
     @property
@@ -127,7 +127,7 @@ def pack(
         cell=torch.from_numpy(np.concatenate(cells)),
         tokens=torch.tensor(tokens),
         weight=torch.tensor(weight, dtype=torch.float32),
-        views=views,
+        view_count=views,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,17 @@ from typing import Any
 import numpy as np
 
 from ..basics.dist import World
+from ..basics.progress import Progress
 from ..basics.views import Cell
 from ..data.corruption import Corruptions
-from ..data.order import InOrder
-from ..data.shards import ShardSet
+from ..data.order import Sequence
+from ..data.shards import DEFAULT_CACHE, ShardSet
 from ..families import Family
 from ..recipe.config import Config
-from .encode import Prepare
+from .encode import Encode
 from .lengths import Lengths, measure_lengths
 from .loader import Loader
 from .pack import PackedCollate
-
-Progress = Callable[[Any, str], Any]
-"""(iterable, what is being done) -> the iterable, shown as it goes."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,8 @@ class Split:
 
 
 def cache_dir(config: Config) -> Path:
-    return Path(config.data.cache_dir or "~/.cache/svco").expanduser()
+    """Where remote shards, indices and lengths are kept."""
+    return Path(config.data.cache_dir or DEFAULT_CACHE).expanduser()
 
 
 def make_loader(
@@ -70,7 +68,7 @@ def make_loader(
         split.shards,
         order,
         collate.costs(split.lengths),
-        Prepare(family, collate, Corruptions.of(cells, config.corrupt)),
+        Encode(family, collate, Corruptions.of(cells, config.corrupt)),
         world=world.size,
         rank=world.rank,
         budget=config.optim.tokens_per_micro_batch,
@@ -94,5 +92,5 @@ def evaluation_loader(
 ) -> Loader:
     """``cells`` of the first ``at_most`` (0: all) pairs of ``split``, once each, ``at_once`` pairs a step over all ranks."""
     count = min(len(split.shards), at_most or len(split.shards))
-    order = InOrder(count, at_once)
+    order = Sequence(np.arange(count), at_once)
     return make_loader(split, order, cells, family, config, world, 0, order.steps_per_epoch, references)

@@ -1,4 +1,4 @@
-"""The order of training pairs: a pure function of seed, epoch and index.
+"""The order of pairs: in training a pure function of seed, epoch and index.
 
 World size, workers and micro-batches never enter it, so they can change between a run and its resumption.
 """
@@ -70,35 +70,19 @@ def epoch_order(seed: int, epoch: int, shard_sizes: tuple[int, ...], block_shard
 
 
 @dataclass(frozen=True)
-class InOrder:
-    """The first ``count`` pairs of a shard set one after another: the order of an evaluation."""
-
-    count: int
-    """Pairs in all."""
-    global_batch: int
-    """Pairs a step over all ranks."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-self.count // self.global_batch)
-
-    def batch(self, step: int) -> tuple[int, np.ndarray]:
-        """(epoch 0, the indices of ``step``)."""
-        return 0, np.arange(step * self.global_batch, min(self.count, (step + 1) * self.global_batch))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The pairs ``index`` one after another, as an order of steps."""
+class Sequence:
+    """Given pairs one after another, once: the order of an evaluation, or of a reference that is computed."""
 
     index: np.ndarray
-    """Indices in the shard set."""
+    """(N,) int64 indices in the shard set."""
     global_batch: int
     """Pairs a step over all ranks."""
 
     @property
     def steps_per_epoch(self) -> int:
+        """Steps in all."""
         return -(-len(self.index) // self.global_batch)
 
     def batch(self, step: int) -> tuple[int, np.ndarray]:
+        """(epoch 0, the indices (≤ G,) of ``step``)."""
         return 0, self.index[step * self.global_batch : (step + 1) * self.global_batch]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError
-from ..basics.files import beside
+from ..basics.files import write_whole
 from .pairs import IMAGE_MEMBERS, MEMBERS
 
 INDEX_VERSION = 1
@@ -101,9 +101,7 @@ def _read(path: Path, tar: Path, status: os.stat_result) -> ShardIndex | None:
 
 def _write(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = beside(path)
-    temporary.write_text(json.dumps(record, separators=(",", ":")))
-    temporary.replace(path)
+    write_whole(path, json.dumps(record, separators=(",", ":")))
 
 
 def file_digest(path: Path) -> str:

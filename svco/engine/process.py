@@ -12,7 +12,7 @@ from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..recipe.ds_config import COMPRESSED, size
+from ..recipe.ds_config import COMPRESSED, with_leaf_sizes
 
 
 def start(world: World, timeout_minutes: float = 30.0) -> None:
@@ -84,7 +84,7 @@ def loading(ds: dict[str, Any] | None) -> Iterator[None]:
         )
     from transformers.integrations import HfDeepSpeedConfig
 
-    alive = HfDeepSpeedConfig(size(ds, None))
+    alive = HfDeepSpeedConfig(with_leaf_sizes(ds, None))
     yield
     del alive
 

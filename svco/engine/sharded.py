@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..basics.dist import World
 from ..model.load import Tuned
 from ..recipe.config import OptimConfig
-from ..recipe.ds_config import offloaded, size
+from ..recipe.ds_config import offloaded, with_leaf_sizes
 from .gathered import GatherCheck, compressed
 from .optimizer import make_adamw, parameter_groups
 from .state import PartitionedState, PortableState, SwappedState
@@ -51,7 +51,9 @@ class DeepSpeedEngine:
             leaves = tuple(tuned.scorer.leaves)
             if leaves:
                 deepspeed.utils.set_z3_leaf_modules(tuned.scorer, list(leaves))
-            ds = size(ds, max((_weights(m) for m in tuned.scorer.modules() if isinstance(m, leaves)), default=0))
+            ds = with_leaf_sizes(
+                ds, max((_weights(m) for m in tuned.scorer.modules() if isinstance(m, leaves)), default=0)
+            )
         self.engine, self.zero, _, _ = deepspeed.initialize(
             model=tuned.scorer, optimizer=self.optimizer, config=ds, dist_init_required=False
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..basics.errors import UserError
+from ..basics.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -90,4 +90,4 @@ def _load(file: Path) -> dict[str, Any]:
         # DeepSpeed's files hold objects of its own; the checkpoint's digests say that they are what the run wrote.
         return torch.load(file, map_location="cpu", mmap=True, weights_only=False)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{file} cannot be read: {first_line(error)}") from None

@@ -5,16 +5,17 @@ Weights are read when their turn comes and written shard by shard; nothing is ev
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..basics.dist import World
 from ..basics.errors import UserError
+from ..basics.files import replacing
+from ..basics.progress import Progress
 from ..model.adapter_files import AdapterForm, write_adapter
 from ..model.weight_names import WeightNames
 from .base import copy_beside, find_base, weight_names
@@ -26,7 +27,7 @@ from .stream import Weight, plan_shards, read_folder, write_shards
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Wanted", "export", "public_base", "read_facts", "replacing", "save_model", "write_card"]
+__all__ = ["Wanted", "export", "new_folder", "public_base", "read_facts", "save_model", "write_card"]
 
 SHARD_SIZE = "5GB"
 
@@ -55,7 +56,7 @@ class Wanted:
     """What to call the base in public."""
 
 
-def export(wanted: Wanted, progress: Callable[[Any, str], Any]) -> Path:
+def export(wanted: Wanted, progress: Progress) -> Path:
     """Writes the export and returns its folder. UserError for whatever does not fit; then nothing is left behind."""
     import torch
 
@@ -69,7 +70,7 @@ def export(wanted: Wanted, progress: Callable[[Any, str], Any]) -> Path:
     base = wanted.base or source.base
     known = source.run is not None and wanted.base_name is None
     public = source.run.base if known else public_base(source.base or base, wanted.base_name)
-    with replacing(target) as folder:
+    with new_folder(target) as folder:
         if form == "adapter":
             names = _write_adapter(folder, source, base, wanted, public.name, dtype)
         else:
@@ -97,19 +98,15 @@ def _target(wanted: Wanted, source: Source, form: str) -> Path:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def new_folder(target: Path) -> Iterator[Path]:
     """A folder beside ``target`` that takes its place once the block is done, and is gone if it fails."""
-    temporary = target.with_name(target.name + ".tmp")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as temporary:
+            temporary.mkdir()
+            yield temporary
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error}.") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_adapter(
@@ -151,7 +148,7 @@ def _write_model(
     base: Path,
     wanted: Wanted,
     dtype: torch.dtype | None,
-    progress: Callable[[Any, str], Any],
+    progress: Progress,
 ) -> None:
     names = weight_names(base)
     if source.kind == "lora":
@@ -174,7 +171,7 @@ def save_model(
     gather: Callable[[str], torch.Tensor],
     dtype: torch.dtype,
     world: World,
-    progress: Callable[[Any, str], Any],
+    progress: Progress,
 ) -> None:
     """Writes a fully tuned model from the ranks that hold it, one parameter at a time. A collective.
 
@@ -195,7 +192,7 @@ def save_model(
         plan = plan_shards(target.parent, weights, SHARD_SIZE)
 
         def write() -> None:
-            with replacing(target) as temporary:
+            with new_folder(target) as temporary:
                 copy_beside(folder, temporary, str(dtype).removeprefix("torch."))
                 write_shards(temporary, weights, plan, progress)
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..basics.errors import UserError
+from ..basics.errors import UserError, first_line
 from ..model.weight_names import WeightNames
 
 _BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "additional_chat_templates/*")
@@ -24,7 +24,7 @@ def find_base(base: str) -> Path:
     try:
         return Path(snapshot_download(base, allow_patterns=["*.safetensors", *_BESIDE]))
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"The base model {base!r} is neither a folder here nor a model the hub gives us ({reason}). Give its folder "
             "with --base."
@@ -43,7 +43,7 @@ def weight_names(folder: Path) -> WeightNames:
         with torch.device("meta"):
             return WeightNames(AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(str(folder))))
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"The model {folder} has no architecture that transformers knows here: {reason}") from None
     finally:
         logging.set_verbosity(before)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..basics.dist import World
 from ..basics.errors import UserError
+from ..basics.progress import Progress
 from ..engine import read_partitioned
 from ..engine.optimizer import STATE_FILE
 from ..model.adapter_files import ADAPTER_CONFIG, ADAPTER_FILE, AdapterForm, read_form, stored_name
@@ -52,7 +52,7 @@ class Source:
         return getattr(torch, self.run.dtype) if self.run else None
 
 
-def open_source(path: Path, checkpoint: str | None, progress: Callable[[Any, str], Any]) -> Source:
+def open_source(path: Path, checkpoint: str | None, progress: Progress) -> Source:
     """What ``path`` holds. ``checkpoint``: of a run, ``latest`` or ``step-N``; None: its final weights, or the newest valid."""
     path = path.resolve()
     if (path / RECIPE).is_file():
@@ -77,7 +77,7 @@ def open_source(path: Path, checkpoint: str | None, progress: Callable[[Any, str
     )
 
 
-def _find_checkpoint(run: Path, wanted: str, progress: Callable[[Any, str], Any]) -> Path:
+def _find_checkpoint(run: Path, wanted: str, progress: Progress) -> Path:
     checkpoints = Checkpoints(run / "checkpoints", 0, World())
     if wanted == "latest":
         if (newest := checkpoints.newest(progress)) is None:
@@ -92,7 +92,7 @@ def _find_checkpoint(run: Path, wanted: str, progress: Callable[[Any, str], Any]
     return folder
 
 
-def _require_whole(folder: Path, progress: Callable[[Any, str], Any]) -> None:
+def _require_whole(folder: Path, progress: Progress) -> None:
     if problem := damage(folder, progress):
         raise UserError(f"The checkpoint {folder} is damaged: {problem}. Export an older one with --checkpoint step-N.")
 

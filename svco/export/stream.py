@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError
+from ..basics.progress import Progress
 from ..model.adapter_files import save_readable
 
 if TYPE_CHECKING:
@@ -124,9 +125,7 @@ def plan_shards(disk: Path, weights: Mapping[str, Weight], shard_size: str) -> S
     return ShardPlan(split.filename_to_tensors, index if split.is_sharded else None)
 
 
-def write_shards(
-    folder: Path, weights: Mapping[str, Weight], plan: ShardPlan, progress: Callable[[Any, str], Any]
-) -> None:
+def write_shards(folder: Path, weights: Mapping[str, Weight], plan: ShardPlan, progress: Progress) -> None:
     """Writes ``weights`` into ``folder``, one shard in memory at a time."""
     shard: dict[str, torch.Tensor] = {}
     places = [(file, name) for file, names in plan.files.items() for name in names]

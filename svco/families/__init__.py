@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..basics.errors import UserError
+from ..basics.errors import UserError, first_line
 from .protocol import EncodedText, Family, Parts, Pictures
 
 __all__ = [
@@ -110,7 +110,7 @@ def base_config(base: str) -> dict[str, Any]:
     try:
         return PreTrainedConfig.get_config_dict(base)[0]
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"model.base is {base!r}, which is neither a folder here nor a model the hub gives us ({reason}). "
             "On a machine without internet, download the model elsewhere and give its folder."

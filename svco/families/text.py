@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..basics.errors import BadSample, UserError
+from ..basics.errors import BadSample, UserError, first_line
 from ..data.pairs import PairText
 from .chat import ChatEncoder
 from .protocol import EncodedText, ImageSizes
@@ -37,7 +37,7 @@ class TextSide:
             self.image_processor = AutoImageProcessor.from_pretrained(base, backend="pil")
         except (OSError, ValueError, ImportError) as error:
             raise UserError(
-                f"The tokenizer or image processor of {base!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
+                f"The tokenizer or image processor of {base!r} cannot be loaded: {first_line(error)}"
             ) from None
         self.chat = ChatEncoder(self.tokenizer, chat_template(base, self.tokenizer))
         self.max_text_tokens = max_text_tokens

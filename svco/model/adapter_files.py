@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..basics.errors import UserError
+from ..basics.errors import UserError, first_line
 from .weight_names import PEFT_PREFIX, WeightNames
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _stored(folder: str | Path) -> dict[str, torch.Tensor]:
     try:
         stored = load_peft_weights(str(folder), device="cpu")
     except (OSError, ValueError) as error:
-        raise UserError(f"No adapter can be loaded from {folder}: {str(error).strip().splitlines()[0]}") from None
+        raise UserError(f"No adapter can be loaded from {folder}: {first_line(error)}") from None
     return {name.removeprefix(PEFT_PREFIX): value for name, value in stored.items()}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..basics.errors import UserError
+from ..basics.errors import UserError, first_line
 from ..batches.layout import Layout
 
 BACKENDS = ("flash", "varlen", "sdpa")
@@ -50,7 +50,7 @@ def _no_flash(device: torch.device, dtype: torch.dtype) -> str:
     try:
         flash_call()
     except ImportError as error:  # not installed, or built for another torch
-        return f"flash-attn cannot be imported ({str(error).strip().splitlines()[0]})"
+        return f"flash-attn cannot be imported ({first_line(error)})"
     return ""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..basics.errors import UserError
+from ..basics.errors import UserError, first_line
 from ..families import Family
 from ..recipe.config import Config, ModelConfig
 from .attention import attention_name, choose_backend, register
@@ -142,7 +142,7 @@ def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> nn
             output_loading_info=True,
         )
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"The base model {base!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+        raise UserError(f"The base model {base!r} cannot be loaded: {first_line(error)}") from None
     if odd := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):
         raise UserError(
             f"The base model {base!r} does not hold all weights of its architecture: {len(odd)} are missing or of "

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..basics.errors import UserError
+from ..basics.errors import UserError, first_line
 from ..recipe.config import LoraConfig
 from .adapter_files import ADAPTER, _example, _stored, load_values, read_adapter
 from .weight_names import WeightNames
@@ -63,7 +63,7 @@ def attach_adapter(model: nn.Module, folder: str | Path) -> Any:
     try:
         config = PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"No adapter can be loaded from {folder}: {str(error).strip().splitlines()[0]}") from None
+        raise UserError(f"No adapter can be loaded from {folder}: {first_line(error)}") from None
     if getattr(config.peft_type, "value", config.peft_type) != "LORA":
         raise UserError(
             f"The adapter {folder} is of type {config.peft_type}; svco reads LoRA. Merge it into its base first."

@@ -1,19 +1,17 @@
-"""``optim.recompute: auto``: as few layers recomputed as memory allows."""
+"""How many layers compute their activations again in the backward pass: all, none, a number, or as few as memory allows."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ..basics.dist import World
+from ..basics.errors import UserError
 from ..recipe.config import OptimConfig
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .scorer import PackedScorer
-from __future__ import annotations
-
-from torch import nn
-
-from ..basics.errors import UserError
 
 _SPARED = 0.1
 """Share of the GPU left alone: fragmentation, and packs a little larger than those of the first step."""

@@ -154,9 +154,9 @@ class PackedScorer(nn.Module):
     def _scores(self, logps: torch.Tensor, batch: PackedBatch) -> Scores:
         pairs = len(batch.weight)
         # A masked sum and no index_add: on a GPU that adds in any order, and Δ would not be 0 where both models are one.
-        cells = torch.arange(pairs * 2 * batch.views, device=logps.device).unsqueeze(1)
+        cells = torch.arange(pairs * 2 * batch.view_count, device=logps.device).unsqueeze(1)
         sums = torch.where(batch.cell == cells, logps, 0.0).sum(1)
-        return Scores(sums.view(pairs, 2, batch.views), batch.tokens)
+        return Scores(sums.view(pairs, 2, batch.view_count), batch.tokens)
 
 
 class _FrozenEnds(nn.Module):

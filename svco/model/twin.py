@@ -1,4 +1,4 @@
-"""Policy and reference layer by layer on one gather of the weights, and how many layers are recomputed.
+"""Policy and reference layer by layer on one gather of the weights.
 
 Under ZeRO-3 every forward pass gathers every weight. Where both streams use the same weights a ``TwinLayer`` is a ZeRO-3
 leaf: they are gathered once for both streams in the forward pass, and once more for recomputation and backward together.

@@ -24,7 +24,13 @@ _OFFLOAD = {
     "offload_optimizer": {"none": (1, 2, 3), "cpu": (1, 2, 3), "nvme": (3,)},
 }
 """What can be offloaded where, at which stages."""
-_ONE_PLACE = {"ratio": 1, "super_offload": False, "pipeline_read": False, "pipeline_write": False, "fast_init": False}
+_REQUIRED_OFFLOAD = {
+    "ratio": 1,
+    "super_offload": False,
+    "pipeline_read": False,
+    "pipeline_write": False,
+    "fast_init": False,
+}
 """Settings of ``offload_optimizer`` under which svco could not save the optimizer's state, at the value they must have."""
 COMPRESSED = ("zero_quantized_weights", "zero_quantized_gradients")
 """ZeRO++'s quantised settings; "auto": for full fine-tuning."""
@@ -119,7 +125,7 @@ def _check_offload(zero: dict[str, Any], config: Config, path: str) -> None:
         if zero["stage"] not in devices.get(device, ()):
             allowed = ", ".join(f"{name} (stage {', '.join(map(str, stages))})" for name, stages in devices.items())
             raise UserError(f"{path} sets {key}.device to {device!r} at stage {zero['stage']}. It can be {allowed}.")
-        for name, value in _ONE_PLACE.items() if key == "offload_optimizer" else ():
+        for name, value in _REQUIRED_OFFLOAD.items() if key == "offload_optimizer" else ():
             if section.get(name, value) != value:
                 raise UserError(f"{path} sets {key}.{name} to {section[name]!r}; svco runs with {value!r} only.")
         if device != "nvme":
@@ -176,7 +182,7 @@ def check_swapped(place: str, reference: str) -> None:
         )
 
 
-def size(ds: dict[str, Any], layer: int | None) -> dict[str, Any]:
+def with_leaf_sizes(ds: dict[str, Any], layer: int | None) -> dict[str, Any]:
     """``ds`` with ZeRO-3's "auto" sizes filled from ``layer``, the weights that one leaf module gathers at once; None leaves
     them out, for loading, where they play no part.
 

@@ -177,7 +177,7 @@ def field_docs(section_type: type) -> dict[str, str]:
     }
 
 
-def reference() -> str:
+def help_text() -> str:
     """Every key with its default and docstring, for ``--help``."""
     lines = []
     for section in dataclasses.fields(Config):

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: metrics.jsonl, TensorBoard and the progress bar. The only door to tensorboard.
+"""Where a run's numbers go: metrics.jsonl, TensorBoard and the line of progress. The only door to tensorboard.
 
 On ranks above 0 a board is made with ``enabled=False`` and does nothing, so its callers never ask for their rank.
 """
@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..basics.progress import _bar
+from ..basics.files import write_whole
+from ..basics.progress import Shown
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -22,7 +23,7 @@ class Board:
 
     def __init__(self, folder: Path, enabled: bool, start: int = 0):
         self.enabled = enabled
-        self._bar: Any = None
+        self._bar: Shown | None = None
         self._last: dict[str, Any] = {}
         if not enabled:
             return
@@ -49,9 +50,7 @@ class Board:
             self._scalars.add_scalar(name if "/" in name else f"run/{name}", value, step)
         if self._bar is not None:
             shown = {"loss": "loss {:.4f}", "pairs_per_second": "{:.1f} pairs/s"}
-            self._bar.set_postfix_str(
-                ", ".join(form.format(metrics[key]) for key, form in shown.items() if key in metrics)
-            )
+            self._bar.note = ", ".join(form.format(metrics[key]) for key, form in shown.items() if key in metrics)
 
     def validated(self, step: int) -> bool:
         """Whether the log has the validation of ``step``, which is not after its last one."""
@@ -62,9 +61,8 @@ class Board:
         if not self.enabled:
             yield from steps
             return
-        self._bar = _bar(steps, "training", initial=done, total=total)
+        self._bar = Shown(steps, "training", total, done)
         yield from self._bar
-        self._bar.close()
         self._bar = None
 
     def picture(self, tag: str, path: Path, step: int) -> None:
@@ -109,6 +107,4 @@ def _keep_up_to(path: Path, step: int) -> None:
                 kept.append(line)
         except ValueError:
             continue
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, "".join(kept))

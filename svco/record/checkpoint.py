@@ -23,6 +23,8 @@ from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
+from ..basics.files import write_whole
+from ..basics.progress import Progress, silent
 
 MANIFEST = "MANIFEST.json"
 
@@ -72,10 +74,6 @@ class Position:
                 )
 
 
-def _silent(items: Any, what: str) -> Any:
-    return items
-
-
 class Checkpoints:
     """The checkpoints of one run. Every method is a collective."""
 
@@ -106,20 +104,16 @@ class Checkpoints:
         if self.world.is_main:
             seconds = round(time.monotonic() - began, 3)
             manifest = {"version": 1, "position": asdict(position), "seconds": seconds, "files": files}
-            _write_durably(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
-            _sync_folder(temporary)
+            write_whole(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True), durable=True)
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
-            pointer = self.folder / "latest.tmp"
-            _write_durably(pointer, final.name)
-            pointer.replace(self.folder / "latest")
-            _sync_folder(self.folder)
+            write_whole(self.folder / "latest", final.name, durable=True)
             for old in steps(self.folder)[: -self.keep] if self.keep else []:
                 shutil.rmtree(old)
         self.world.barrier()
         return final
 
-    def newest(self, progress: Callable[[Any, str], Any] = _silent) -> Path | None:
+    def newest(self, progress: Progress = silent) -> Path | None:
         """The newest valid checkpoint, or None. Damaged ones are passed over with a warning that says why."""
         for folder in self.world.broadcast(steps(self.folder)[::-1]):
             if (problem := self.damage(folder, progress)) is None:
@@ -128,7 +122,7 @@ class Checkpoints:
                 warnings.warn(f"passing over the checkpoint {folder}: {problem}", stacklevel=2)
         return None
 
-    def damage(self, folder: Path, progress: Callable[[Any, str], Any] = _silent) -> str | None:
+    def damage(self, folder: Path, progress: Progress = silent) -> str | None:
         """What is wrong with the checkpoint ``folder``, or None; the ranks share the reading."""
         found = self.world.gather(damage(folder, progress, self.world.rank, self.world.size))
         return next((problem for problem in found if problem), None)
@@ -148,7 +142,7 @@ def _digest(file: Path) -> dict[str, Any]:
 
 
 def damage(
-    folder: Path, progress: Callable[[Any, str], Any] = _silent, rank: int = 0, size: int = 1, contents: bool = True
+    folder: Path, progress: Progress = silent, rank: int = 0, size: int = 1, contents: bool = True
 ) -> str | None:
     """What is wrong with checkpoint ``folder``, or None if every byte is as it was written.
 
@@ -183,18 +177,3 @@ def save_seconds(folder: Path) -> float:
 
 def read_position(folder: Path) -> Position:
     return Position(**json.loads((folder / MANIFEST).read_text())["position"])
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

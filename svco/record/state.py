@@ -17,13 +17,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..basics.errors import RESUBMIT, Stopped, UserError
+from ..basics.errors import RESUBMIT, Stopped, UserError, first_line
+from ..basics.files import write_whole
 
 STATE = "state.json"
 BEAT_SECONDS = 10.0
 """Seconds between two heartbeats of a run, whatever it is doing."""
 STALE_SECONDS = 180.0
-"""A heart that has not beaten for this long has stopped. File systems of clusters show a change up to a minute late."""
+"""A run whose heart has not beaten for this long is over. File systems of clusters show a change up to a minute late."""
 
 
 @dataclass
@@ -69,9 +70,7 @@ class RunState:
             return None
 
     def write(self, folder: Path) -> None:
-        temporary = folder / f"{STATE}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-        temporary.replace(folder / STATE)
+        write_whole(folder / STATE, json.dumps(asdict(self), indent=1))
 
     def verdict(self, now: float) -> str:
         """``state``, or ``dead`` for one that says it is running and is not."""
@@ -105,7 +104,7 @@ def _is_process(pid: int, born_before: float) -> bool:
         return False
 
 
-class Heart:
+class Heartbeat:
     """Keeps the state file of a run up to date, inside ``with``; on ranks above 0 (``enabled`` False) does nothing.
 
     It beats in a thread of its own: loading and long steps are signs of life too. Leaving tells how the run ended.
@@ -121,10 +120,10 @@ class Heart:
         self._lock = threading.Lock()
         self._over = threading.Event()
 
-    def __enter__(self) -> Heart:
+    def __enter__(self) -> Heartbeat:
         if self.enabled:
             self.tell()
-            threading.Thread(target=self._beat, name="svco-heart", daemon=True).start()
+            threading.Thread(target=self._beat, name="svco-heartbeat", daemon=True).start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: Any) -> None:
@@ -135,7 +134,9 @@ class Heart:
             self.tell(state="stopped", doing="", reason=str(error), exit_code=RESUBMIT)
         else:
             code = 2 if kind is UserError else 130 if kind is KeyboardInterrupt else 1
-            self.tell(state="failed", reason=_first_line(kind, error), exit_code=code)
+            said = first_line(error)
+            kinds = "" if kind is UserError or said == kind.__name__ else f"{kind.__name__}: "
+            self.tell(state="failed", reason=kinds + said, exit_code=code)
 
     def tell(self, **changes: Any) -> None:
         """Changes fields of the state and writes it."""
@@ -164,14 +165,6 @@ class Heart:
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
             self._write()
-
-
-def _first_line(kind: type, error: BaseException | None) -> str:
-    """What an error says, in one line."""
-    line = next(iter(str(error).strip().splitlines()), "")
-    if kind is UserError:
-        return line
-    return f"{kind.__name__}: {line}" if line else kind.__name__
 
 
 def wait_until_over(folder: Path) -> None:

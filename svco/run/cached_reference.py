@@ -1,10 +1,10 @@
-"""Computes what a cached reference lacks, with the run's own engine, before the first step."""
+"""A reference that is computed once, with the run's own engine before its first step, and read from a file ever after."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ import numpy as np
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import beside
-from ..basics.views import VIEWS, views_of, whole
+from ..basics.files import replacing, write_whole
+from ..basics.progress import Progress
+from ..basics.views import VIEWS, cells_to_evaluate, views_of
 from ..batches.split import Split, cache_dir, make_loader
 from ..data.corruption import Corruptions
-from ..data.order import Rows
+from ..data.order import Sequence
 from ..engine import Engine
 from ..model.load import Tuned, model_files
-from ..recipe.config import Config
 from ..scores.pair_scores import score_pairs
 from .job import Job
 
@@ -28,55 +28,41 @@ _STEPS_A_SAVE = 64
 """Loader steps between two saves: what a killed run loses at most."""
 
 
-class Precompute:
-    """Gives each split its cached reference. The default of a run that needs none is ``lambda split: None``."""
+def reference_of(
+    split: Split, job: Job, tuned: Tuned, engine: Engine, world: World, progress: Progress, resumed: bool
+) -> np.ndarray:
+    """(N, 2, V) float32 log-probs of the reference for every pair of ``split``, nats; computed here where missing. A collective.
 
-    def __init__(
-        self,
-        job: Job,
-        tuned: Tuned,
-        engine: Engine,
-        world: World,
-        progress: Callable[[Iterable[Any], str], Iterable[Any]],
-        resumed: bool,
-    ):
-        self.job, self.tuned, self.engine, self.world = job, tuned, engine, world
-        self.progress, self.resumed = progress, resumed
-
-    def __call__(self, split: Split) -> np.ndarray:
-        """(N, 2, V) float32 log-probs of the reference for every pair of ``split``; computed here where missing. A collective."""
-        config, cells = self.job.config, whole(self.job.objective.cells)
-        facts = self.world.on_main(lambda: cache_facts(self.job, self.tuned, split, self.world))
-        cache = self.world.on_main(
-            lambda: ReferenceCache.open(
-                Path(config.run.root) / "references", facts, len(split.shards), len(views_of(cells))
-            )
+    ``resumed``: the policy is no longer the base, so under full fine-tuning nothing can be computed any more (UserError).
+    """
+    config, cells = job.config, cells_to_evaluate(job.objective.cells)
+    facts = world.on_main(lambda: cache_facts(job, tuned, split, world))
+    folder = Path(config.run.root) / "references"
+    cache = world.on_main(lambda: ReferenceCache.open(folder, facts, len(split.shards), len(views_of(cells))))
+    missing = cache.missing
+    if len(missing) and resumed and tuned.wrapped is None:
+        raise UserError(
+            f"The cached reference {cache.path} is missing or incomplete, and a resumed full fine-tuning no longer has "
+            "the base model to compute it with. Put the file back, or start a new run."
         )
-        missing = cache.missing
-        if len(missing) and self.resumed and self.tuned.wrapped is None:
-            raise UserError(
-                f"The cached reference {cache.path} is missing or incomplete, and a resumed full fine-tuning no longer has "
-                "the base model to compute it with. Put the file back, or start a new run."
-            )
-        order = Rows(missing, max(self.world.size, config.optim.global_batch))
-        self.engine.train(False)
-        with self.tuned.scorer.as_reference():
-            for first in range(0, order.steps_per_epoch, _STEPS_A_SAVE):
-                last = min(order.steps_per_epoch, first + _STEPS_A_SAVE)
-                loader = make_loader(split, order, cells, self.job.family, config, self.world, first, last)
-                scores = score_pairs(self.engine, self.progress(loader, "computing the reference"), self.world)
-                attempted = missing[first * order.global_batch : last * order.global_batch]
-                cache.put(attempted, scores.index, scores.policy)
-                if self.world.is_main:
-                    cache.save(facts)
-        self.engine.train()
-        return cache.logps
+    order = Sequence(missing, max(world.size, config.optim.global_batch))
+    engine.train(False)
+    with tuned.scorer.as_reference():
+        for first in range(0, order.steps_per_epoch, _STEPS_A_SAVE):
+            last = min(order.steps_per_epoch, first + _STEPS_A_SAVE)
+            loader = make_loader(split, order, cells, job.family, config, world, first, last)
+            scores = score_pairs(engine, progress(loader, "computing the reference"), world)
+            attempted = missing[first * order.global_batch : last * order.global_batch]
+            cache.put(attempted, scores.index, scores.policy)
+            if world.is_main:
+                cache.save(facts)
+    engine.train()
+    return cache.logps
 
 
 def cache_facts(job: Job, tuned: Tuned, split: Split, world: World) -> dict[str, Any]:
     """Everything the reference's log-probs of ``split`` depend on."""
-    config: Config = job.config
-    cells = job.objective.cells
+    config, cells = job.config, job.objective.cells
     return {
         "weights": weights_digest(model_files(config.model.base), cache_dir(config) / "digests.json"),
         "text": job.family.fingerprint,
@@ -146,13 +132,9 @@ class ReferenceCache:
         there = ReferenceCache.open(self.path.parent, facts, *self.logps.shape[::2])
         theirs = there.done & ~self.done
         self.logps[theirs], self.done[theirs] = there.logps[theirs], True
-        temporary = beside(self.path)
-        save_file(
-            {"logps": self.logps, "done": self.done.astype(np.uint8)},
-            temporary,
-            {"facts": json.dumps(facts, sort_keys=True)},
-        )
-        temporary.replace(self.path)
+        tensors = {"logps": self.logps, "done": self.done.astype(np.uint8)}
+        with replacing(self.path) as temporary:
+            save_file(tensors, temporary, {"facts": json.dumps(facts, sort_keys=True)})
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
@@ -175,7 +157,5 @@ def weights_digest(files: Iterable[Path], memory: Path) -> str:
                 known[key] = hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
         digests.append((file.name, known[key]))
     memory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = beside(memory)
-    temporary.write_text(json.dumps(known))
-    temporary.replace(memory)
+    write_whole(memory, json.dumps(known))
     return fingerprint({"files": digests})

@@ -11,7 +11,6 @@ import numpy as np
 from ..basics.dist import World
 from ..batches.pack import PackedCollate
 from ..recipe.paper import deviations
-from .describe import describe
 from .job import Job
 
 if TYPE_CHECKING:

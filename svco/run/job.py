@@ -14,11 +14,12 @@ from ..basics.errors import UserError
 from ..batches.loader import Loader
 from ..batches.pack import PackedCollate
 from ..batches.split import Progress, Split, cache_dir, make_loader
-from ..data.order import Order
+from ..data.order import ORDER_VERSION, Order
 from ..families import Family, load_family
 from ..objectives.reference import choose_reference
 from ..objectives.table import Objective, make_objective
 from ..recipe.config import Config
+from ..record.checkpoint import Position
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,22 @@ class Job:
     def due(self, step: int, every: int) -> bool:
         """Whether what happens every ``every`` steps (0: at the end only) happens after ``step``."""
         return step == self.steps or (every > 0 and step % every == 0)
+
+    @property
+    def position(self) -> Position:
+        """Where the run stands before its first step."""
+        return Position(
+            step=0,
+            epoch=0,
+            pairs=0,
+            seed=self.config.run.seed,
+            global_batch=self.order.global_batch,
+            steps=self.steps,
+            data=self.train.shards.digest,
+            order=ORDER_VERSION,
+            tune=self.config.model.tune,
+            bad={},
+        )
 
     def loader(self, world: World, start: int, references: np.ndarray | None) -> Loader:
         """The training micro-batches of this rank from step ``start`` on, with cached ``references`` if there are any."""

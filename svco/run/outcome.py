@@ -9,9 +9,9 @@ import numpy as np
 
 from ..basics.dist import World
 from ..basics.errors import BadSample
-from ..basics.progress import Progress
+from ..basics.progress import shown
 from ..data.shards import ShardSet
-from ..export import public_base, read_facts, replacing, save_model, write_card
+from ..export import new_folder, public_base, read_facts, save_model, write_card
 from ..model.adapter_files import AdapterForm, stored_name, write_adapter
 from ..recipe.config import Config
 from ..scores.pair_scores import PairScores, in_turn, pair_right
@@ -29,7 +29,7 @@ def save_tuned(folder: RunFolder, tuned: Tuned, engine: Engine, config: Config, 
         target = folder.path / "model"
         # Under ZeRO-3 a partitioned parameter has shape [0]; its true shape is ds_shape.
         shapes = {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in trainable.items()}
-        progress = Progress.over(world.is_main)
+        progress = shown(world.is_main)
         save_model(target, config.model.base, shapes, engine.gather, tuned.policy.dtype, world, progress)
         return target
     target = folder.path / "adapter"
@@ -37,7 +37,7 @@ def save_tuned(folder: RunFolder, tuned: Tuned, engine: Engine, config: Config, 
 
     def write() -> None:
         form = AdapterForm.of(trainable, config.lora.alpha, config.lora.dropout)
-        with replacing(target) as temporary:
+        with new_folder(target) as temporary:
             write_adapter(temporary, values, form, public_base(config.model.base).name)
 
     world.on_main(write)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
 from ..basics.errors import Stopped
-from ..basics.progress import Progress
-from ..basics.views import whole
+from ..basics.progress import Progress, shown
+from ..basics.views import cells_to_evaluate
 from ..batches.split import Split, cache_dir, evaluation_loader
 from ..engine import Engine
 from ..model.load import Tuned
 from ..record.board import Board
 from ..record.checkpoint import Checkpoints, Position
-from ..record.state import Heart
+from ..record.state import Heartbeat
 from ..scores.before_after import summarise
 from ..scores.pair_scores import score_pairs
-from .cached_reference import Precompute
+from .cached_reference import reference_of
 from .job import Job
-from .stopping import Life
+from .stopping import StopRequests
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,31 +39,31 @@ class Session:
     """This rank among the others."""
     board: Board
     """Where metrics go."""
-    life: Life
+    stops: StopRequests
     """What may end it early."""
-    heart: Heart
+    heartbeat: Heartbeat
     """Where it tells how it is."""
     references: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
     """Shard specs -> cached log-probs of the reference; empty when it runs beside the policy."""
 
-    def progress(self) -> Callable[[Any, str], Any]:
+    def progress(self) -> Progress:
         """(batches, what is being done) -> the batches, shown as they go, with Stopped raised between two of them."""
-        shown = Progress.over(self.world.is_main)
+        show = shown(self.world.is_main)
 
         def over(batches: Any, what: str) -> Any:
             self.begin(what)
-            return shown(self.life.over(batches), what)
+            return show(self.stops.stopping_between(batches), what)
 
         return over
 
     def begin(self, what: str) -> None:
         """Tells those who ask, and the time limit, that the run now does ``what``."""
-        self.heart.tell(doing=what)
-        self.life.begin(what)
+        self.heartbeat.tell(doing=what)
+        self.stops.begin(what)
 
     def split(self, specs: tuple[str, ...]) -> Split:
         """The pairs of ``specs``. A collective."""
-        job, progress = self.job, Progress.over(self.world.is_main)
+        job, progress = self.job, shown(self.world.is_main)
         if specs == job.config.data.train:
             return job.train
         return Split.open(specs, job.family, cache_dir(job.config), self.world, progress)
@@ -73,9 +72,10 @@ class Session:
         """Before the first step, while the model is still the base: what no reference stream will say. A collective."""
         data, strategy = self.job.config.data, self.job.reference
         wanted = {"cached": (data.train, data.validation, data.heldout), "none": (data.validation, data.heldout)}
-        compute = Precompute(self.job, self.tuned, self.engine, self.world, self.progress(), resumed)
         for specs in filter(None, wanted.get(strategy, ())):
-            self.references[specs] = compute(self.split(specs))
+            self.references[specs] = reference_of(
+                self.split(specs), self.job, self.tuned, self.engine, self.world, self.progress(), resumed
+            )
 
     def validates(self, step: int) -> bool:
         """Whether the validation pairs are scored after ``step``."""
@@ -86,7 +86,7 @@ class Session:
         try:
             summary = self.compare(self.job.config.data.validation)[0]
         except Stopped as stopped:
-            self.heart.tell(reason=str(stopped))
+            self.heartbeat.tell(reason=str(stopped))
             return str(stopped)
         self.board.write(step, {f"validation/{name}": value for name, value in summary["after"].items()})
         self.begin("training")
@@ -97,7 +97,7 @@ class Session:
         job, engine, world, split = self.job, self.engine, self.world, self.split(specs)
         loader = evaluation_loader(
             split,
-            whole(job.objective.cells),
+            cells_to_evaluate(job.objective.cells),
             job.family,
             job.config,
             world,
@@ -112,7 +112,7 @@ class Session:
 
     def save(self, checkpoints: Checkpoints, here: Position) -> None:
         """A checkpoint of this moment."""
-        self.heart.tell(doing="saving")
-        with self.life.saving():
+        self.heartbeat.tell(doing="saving")
+        with self.stops.saving():
             checkpoints.save(here, self.engine.save)
-        self.heart.tell(doing="training")
+        self.heartbeat.tell(doing="training")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..basics.dist import World
-from ..basics.errors import UserError
+from ..basics.errors import UserError, first_line
 from ..batches.loader import StepBatches
 from ..engine import Engine
 from .clock import Clock
@@ -53,7 +53,7 @@ def naming_the_budget(tokens: int) -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
         raise UserError(
-            f"Out of memory ({str(error).strip().splitlines()[0]}). optim.tokens_per_micro_batch is {tokens}: halve it until a "
+            f"Out of memory ({first_line(error)}). optim.tokens_per_micro_batch is {tokens}: halve it until a "
             "step fits (results do not depend on it); optim.recompute=all saves more, and ZeRO-3 on more ranks "
             "shards the model further."
         ) from None

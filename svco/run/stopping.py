@@ -30,7 +30,7 @@ _LAPS = 32
 """Laps that say how long the next one may take."""
 
 
-class Life:
+class StopRequests:
     """One rank's ear for requests to stop. Listens inside ``with``; without it there is nothing to hear but the time limit."""
 
     def __init__(self, world: World, limit: float = 0.0, now: Callable[[], float] = time.monotonic):
@@ -46,7 +46,7 @@ class Life:
         self._leaving = threading.Event()
         self._handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> Life:
+    def __enter__(self) -> StopRequests:
         """Call it before the ranks are joined: it is from ``RANK`` that it knows a launcher, whose death it then watches for.
 
         Python started by hand has no launcher: there the end of the shell (nohup, setsid, tmux) must not end the run.
@@ -82,7 +82,7 @@ class Life:
         self._laps = self._kinds.setdefault(what, deque(maxlen=_LAPS))
         self._lap_began = self.now()
 
-    def over(self, items: Iterable[Any]) -> Iterable[Any]:
+    def stopping_between(self, items: Iterable[Any]) -> Iterable[Any]:
         """``items``, raising Stopped between two of them once a stop is agreed. As many on every rank."""
         return _Watched(self, items)
 
@@ -121,17 +121,17 @@ class Life:
 
 
 class _Watched:
-    """See :meth:`Life.over`; keeps the length of what it goes over."""
+    """See :meth:`StopRequests.stopping_between`; keeps the length of what it goes over."""
 
-    def __init__(self, life: Life, items: Any):
-        self.life, self.items = life, items
+    def __init__(self, stops: StopRequests, items: Any):
+        self.stops, self.items = stops, items
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __iter__(self) -> Iterator[Any]:
         for item in self.items:
-            if reason := self.life.agreed():
+            if reason := self.stops.agreed():
                 raise Stopped(reason)
             yield item
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .. import engine as engines
 from ..basics.dist import World, naming_lost_ranks
 from ..basics.errors import RESUBMIT, Stopped, UserError
-from ..basics.progress import Progress
-from ..data.order import ORDER_VERSION
+from ..basics.progress import shown
 from ..engine.optimizer import learning_rate
 from ..model.load import load_tuned, outline, resolve_dtype
 from ..model.recompute import RecomputeDial
@@ -23,7 +22,7 @@ from ..recipe.ds_config import fill
 from ..recipe.paper import deviations
 from ..record.board import Board
 from ..record.checkpoint import Checkpoints, Position, read_position, save_seconds
-from ..record.state import Heart
+from ..record.state import Heartbeat
 from ..scores.before_after import table
 from .clock import Clock
 from .describe import describe, dry_run_text
@@ -32,7 +31,7 @@ from .health import BadWatch, MatchWatch
 from .job import Job, make_job
 from .session import Session
 from .step import take_step
-from .stopping import Life
+from .stopping import StopRequests
 from .tally import Tally
 
 if TYPE_CHECKING:
@@ -57,8 +56,8 @@ class Launch:
     """The command line of a rank, for those who ask how the run is to be continued."""
 
 
-def run(launch: Launch, world: World, life: Life | None = None) -> None:
-    """Runs a recipe from start to the table at its end, or until ``life`` hears that it should stop. Called on every rank."""
+def run(launch: Launch, world: World, stops: StopRequests | None = None) -> None:
+    """Runs a recipe from start to the table at its end, or until ``stops`` hears that it should stop. Called on every rank."""
     config = launch.config
     dtype = resolve_dtype(config.model, world.device)
     ds = (
@@ -72,7 +71,7 @@ def run(launch: Launch, world: World, life: Life | None = None) -> None:
         raise UserError(
             f"--ds none runs one process, but the launcher started {world.size}. Give --ds ds_configs/zero3.json."
         )
-    job = make_job(config, world, Progress.over(world.is_main))
+    job = make_job(config, world, shown(world.is_main))
     if launch.dry_run:
         if world.is_main:
             print(dry_run_text(job, world, ds, dtype))
@@ -80,31 +79,37 @@ def run(launch: Launch, world: World, life: Life | None = None) -> None:
     folder = RunFolder.open(config, launch.recipe, world, ds)
     outlined = partial(outline, config, job.family, dtype)
     with (
-        Heart(folder.path, world.is_main, world.size, launch.command) as heart,
+        Heartbeat(folder.path, world.is_main, world.size, launch.command) as heartbeat,
         naming_lost_ranks(),
         engines.swapping(ds, outlined, folder.path.name, job.reference, world) as ds,
     ):
-        train(job, folder, ds, dtype, world, life or Life(world), heart)
+        train(job, folder, ds, dtype, world, stops or StopRequests(world), heartbeat)
 
 
 def train(
-    job: Job, folder: RunFolder, ds: dict[str, Any] | None, dtype: torch.dtype, world: World, life: Life, heart: Heart
+    job: Job,
+    folder: RunFolder,
+    ds: dict[str, Any] | None,
+    dtype: torch.dtype,
+    world: World,
+    stops: StopRequests,
+    heartbeat: Heartbeat,
 ) -> None:
     """Loads the model, begins or resumes, and runs to the end."""
     config = job.config
     checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.keep, world)
     resume = resume_point(config, checkpoints)
     before = None if resume is None else read_position(resume)
-    heart.tell(doing="loading the model", step=before.step if before else 0, steps=job.steps)
+    heartbeat.tell(doing="loading the model", step=before.step if before else 0, steps=job.steps)
     with engines.loading(ds):
         tuned = load_tuned(config, job.family, dtype, job.reference, world.device, progress=world.is_main)
     engine = engines.make_engine(tuned, config.optim, world, ds, resume)
-    life.saved(0.0 if resume is None else save_seconds(resume))
+    stops.saved(0.0 if resume is None else save_seconds(resume))
     board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)
     board.note(f"run {folder.path}\n{describe(job, world)}")
     board.note(deviations(config, dtype))
     board.note(f"attention: {tuned.attention} ({tuned.why_attention})")
-    session = Session(job, tuned, engine, world, board, life, heart)
+    session = Session(job, tuned, engine, world, board, stops, heartbeat)
     try:
         session.precompute(resumed=resume is not None)
         fit(session, checkpoints, before)
@@ -138,10 +143,10 @@ def resume_point(config: Config, checkpoints: Checkpoints) -> Path | None:
 
 def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> None:
     """The train loop: steps of global batches of micro-batches. Raises Stopped, after a save, when the ranks agree to stop."""
-    job, engine, world, board, life = session.job, session.engine, session.world, session.board, session.life
+    job, engine, world, board, stops = session.job, session.engine, session.world, session.board, session.stops
     config = job.config
-    start = position_of(job) if before is None else before
-    start.check(position_of(job), checkpoints.folder)
+    start = job.position if before is None else before
+    start.check(job.position, checkpoints.folder)
     clock, tally, matches = Clock(world.device), Tally(), MatchWatch(world.is_main)
     bads = BadWatch(config.data.max_bad_fraction, start.bad)
     pairs = start.pairs
@@ -163,8 +168,8 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
         board.note(dial.settle())
         pairs += batches.slots
         bads.add(batches.bad)
-        stop = life.agreed()
-        session.heart.step(step, stop)
+        stop = stops.agreed()
+        session.heartbeat.step(step, stop)
         saving = bool(stop) or job.due(step, config.checkpoint.every)
         # The step of a checkpoint, or of what may become one, is logged: what is being averaged never spans a resume.
         if saving or session.validates(step) or job.due(step, config.run.log_every):
@@ -182,28 +187,12 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
             raise Stopped(stop)
 
 
-def position_of(job: Job) -> Position:
-    """Where ``job`` stands before its first step."""
-    return Position(
-        step=0,
-        epoch=0,
-        pairs=0,
-        seed=job.config.run.seed,
-        global_batch=job.order.global_batch,
-        steps=job.steps,
-        data=job.train.shards.digest,
-        order=ORDER_VERSION,
-        tune=job.config.model.tune,
-        bad={},
-    )
-
-
 def finish(session: Session, folder: RunFolder) -> None:
     """What was learned, on disk, and what it changed on the held-out pairs."""
     from .outcome import describe_tuned, draw_samples, save_tuned
 
     job, tuned, world, board = session.job, session.tuned, session.world, session.board
-    session.heart.tell(doing="exporting")
+    session.heartbeat.tell(doing="exporting")
     weights = save_tuned(folder, tuned, session.engine, job.config, world)
     lines = [f"{'adapter' if tuned.wrapped else 'model'}:      {weights}"]
     if job.config.data.heldout:

@@ -7,30 +7,27 @@ from typing import Any
 
 import numpy as np
 
-from ..basics.views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH
+from ..basics.views import ALL_VIEWS
 from ..data.pairs import CONTRASTS
+from .measures import NAMES, scored
 from .pair_scores import PairScores, pair_right
+
+_FORMATS = {
+    "pair_accuracy": "{:.1%}",
+    "match_minus_blind": "{:+.2f}",
+    "blind_minus_clash": "{:+.2f}",
+    "match_minus_corrupt": "{:+.2f}",
+    "blind_likelier": "{:.1%}",
+    **{f"perplexity_{view}": "{:.3f}" for view in ALL_VIEWS},
+}
+"""Measure -> how the table writes it, in its order; of the corrupted view where it was scored."""
 
 
 def metrics(logps: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
-    """The numbers of one model on N pairs, from its log-probabilities (N, 2, V) and token counts (N, 2).
-
-    ``pair_accuracy``; ``match_minus_blind`` and ``blind_minus_clash``, mean nats a response; ``blind_likelier``, the
-    share of responses that are likelier without their image than with it; ``perplexity_*`` of the responses, per token.
-    With V = 4 ``match_minus_corrupt`` and ``perplexity_corrupt`` too.
-    """
-    if not len(logps):
-        return {}
-    views = ALL_VIEWS[: logps.shape[-1]]
-    corrupted = ALL_VIEWS[CORRUPT] in views
-    return {
-        "pair_accuracy": float(pair_right(logps).mean()),
-        "match_minus_blind": float((logps[..., MATCH] - logps[..., BLIND]).mean()),
-        "blind_minus_clash": float((logps[..., BLIND] - logps[..., CLASH]).mean()),
-        **({"match_minus_corrupt": float((logps[..., MATCH] - logps[..., CORRUPT]).mean())} if corrupted else {}),
-        "blind_likelier": float((logps[..., BLIND] > logps[..., MATCH]).mean()),
-        **{f"perplexity_{view}": float(np.exp(-logps[..., v].sum() / tokens.sum())) for v, view in enumerate(views)},
-    }
+    """The numbers of one model on N pairs that the table shows, from its log-probabilities (N, 2, V) and tokens (N, 2):
+    those of :func:`~svco.scores.measures.scored`, without their errors. Empty of no pairs."""
+    measures = scored(logps, tokens) if len(logps) else {}
+    return {name: measures[name].value for name in _FORMATS if name in measures}
 
 
 def summarise(scores: PairScores, contrast_of: Mapping[int, str]) -> dict[str, Any]:
@@ -55,17 +52,6 @@ def summarise(scores: PairScores, contrast_of: Mapping[int, str]) -> dict[str, A
     }
 
 
-_ROWS = (
-    ("pair accuracy", "pair_accuracy", "{:.1%}"),
-    ("match − blind, nats", "match_minus_blind", "{:+.2f}"),
-    ("blind − clash, nats", "blind_minus_clash", "{:+.2f}"),
-    ("match − corrupt, nats", "match_minus_corrupt", "{:+.2f}"),
-    ("blind likelier than match", "blind_likelier", "{:.1%}"),
-    *((f"perplexity, {view}", f"perplexity_{view}", "{:.3f}") for view in ALL_VIEWS),
-)
-"""Title, metric and format of each row of the table; of the corrupted view where it was scored."""
-
-
 def table(summary: Mapping[str, Any], title: str) -> str:
     """A before/after table for a terminal; accuracies with their standard error in percentage points."""
     left_out = f", {summary['bad']} bad ones left out" if summary["bad"] else ""
@@ -78,7 +64,7 @@ def table(summary: Mapping[str, Any], title: str) -> str:
         return f"{name:<28}{pattern.format(before):>12}{pattern.format(after):>12}{change:>12}"
 
     before, after = summary["before"], summary["after"]
-    lines += [row(name, pattern, before[key], after[key]) for name, key, pattern in _ROWS if key in after]
+    lines += [row(NAMES[key], pattern, before[key], after[key]) for key, pattern in _FORMATS.items() if key in after]
     lines += [
         row(f"  {kind} (n={part['pairs']})", "{:.1%}", part["before"], part["after"])
         for kind, part in summary["by_contrast"].items()

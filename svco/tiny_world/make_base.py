@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..batches.encode import Prepare
+from ..basics.progress import shown
+from ..batches.encode import Encode
 from ..batches.pack import PackedCollate
 from ..families import load_family
 from ..model.attention import register
@@ -81,9 +82,8 @@ def _saved(model: Any, output: Path) -> Path:
 
 
 def bar(items: Iterable[int], what: str) -> Iterable[int]:
-    from ..basics.progress import Progress
 
-    return Progress.over(True)(items, what)
+    return shown(True)(items, what)
 
 
 def train(model: Any, family: Any, schedule: Schedule, stages: Path | None) -> float:
@@ -125,7 +125,7 @@ def train(model: Any, family: Any, schedule: Schedule, stages: Path | None) -> f
 @torch.no_grad()
 def measure(model: Any, family: Any, split: str, count: int) -> dict[str, float]:
     """Metrics of the first ``count`` pairs of a split, with pair accuracy by contrast type and by kind."""
-    prepare, logps, tokens, texts = Prepare(family, PackedCollate()), [], [], []
+    prepare, logps, tokens, texts = Encode(family, PackedCollate()), [], [], []
     model.set_attn_implementation({"text_config": register("sdpa"), "vision_config": "sdpa"})
     scorer = PackedScorer(family, model, Reference(), adapter_switch)
     for start in bar(range(0, count, 64), f"measuring {split}"):

@@ -11,7 +11,7 @@ import torch
 
 from svco import engine
 from svco.basics.dist import world_from_environment
-from svco.batches.encode import Prepare
+from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate
 from svco.families import load_family
 from svco.model.load import load_tuned, resolve_dtype
@@ -39,7 +39,7 @@ def four_steps(config, world, ds, pairs, recomputed):
     weights = {id(p): getattr(p, "ds_numel", p.numel()) * p.element_size() for m in models for p in m.parameters()}
     runner = engine.make_engine(tuned, config.optim, world, filled, None)
     runner.train()
-    batch, _ = Prepare(family, PackedCollate())(list(world_pairs("val", world.rank * pairs, pairs)))
+    batch, _ = Encode(family, PackedCollate())(list(world_pairs("val", world.rank * pairs, pairs)))
     losses, norms = [], []
 
     def step():

@@ -12,7 +12,7 @@ import torch
 from svco import engine
 from svco.basics.dist import world_from_environment
 from svco.basics.errors import UserError
-from svco.batches.encode import Prepare
+from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate
 from svco.engine.gathered import compare
 from svco.families import load_family
@@ -32,7 +32,7 @@ with engine.loading(ds):
     tuned = load_tuned(config, family, torch.float32, "lockstep", world.device, progress=False)
 runner = engine.make_engine(tuned, config.optim, world, ds, None)
 runner.train()
-batch, _ = Prepare(family, PackedCollate())(list(world_pairs("val", world.rank * 2, 2)))
+batch, _ = Encode(family, PackedCollate())(list(world_pairs("val", world.rank * 2, 2)))
 losses = []
 
 

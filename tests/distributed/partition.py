@@ -6,7 +6,7 @@ from pathlib import Path
 
 from svco import engine
 from svco.basics.dist import world_from_environment
-from svco.batches.encode import Prepare
+from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate
 from svco.families import load_family
 from svco.model.load import load_tuned, resolve_dtype
@@ -31,7 +31,7 @@ share = sum(p.ds_tensor.numel() for p in base)
 whole = sum(p.ds_numel for p in base)
 resident = sum(p.numel() for p in base)
 runner = engine.make_engine(tuned, config.optim, world, ds, None)
-batch, _ = Prepare(family, PackedCollate())(list(world_pairs("val", world.rank * 2, 2)))
+batch, _ = Encode(family, PackedCollate())(list(world_pairs("val", world.rank * 2, 2)))
 policy, reference = runner(batch)
 with runner.accumulation():
     runner.backward(policy.logps.mean())

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from places import BASE, ROOT
 
-from svco.batches.encode import Prepare
+from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate
 from svco.families import load_family
 from svco.model.load import load_tuned
@@ -78,7 +78,7 @@ def kept_per_token(adapter):
     family = load_family(str(BASE), 128)
     scorer = load_tuned(config, family, torch.float32, "lockstep", torch.device("cpu")).scorer
     scorer.saved.wanted = True
-    scorer(Prepare(family, PackedCollate())(list(world_pairs("val", 0, PAIRS)))[0])
+    scorer(Encode(family, PackedCollate())(list(world_pairs("val", 0, PAIRS)))[0])
     return scorer.saved.per_token
 
 

@@ -13,6 +13,8 @@ import launch
 import pytest
 from places import BASE, ROOT
 
+from svco.basics.progress import silent
+
 STEPS = 4
 RECIPE = [
     f"optim.steps={STEPS}",
@@ -43,7 +45,7 @@ def wide(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("base") / "wide"
     shape = replace(SHAPES["tiny"], hidden=512, intermediate=1536, layers=2, vocabulary=1024)
-    make_random_base(shape, folder, 0, "16MB", lambda items, what: items)
+    make_random_base(shape, folder, 0, "16MB", silent)
     return folder
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 import oracle
-from svco.shards import ShardSet
+from svco.data.shards import ShardSet
 
 base, adapter, spec, count, out = sys.argv[1:]
 shards = ShardSet.open(spec)

@@ -13,7 +13,7 @@ from svco.basics.dist import World
 from svco.basics.errors import Stopped
 from svco.recipe.read import load_recipe
 from svco.record.status import look
-from svco.run.stopping import Life
+from svco.run.stopping import StopRequests
 from svco.run.train import Launch, run
 
 
@@ -39,8 +39,8 @@ def train(tmp_path, shards):
             "evaluate.pictures": 0,
         }
         config = load_recipe(None, [*(f"{key}={value}" for key, value in values.items()), *overrides])
-        with Life(World()) as life:
-            run(Launch(config, "test", None, "none"), World(), life)
+        with StopRequests(World()) as stops:
+            run(Launch(config, "test", None, "none"), World(), stops)
         lines = [json.loads(line) for line in (tmp_path / "runs" / name / "metrics.jsonl").read_text().splitlines()]
         return [{k: v for k, v in line.items() if "second" not in k and "memory" not in k} for line in lines]
 

@@ -14,8 +14,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
 from svco.basics.errors import BadSample, UserError
-from svco.basics.views import CORRUPT, whole
-from svco.batches.encode import Prepare
+from svco.basics.views import CORRUPT, cells_to_evaluate
+from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate
 from svco.data.corruption import Corruptions, corrupt
 from svco.data.pairs import Pair, PairText
@@ -143,8 +143,8 @@ def product(folder, tune, dtype=torch.float64, positions=None):
     objective = make_objective(config.objective)
     tuned = load_tuned(config, family, dtype, choose_reference("auto", tune, objective), torch.device("cpu"))
     oracle.exact_norms(tuned.scorer.to(dtype))
-    cells = whole({(0, CORRUPT)})
-    batch, bad = Prepare(family, PackedCollate(cells), Corruptions.of(cells, NOISE))(pairs())
+    cells = cells_to_evaluate({(0, CORRUPT)})
+    batch, bad = Encode(family, PackedCollate(cells), Corruptions.of(cells, NOISE))(pairs())
     assert not bad
     policy, reference = tuned.scorer(batch)
     objective(policy, reference)[0].mean().backward()
@@ -210,7 +210,7 @@ def test_golden_ids_and_features(base):
 def test_a_filler_runs_every_module(base):
     _, folder = base
     family = load_family(str(folder / "base"), 128)
-    batch, _ = Prepare(family, PackedCollate())([])
+    batch, _ = Encode(family, PackedCollate())([])
     assert len(batch.grids) == 2 and batch.weight.tolist() == [0.0]
     assert len(batch.image_slots) == 2 * family.features_of(family.filler_image().size)
 

@@ -8,7 +8,7 @@ from places import BASE
 
 from svco.basics.dist import World
 from svco.basics.errors import UserError
-from svco.batches.encode import Prepare
+from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate
 from svco.model.load import load_tuned
 from svco.model.recompute import RecomputeDial, fill_memory, resolve_recompute, set_recompute
@@ -42,7 +42,7 @@ def step(family, make_pairs):
     tuned = load_tuned(
         load_recipe(None, [f"model.base={BASE}"]), family, torch.float32, "lockstep", torch.device("cpu")
     )
-    batch, _ = Prepare(family, PackedCollate())(make_pairs("val", 0, 3))
+    batch, _ = Encode(family, PackedCollate())(make_pairs("val", 0, 3))
 
     def kept():
         weights = {p.untyped_storage().data_ptr() for p in tuned.scorer.parameters()}

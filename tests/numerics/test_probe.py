@@ -12,8 +12,8 @@ import torch
 from places import BASE, SHARDS
 
 from svco.basics.errors import UserError
-from svco.basics.views import ALL_VIEWS, CORRUPT, VIEWS, whole
-from svco.batches.encode import Prepare
+from svco.basics.views import ALL_VIEWS, CORRUPT, VIEWS, cells_to_evaluate
+from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate
 from svco.commands.probe import options
 from svco.commands.probe.command import models_of, run, turns
@@ -26,7 +26,7 @@ from svco.data.pairs import Pair, PairText
 from svco.data.shards import ShardSet, write_shards
 from svco.model.subject import load_subject
 from svco.recipe.config import CorruptConfig
-from svco.scores import pair_scores as evaluate
+from svco.scores import before_after
 
 CPU = torch.device("cpu")
 
@@ -51,7 +51,7 @@ def random_scores(pairs, seed=0):
 
 def test_tokens_add_up_to_the_cells_of_base_and_tuned(adapter, shards):
     subject = load_subject(str(BASE), adapter, device=CPU, progress=False)
-    batch, bad = Prepare(subject.family, PackedCollate())([shards.read(i) for i in range(3)])
+    batch, bad = Encode(subject.family, PackedCollate())([shards.read(i) for i in range(3)])
     assert not bad
     with torch.no_grad():
         cells = {"tuned": subject.scorer(batch)[0].logps}
@@ -74,13 +74,13 @@ def test_tokens_add_up_to_the_cells_of_base_and_tuned(adapter, shards):
 
 def test_perplexities_are_the_evaluations():
     logps, tokens = random_scores(40)
-    expected = evaluate.metrics(logps, tokens)
+    expected = before_after.metrics(logps, tokens)
     part = by_contrast(logps, tokens, ["object"] * 30 + ["position"] * 10)
     for view in VIEWS:
         assert part["overall"]["perplexity"][view]["value"] == pytest.approx(expected[f"perplexity_{view}"], rel=1e-12)
     assert part["overall"]["blind_over_match"] == expected["blind_likelier"]
     assert list(part["by_contrast"]) == ["object", "position"]
-    of_type = evaluate.metrics(logps[30:], tokens[30:])
+    of_type = before_after.metrics(logps[30:], tokens[30:])
     assert part["by_contrast"]["position"]["perplexity"]["clash"]["value"] == pytest.approx(of_type["perplexity_clash"])
     best = (logps.argmax(-1) == 1).mean()
     assert f"without the image for {best:.1%} of 80 responses" in reading({"base": part})
@@ -89,7 +89,8 @@ def test_perplexities_are_the_evaluations():
 def test_the_interval_is_the_jackknifes():
     logps, tokens = random_scores(60, seed=3)
     left_out = [
-        np.log(evaluate.metrics(np.delete(logps, i, 0), np.delete(tokens, i, 0))["perplexity_match"]) for i in range(60)
+        np.log(before_after.metrics(np.delete(logps, i, 0), np.delete(tokens, i, 0))["perplexity_match"])
+        for i in range(60)
     ]
     error = np.sqrt(59 * np.var(left_out))
     found = perplexities(logps, tokens)["match"]
@@ -258,8 +259,8 @@ def test_the_command_writes_all_of_it(adapter, tmp_path, shards, capsys):
 def test_a_corrupted_image_is_a_fourth_view(adapter, tmp_path, shards):
     subject = load_subject(str(BASE), adapter, device=CPU, progress=False)
     config = CorruptConfig(kind="noise")
-    cells = whole([(0, CORRUPT)])
-    prepare = Prepare(subject.family, PackedCollate(cells), Corruptions.of(cells, config))
+    cells = cells_to_evaluate([(0, CORRUPT)])
+    prepare = Encode(subject.family, PackedCollate(cells), Corruptions.of(cells, config))
     batch, _ = prepare([shards.read(i) for i in range(2)])
     with torch.no_grad():
         expected = subject.scorer(batch)[0]
@@ -278,7 +279,7 @@ def test_a_corrupted_image_is_a_fourth_view(adapter, tmp_path, shards):
     assert run(arguments(*line, "--corrupt", "noise", "--pages", 1)) == 0
     found = json.loads((tmp_path / "probe.json").read_text())
     perplexity = found["models"]["tuned"]["overall"]["perplexity"]
-    wanted = evaluate.metrics(expected.logps.double().numpy(), expected.tokens.numpy())
+    wanted = before_after.metrics(expected.logps.double().numpy(), expected.tokens.numpy())
     assert list(perplexity) == list(ALL_VIEWS)
     for view in ALL_VIEWS:
         assert perplexity[view]["value"] == pytest.approx(wanted[f"perplexity_{view}"], rel=1e-5)

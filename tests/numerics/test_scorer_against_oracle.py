@@ -9,8 +9,8 @@ from peft import PeftModel
 from PIL import Image
 from places import BASE
 
-from svco.basics.views import BLIND, CLASH, CORRUPT, MATCH, whole
-from svco.batches.encode import Prepare
+from svco.basics.views import BLIND, CLASH, CORRUPT, MATCH, cells_to_evaluate
+from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate
 from svco.data.corruption import Corruptions, corrupt
 from svco.families import load_family
@@ -90,7 +90,7 @@ def product(pairs, family, dtype, *overrides):
     if dtype == torch.float64:
         oracle.exact_norms(tuned.scorer)
     set_recompute(tuned.scorer.layers, resolve_recompute(config.optim.recompute, len(tuned.scorer.layers)))
-    batch, bad = Prepare(family, PackedCollate())(pairs)
+    batch, bad = Encode(family, PackedCollate())(pairs)
     assert not bad
     torch.manual_seed(0)  # of dropout
     policy, reference = tuned.scorer(batch)
@@ -208,7 +208,7 @@ def test_compiled_layers_compute_the_same_and_are_compiled_once(pairs, family, a
     scorer = load_tuned(config, family, torch.float32, "lockstep", torch.device("cpu")).scorer
     compiled = []
     for count in (2, 3, 1, 5, 4):
-        scorer(Prepare(family, PackedCollate())(pairs[:count])[0])[0].logps.sum().backward()
+        scorer(Encode(family, PackedCollate())(pairs[:count])[0])[0].logps.sum().backward()
         compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert compiled[1] == compiled[-1], "rows of any length run what was compiled for the first ones"
 
@@ -266,7 +266,7 @@ def test_the_corrupt_view_is_another_forward_pass(pairs, family, adapter, kind):
     tuned = load_tuned(config, family, torch.float64, "lockstep", torch.device("cpu"))
     oracle.exact_norms(tuned.scorer.to(torch.float64))
     cells = objective.cells
-    batch, bad = Prepare(family, PackedCollate(cells), Corruptions.of(cells, how))(pairs)
+    batch, bad = Encode(family, PackedCollate(cells), Corruptions.of(cells, how))(pairs)
     assert not bad
     ours, base = tuned.scorer(batch)
     loss = objective(ours, base)[0].mean()
@@ -283,6 +283,6 @@ def test_the_corrupt_view_is_another_forward_pass(pairs, family, adapter, kind):
         assert gradients[name].norm() > 0, name
         assert relative(parameter.grad, gradients[name]) <= 1e-9, name
     with torch.no_grad():  # all eight cells, as an evaluation reads them
-        everything = whole(cells)
-        batch, _ = Prepare(family, PackedCollate(everything), Corruptions.of(everything, how))(pairs)
+        everything = cells_to_evaluate(cells)
+        batch, _ = Encode(family, PackedCollate(everything), Corruptions.of(everything, how))(pairs)
         assert relative(tuned.scorer(batch)[0].logps, policy.detach()) <= 1e-9

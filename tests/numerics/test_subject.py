@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_families import BASES, make_base
 
 from svco.basics.errors import UserError
-from svco.batches.encode import Prepare
+from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate, Tree, pack
 from svco.commands.evaluation.generation import generate
 from svco.model.subject import load_subject
@@ -28,7 +28,7 @@ def subject(base, adapter=None, **how):
 
 
 def scores(of):
-    batch, _ = Prepare(of.family, PackedCollate())(list(world_pairs("val", 0, 3)))
+    batch, _ = Encode(of.family, PackedCollate())(list(world_pairs("val", 0, 3)))
     with torch.no_grad():
         return of.scorer(batch)[0].logps
 

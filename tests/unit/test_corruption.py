@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from svco.basics.errors import UserError
-from svco.basics.views import ALL_CELLS, CORRUPT, whole
-from svco.batches.encode import Prepare
+from svco.basics.views import ALL_CELLS, CORRUPT, cells_to_evaluate
+from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate
 from svco.data.corruption import Corruptions, corrupt, crop_box, identity, kept_signal
 from svco.objectives.table import make_objective
@@ -114,23 +114,21 @@ def test_only_what_the_cells_read_is_made(family, make_pairs, monkeypatch):
     assert [image is None for image in images] == [False, False, True, False, True]
     cells = make_objective(ObjectiveConfig(name="mdpo", sides="both")).cells
     pairs = make_pairs("val", 0, 2)
-    batch, bad = Prepare(family, PackedCollate(cells), Corruptions.of(cells, CorruptConfig("noise")))(
-        [*pairs, pairs[0]]
-    )
-    assert not bad and batch.views == 4
+    batch, bad = Encode(family, PackedCollate(cells), Corruptions.of(cells, CorruptConfig("noise")))([*pairs, pairs[0]])
+    assert not bad and batch.view_count == 4
     pixels = batch.pixels.view(3, 4, *batch.pixels.shape[1:])
     assert (pixels[0] == pixels[2]).all(), "the same pair, wherever it stands"
-    again, _ = Prepare(family, PackedCollate(cells), Corruptions.of(cells, CorruptConfig("noise", seed=1)))(pairs)
+    again, _ = Encode(family, PackedCollate(cells), Corruptions.of(cells, CorruptConfig("noise", seed=1)))(pairs)
     changed = (again.pixels.view(2, 4, -1) != pixels[:2].reshape(2, 4, -1)).any(-1)
     assert changed.tolist() == [[False, False, True, True]] * 2, "images 0 and 1, then the two corrupted"
-    filler, _ = Prepare(family, PackedCollate(cells), Corruptions.of(cells, CorruptConfig()))([])
+    filler, _ = Encode(family, PackedCollate(cells), Corruptions.of(cells, CorruptConfig()))([])
     assert len(filler.pixels) == 4, "a filler shows as many images"
 
 
 def test_fingerprint_tells_what_matters():
-    cells = whole({(0, CORRUPT)})
+    cells = cells_to_evaluate({(0, CORRUPT)})
     assert len(cells) == 8
-    assert Corruptions.of(whole({(0, 0)}), CorruptConfig()).fingerprint == "none"
+    assert Corruptions.of(cells_to_evaluate({(0, 0)}), CorruptConfig()).fingerprint == "none"
     told = [Corruptions.of(cells, CorruptConfig(kind)).fingerprint for kind in KINDS]
     assert len({*told, "none"}) == 5
     assert Corruptions.of(cells, CorruptConfig("grey", seed=3, step=9)).fingerprint == told[2]

@@ -12,6 +12,7 @@ from transformers import LlavaForConditionalGeneration
 
 from svco.basics.dist import World
 from svco.basics.errors import UserError
+from svco.basics.progress import silent
 from svco.export import save_model
 from svco.export.stream import Weight, plan_shards, read_folder, require_space, write_shards
 
@@ -38,7 +39,7 @@ plan = plan_shards(target, weights, "34MB")
 assert len(plan.files) == 4, plan.files
 Path("/proc/self/clear_refs").write_text("5")
 before = peak()
-write_shards(target, weights, plan, lambda items, what: items)
+write_shards(target, weights, plan, silent)
 print(peak() - before)
 """
 
@@ -48,7 +49,7 @@ def test_peak_is_one_shard_and_one_weight(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir(), target.mkdir()
     many = {f"{i}.weight": Weight((1024, 2048), torch.float32, lambda: torch.ones(1024, 2048)) for i in range(16)}
-    write_shards(source, many, plan_shards(source, many, "34MB"), lambda items, what: items)
+    write_shards(source, many, plan_shards(source, many, "34MB"), silent)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(source), str(target)], env=launch.ENVIRONMENT, capture_output=True, text=True
     )
@@ -87,7 +88,7 @@ def test_the_run_s_end_asks_for_weights_in_the_order_that_all_ranks_were_told(tm
         return values[name]
 
     shapes = {name: tuple(value.shape) for name, value in values.items()}
-    save_model(tmp_path / "model", str(BASE), shapes, gather, torch.float32, Listening(), lambda items, what: items)
+    save_model(tmp_path / "model", str(BASE), shapes, gather, torch.float32, Listening(), silent)
     assert asked == told[0]
     assert set(asked) == values.keys()
     assert len(list((tmp_path / "model").glob("*.safetensors"))) > 10

@@ -9,62 +9,45 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-LAYERS = (
-    ("basics.errors", "basics.views", "recipe.config"),
-    ("basics.dist", "model.weight_names", "recipe.limits", "data.corruption"),
-    (
-        "data.pairs",
-        "recipe.read",
-        "recipe.ds_config",
-        "run.tally",
-        "run.clock",
-        "run.health",
-        "run.stopping",
-        "record.state",
-        "basics.versions",
-        "basics.files",
-        "objectives.terms",
-    ),
-    ("data.shard_index", "data.order", "batches.balance", "families", "recipe.paper", "record.board"),
-    ("data.shards", "batches.encode"),
-    ("objectives.table", "batches.pack", "model.logprobs", "batches.loader", "scores.pair_scores", "scores.statistics"),
-    ("model.lora", "engine.optimizer", "scores.sheet", "model.attention", "model.twin", "objectives.reference"),
-    ("model.scorer", "run.job"),
-    ("model.load", "model.recompute", "tiny_world"),
-    ("engine.plain", "model.subject", "record.checkpoint"),
-    ("engine",),
-    ("export", "commands.evaluation"),
-    (
-        "run.folder",
-        "commands.data",
-        "run.cached_reference",
-        "run.step",
-        "record.status",
-        "commands.plan",
-        "commands.probe",
-    ),
-    ("run.session",),
-    ("run.train", "cli"),
-    ("commands.bench", "commands.doctor", "commands.study"),
+FLOORS = (
+    ("basics",),
+    ("recipe", "record"),
+    ("data", "objectives"),
+    ("families", "scores"),
+    ("batches",),
+    ("model",),
+    ("engine", "tiny_world"),
+    ("export",),
+    ("run", "commands"),
+    ("cli",),
 )
-"""A module imports from layers above it on this list, or from its own package; never from its own layer or below."""
-LEVEL = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+"""From the ground up: a file imports from its own package and from those on lower floors, and never a private name of another
+file."""
+FLOOR = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+NEIGHBOURS = {
+    ("bench", "plan"),
+    ("probe", "evaluation"),
+    ("study", "plan"),
+    ("study", "evaluation"),
+    ("study", "data"),
+}
+"""(command, another one it uses); there are no others."""
 DOORS = {
     "deepspeed": {"engine"},
     "webdataset": {"data.shards"},
     "braceexpand": {"data.shards"},
-    "peft": {"model.lora", "commands.bench"},  # the peer is given peft's own configuration
+    "peft": {"model.lora", "model.adapter_files", "commands.bench"},  # the peer is given peft's own configuration
     "trl": {"commands.bench"},
     "datasets": {"commands.bench"},
     "tensorboard": {"record.board"},
     "torch.utils.tensorboard": {"record.board"},
     "pyarrow": {"commands.evaluation"},
-    "matplotlib": {"scores.sheet", "commands.bench", "commands.plan", "commands.probe"},
-    "tqdm": {"record.board"},
-    "psutil": {"commands.doctor", "run.stopping", "record.state", "commands.study"},
+    "matplotlib": {"scores.style", "scores.sheet", "commands"},
+    "tqdm": {"basics.progress"},
+    "psutil": {"commands.doctor", "commands.study", "record.state", "run.stopping"},
     "yaml": {"recipe.read"},
     "tokenizers": {"tiny_world"},
-    "safetensors": {"model.lora", "commands.bench", "engine", "export", "engine.optimizer", "objectives.reference"},
+    "safetensors": {"commands.bench", "engine", "export", "model.adapter_files", "run.cached_reference"},
     "huggingface_hub": {"commands.bench", "commands.doctor", "export"},
     "transformers.conversion_mapping": {"model.weight_names"},
     "transformers.core_model_loading": {"model.weight_names"},
@@ -74,51 +57,69 @@ MODULES = sorted((ROOT / "svco").rglob("*.py"))
 SOURCES = MODULES + sorted((ROOT / "launchers").glob("*.py"))
 
 
-def room(name: str) -> str:
-    """The module or package of the list that module ``svco.name`` belongs to."""
-    parts = name.split(".")
-    heads = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
-    return next((head for head in heads if head in LEVEL), parts[0])
-
-
-def room_of(path: Path) -> str:
-    return room(".".join(path.relative_to(ROOT / "svco").with_suffix("").parts))
+def dotted(path: Path) -> list[str]:
+    """The parts of a module's name below svco, without ``__init__``."""
+    return [part for part in path.relative_to(ROOT / "svco").with_suffix("").parts if part != "__init__"]
 
 
 def imports(path: Path):
-    """(module, line) of every import, lazy ones included; relative ones resolved."""
+    """(parts of the imported module's full name, names taken from it, line) of every import, lazy ones included."""
     package = ["svco", *path.relative_to(ROOT / "svco").parts[:-1]] if ROOT / "svco" in path.parents else []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
+            yield from ((alias.name.split("."), [], node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            stem = ".".join([*base, *([node.module] if node.module else [])])
-            for alias in node.names:
-                yield (f"{stem}.{alias.name}" if stem.startswith("svco") else stem), node.lineno
+            yield [*base, *(node.module or "").split(".")] if node.module else base, node.names, node.lineno
 
 
-def test_every_module_has_a_layer():
-    files = [path for path in MODULES if path.name != "__init__.py"]
-    assert {room_of(path) for path in files} == LEVEL.keys()
+def inside(path: Path):
+    """(parts below svco of a module that ``path`` imports, name taken from it, line)."""
+    for parts, names, line in imports(path):
+        for alias in names if parts[0] == "svco" else ():
+            whole = [*parts[1:], alias.name]
+            file = ROOT.joinpath("svco", *whole)
+            is_module = file.is_dir() or file.with_suffix(".py").exists()
+            yield (whole if is_module else parts[1:]), alias.name, line
+
+
+def test_every_package_has_a_floor():
+    assert {dotted(path)[0] for path in MODULES if dotted(path)} == FLOOR.keys()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_go_down_only(path):
-    here = room_of(path)
-    for name, line in imports(path):
-        if not name.startswith("svco.") or name == "svco.__version__":
+    here = dotted(path) or ["__init__"]
+    for there, name, line in inside(path):
+        where = f"{path.relative_to(ROOT)}:{line}"
+        if not there or there[0] == here[0]:
             continue
-        there = room(name.removeprefix("svco."))
-        assert there == here or LEVEL[there] < LEVEL[here], f"{path.name}:{line}: {here} must not import {there}"
+        assert here[0] == "__init__" or FLOOR[there[0]] < FLOOR[here[0]], (
+            f"{where}: {here[0]} must not import {there[0]}"
+        )
+        assert not name.startswith("_") or name == "__version__", f"{where}: {name} is private to {'.'.join(there)}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "svco" / "commands").rglob("*.py")), ids=lambda p: "/".join(p.parts[-2:])
+)
+def test_commands_have_few_neighbours(path):
+    command = dotted(path)[1:2]
+    for there, _, line in inside(path):
+        if there[:1] == ["commands"] and there[1:2] != command:
+            assert (*command, *there[1:2]) in NEIGHBOURS, f"{path.relative_to(ROOT)}:{line}: {there}"
 
 
 def test_one_door_per_dependency():
     for path in MODULES:
-        for name, line in imports(path):
+        here = ".".join(dotted(path))
+        for parts, names, line in imports(path):
+            taken = {".".join(parts), *(".".join([*parts, alias.name]) for alias in names)}
             for package, doors in DOORS.items():
-                if name == package or name.startswith(package + "."):
-                    assert room_of(path) in doors, f"{path}:{line} imports {package}; its door is {doors}"
+                if any(name == package or name.startswith(package + ".") for name in taken):
+                    assert any(f"{here}.".startswith(f"{door}.") for door in doors), (
+                        f"{path}:{line}: {package}, {doors}"
+                    )
 
 
 def test_rooms_are_small():

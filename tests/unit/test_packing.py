@@ -105,7 +105,7 @@ def test_every_scored_token_sees_exactly_its_sequence(batch_pairs, wanted):
     seen, ids, positions = visibility(batch.layout), batch.input_ids.numpy(), batch.position_ids[:, 0].numpy()
     sequences = expected_sequences(batch_pairs, wanted)
     assert set(batch.cell.tolist()) == sequences.keys()
-    assert batch.views == number_of_views(wanted)
+    assert batch.view_count == number_of_views(wanted)
     for cell, (whole, places, scored) in sequences.items():
         mine = batch.cell.numpy() == cell
         assert batch.targets.numpy()[mine].tolist() == whole[-scored:].tolist()
@@ -185,7 +185,7 @@ def test_layouts_without_tokens_are_refused():
 
 
 def test_costs_are_the_tokens_of_the_row(family, make_pairs):
-    from svco.batches.encode import Prepare
+    from svco.batches.encode import Encode
 
     made = make_pairs("train", 0, 6)
     encoded = [family.encode_text(pair.text, ((48, 48), (48, 48))) for pair in made]
@@ -197,7 +197,7 @@ def test_costs_are_the_tokens_of_the_row(family, make_pairs):
     )
     for wanted in (ALL_CELLS, frozenset({(0, 0), (1, 2)}), frozenset({(0, 1)}), frozenset({(0, 0), (1, CORRUPT)})):
         collate = PackedCollate(wanted)
-        batch, _ = Prepare(family, collate, Corruptions.of(wanted, CorruptConfig()))(made)
+        batch, _ = Encode(family, collate, Corruptions.of(wanted, CorruptConfig()))(made)
         assert collate.costs(lengths).sum() == batch.llm_tokens
 
 

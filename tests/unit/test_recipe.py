@@ -10,7 +10,7 @@ from places import RECIPES, ROOT
 
 from svco.basics.errors import UserError
 from svco.recipe.config import Config
-from svco.recipe.ds_config import fill, read_ds_config, size
+from svco.recipe.ds_config import fill, read_ds_config, with_leaf_sizes
 from svco.recipe.read import dump, field_docs, known_keys, load_recipe, merge
 
 DS = sorted((ROOT / "ds_configs").glob("*.json"))
@@ -88,7 +88,7 @@ def test_every_shipped_recipe_and_ds_config_fit():
         config = load_recipe(recipe, ["run.swap=/local"])
         for ds in DS:
             filled = fill(read_ds_config(ds), config, 4, "bfloat16", str(ds), 2)
-            sized = json.dumps(size(filled, 10**6))
+            sized = json.dumps(with_leaf_sizes(filled, 10**6))
             # The buffers are filled once the model's shapes are known.
             assert '"auto"' not in re.sub(r'"buffer_(count|size)": "auto"', "", sized), "every auto field is filled"
             assert filled["train_batch_size"] == 4
@@ -104,7 +104,7 @@ def test_deepspeed_itself_accepts_every_shipped_ds_config(ds, tune):
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     config = load_recipe(None, ["run.swap=/local", f"model.tune={tune}"])
-    filled = size(fill(read_ds_config(ds), config, 1, "bfloat16", str(ds)), 10**6)
+    filled = with_leaf_sizes(fill(read_ds_config(ds), config, 1, "bfloat16", str(ds)), 10**6)
     for section in ("offload_param", "offload_optimizer"):
         offload = filled["zero_optimization"].get(section, {})
         offload |= {key: 4 for key, value in offload.items() if value == "auto"}
@@ -124,12 +124,12 @@ def test_deepspeed_itself_accepts_every_shipped_ds_config(ds, tune):
 def test_zero3_gathers_a_layer_ahead():
     """A prefetch bucket below a layer's weights leaves the rest of the layer to be waited for."""
     for layer, live in ((2 * 10**8, 10**9), (6 * 10**8, 18 * 10**8)):
-        zero = size(read_ds_config(ROOT / "ds_configs" / "zero3.json"), layer)["zero_optimization"]
+        zero = with_leaf_sizes(read_ds_config(ROOT / "ds_configs" / "zero3.json"), layer)["zero_optimization"]
         assert zero["stage3_prefetch_bucket_size"] == layer
         assert zero["stage3_max_live_parameters"] == live
     mine = {"zero_optimization": {"stage": 3, "stage3_prefetch_bucket_size": 7}}
-    assert size(mine, 10**6) == mine, "a number stays"
-    loading = size(read_ds_config(ROOT / "ds_configs" / "zero3.json"), None)["zero_optimization"]
+    assert with_leaf_sizes(mine, 10**6) == mine, "a number stays"
+    loading = with_leaf_sizes(read_ds_config(ROOT / "ds_configs" / "zero3.json"), None)["zero_optimization"]
     assert "auto" not in loading.values()
 
 

@@ -9,6 +9,7 @@ import yaml
 from places import ROOT, STUDIES
 
 from svco.basics.errors import UserError
+from svco.basics.progress import silent
 from svco.commands.evaluation.scoring import SetScores
 from svco.commands.study import published
 from svco.commands.study.cells import cell_tasks, choice, equal_steps, pair_flops, trial_tasks
@@ -261,7 +262,7 @@ def test_training_and_test_sets_of_one_name_are_both_made(study, tmp_path):
         groups=(Group("g", rows=(("DPO", "stamped"),), tests=("stamped",)),),
     )
     assert missing(study) == ("stamped", "stamped")
-    make_sources(study, lambda items, what: items)
+    make_sources(study, silent)
     assert missing(study) == ()
     from svco.data.shards import ShardSet
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...basics.dist import World
 from ...basics.errors import UserError
-from ...basics.progress import Progress
+from ...basics.progress import shown
 from .ladder import ROWS
 from .report import ideas, markdown, plot
 from .run import Plan, run_plans, save
@@ -30,7 +30,7 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
     if arguments.validate_plan:
         from . import plan_table
 
-        plan_table.run(stem, ds, world, Progress.over(world.is_main))
+        plan_table.run(stem, ds, world, shown(world.is_main))
         return
     if arguments.peer:
         from .peer import run_peer
@@ -46,7 +46,7 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
 
         text = bench_head(plans(arguments)[0].true_shape, world)
     else:
-        progress = Progress.over(world.is_main)
+        progress = shown(world.is_main)
         results = run_plans(plans(arguments), ds, world, progress)
         if world.is_main and stem:  # before the rows are compared, which may end it
             save(results, Path(f"{stem}.json"))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ...basics.dist import World
-from ...basics.progress import Progress
+from ...basics.progress import shown
 from ...model.attention import choose_backend
 from ...objectives.table import make_objective
 from ...recipe.config import ObjectiveConfig
@@ -97,7 +97,7 @@ def check(device: torch.device, minutes: float) -> Outcome:
         "ladder, LoRA": lambda: _ladder(outcome, true, setting, full=False),
         "ladder, full": lambda: _ladder(outcome, small, setting, full=True),
     }
-    for name in Progress.over(True)(list(parts), "checking"):
+    for name in shown(True)(list(parts), "checking"):
         if time.monotonic() - began > 60 * minutes * 0.85:
             outcome.skipped.append(name)
             continue

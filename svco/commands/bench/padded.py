@@ -134,9 +134,9 @@ class PaddedScorer(nn.Module):
         sums = 0
         for part in batches.parts:
             logps = self._token_logps(model, part)
-            empty = logps.new_zeros(len(batches.weight) * 2 * batches.views)
+            empty = logps.new_zeros(len(batches.weight) * 2 * batches.view_count)
             sums = sums + empty.index_add(0, part.cell, logps)
-        return Scores(sums.view(-1, 2, batches.views), batches.tokens)
+        return Scores(sums.view(-1, 2, batches.view_count), batches.tokens)
 
     def _token_logps(self, model: nn.Module, batch: PaddedBatch) -> torch.Tensor:
         """(R,) log-probabilities, from the logits of every position as TRL's and the authors' trainers take them."""

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.progress import Progress
 from .plan_check import BOUNDS, CASES, Compared, check
 from .plan_ranks import SHARDED, check_sharded
 
 
-def check_all(
-    ds: dict[str, Any] | None, world: World, progress: Callable[[Iterable[Any], str], Iterable[Any]]
-) -> Iterator[Compared]:
+def check_all(ds: dict[str, Any] | None, world: World, progress: Progress) -> Iterator[Compared]:
     """Every case that is counted in one process, or, where ``ds`` is given, every case under ZeRO-3: a collective then."""
     for case in progress(CASES if ds is None else SHARDED, "counting"):
         yield from check(case) if ds is None else check_sharded(case, ds, world)

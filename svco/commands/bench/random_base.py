@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,13 @@ from safetensors.torch import save_file
 from transformers import AutoProcessor
 
 from ...basics.errors import UserError
+from ...basics.progress import Progress
 from .shapes import TINY, Shape, llava_config, random_model
 
 INDEX = "model.safetensors.index.json"
 
 
-def make_random_base(
-    shape: Shape, output: Path, seed: int, shard: str, progress: Callable[[Iterable[Any], str], Iterable[Any]]
-) -> int:
+def make_random_base(shape: Shape, output: Path, seed: int, shard: str, progress: Progress) -> int:
     """Writes config, processor and bfloat16 weights of a LLaVA of ``shape`` into ``output``; the number of parameters.
 
     Tokenizer and chat template are the embedded base model's, so most of the vocabulary is never used and the text has other

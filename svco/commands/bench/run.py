@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from ... import engine as engines
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.progress import Progress
 from ...basics.views import views_of
 from ...model.attention import choose_backend
 from ...objectives.table import Objective, make_objective
@@ -24,8 +25,6 @@ from . import fused
 from .count import count_step, floor_flops
 from .ladder import BASELINE, LADDER, Row, Tune, bench_config, build, make_batch, make_models, unique_tokens
 from .shapes import SHAPES, Shape, SyntheticFamily, random_pairs
-
-Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,18 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...basics.errors import BadSample, UserError
+from ...basics.progress import Progress
 from ...data.pairs import Pair, PairText, decode_image
 from ...data.shard_index import file_digest
 from ...data.shards import write_shards
 from .records import Record
 
-Progress = Callable[[Any, str], Any]
 MANIFEST = "MANIFEST.json"
 SPLITS = ("heldout", "val", "train")
 

@@ -10,12 +10,13 @@ import io
 import json
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...basics.errors import BadSample, UserError
+from ...basics.progress import Progress, silent
 from ...data.corruption import corrupt, identity
 from ...data.pairs import Pair, decode_image
 from ...data.shards import ShardSet, expand, write_shards
@@ -23,7 +24,6 @@ from ...recipe.config import CorruptConfig
 from .build import MANIFEST, described, refuse_full
 from .verify import split_of
 
-Progress = Callable[[Any, str], Any]
 QUALITY = 95
 """Of the corrupted JPEGs."""
 
@@ -92,7 +92,7 @@ def corrupt_shards(
     side: int = 0,
     pairs_per_shard: int = 512,
     max_unreadable: float = 0.0,
-    progress: Progress = lambda items, what: items,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Writes the pairs of shards ``specs`` with ``side`` kept (:func:`corrupt_pair`), their indices and MANIFEST.json into
     ``target``, split by split, and returns the manifest. Bad pairs are left out and named in it.

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...basics.errors import UserError
+from ...basics.progress import Progress
 from ...data.pairs import CONTRASTS
 
 _KNOWN = ("query", "images", "responses", "type", "system", "source", "ids")
@@ -112,7 +113,7 @@ _SOURCES = {
 
 
 def drop_missing(
-    records: list[Record], images: Path, max_missing: float, progress: Callable[[Any, str], Any]
+    records: list[Record], images: Path, max_missing: float, progress: Progress
 ) -> tuple[list[Record], Counter[str]]:
     """(records whose two images exist, missing images by top folder); UserError above the share ``max_missing``."""
     if not images.is_dir():

@@ -6,17 +6,14 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ...basics.errors import BadSample
+from ...basics.progress import Progress
 from ...data.pairs import decode_image
 from ...data.shards import ShardSet, expand
 from .build import MANIFEST
-
-Progress = Callable[[Any, str], Any]
 
 
 @dataclass

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...basics.dist import World
-from ...basics.errors import UserError
+from ...basics.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ class Meeting(World):
                 raise UserError(self._absent(absent))
             return [pickle.loads(self.store.get(f"{key}/{rank}")) for rank in range(self.size)]
         except RuntimeError as error:  # of the store, whose host is gone
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise UserError(f"Rank 0 is gone ({reason}); its messages are above, or in its host's log.") from None
 
     def broadcast(self, value: Any) -> Any:
@@ -102,7 +102,7 @@ def meet(world: World, timeout: float) -> Meeting:
             multi_tenant=True,
         )
     except (torch.distributed.DistError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         what = "cannot listen at" if serving else "cannot reach rank 0 at"
         raise UserError(
             f"Host {socket.gethostname()} {what} {address}:{port} ({reason}). The address must be one of rank 0's that "

@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ...basics.errors import UserError
+from ...basics.errors import UserError, first_line
 from .checks import FAIL, GB, OK, WARN, Check
 from .meeting import Meeting
 
@@ -68,7 +68,7 @@ def _join(meeting: Meeting, backend: str, seconds: float) -> str:
         if total.item() != meeting.size * (meeting.size - 1) / 2:
             raise UserError(f"the sum of all rank numbers came out as {total.item():g}")
     except (RuntimeError, UserError) as error:  # every error of torch.distributed is a RuntimeError
-        return str(error).strip().splitlines()[0][:300]
+        return first_line(error)[:300]
     return ""
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ...basics.errors import UserError
+from ...scores.measures import scored
 from ...scores.statistics import Measure, compare
 from . import RESULT, cv_bench, mmvp
 from .choices import read_lines
-from .measures import answered, scored
+from .measures import answered
 from .scoring import SetScores
 
 BENCHMARKS = {mmvp.NAME: mmvp, cv_bench.NAME: cv_bench}
@@ -66,7 +67,7 @@ def paired(a: Evaluation, b: Evaluation, paper_compat: bool) -> dict[str, Any]:
     sets = {}
     for name in a.sets.keys() & b.sets.keys():
         ours, theirs = same_pairs(a.sets[name], b.sets[name])
-        found = compare(scored(ours), scored(theirs)) if len(ours) else {}
+        found = compare(scored(ours.logps, ours.tokens), scored(theirs.logps, theirs.tokens)) if len(ours) else {}
         if a.corrupt != b.corrupt:  # pictures corrupted in different ways are no pair
             found = {measure: of for measure, of in found.items() if "corrupt" not in measure}
         if name in a.answers and name in b.answers:

@@ -11,7 +11,8 @@ from typing import Any
 
 from ...basics.dist import World
 from ...basics.errors import UserError
-from ...basics.progress import Progress as Bars
+from ...basics.files import write_whole
+from ...basics.progress import Progress, shown
 from ...batches.split import Split
 from ...model.subject import Subject, load_subject
 from ...recipe.config import CorruptConfig
@@ -22,7 +23,7 @@ from .figures import draw
 from .generation import answer_set
 from .measures import summary
 from .report import page
-from .scoring import Effort, Progress, open_set, score_set
+from .scoring import Effort, open_set, score_set
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def wanted(arguments: argparse.Namespace) -> Wanted:
 
 def run(question: Wanted, world: World) -> dict[str, Any]:
     """Evaluates and writes; what eval.json holds. A collective: every rank holds the model and scores its share."""
-    show = Bars.over(world.is_main)
+    show = shown(world.is_main)
     world.on_main(lambda: _make_room(question))
     items = world.on_main(lambda: _read_benchmarks(question))
     others = world.on_main(lambda: {str(folder): Evaluation.read(folder) for folder in question.against})
@@ -167,9 +168,7 @@ def _finish(question: Wanted, mine: Evaluation, others: dict[str, Evaluation], t
     told |= {"against": against} if against else {}
     (question.out / "eval.md").write_text(page(told), encoding="utf-8")
     draw(told, question.out)
-    temporary = question.out / f".{RESULT}.tmp"
-    temporary.write_text(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(question.out / RESULT)
+    write_whole(question.out / RESULT, json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:

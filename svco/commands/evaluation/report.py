@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from .measures import NAMES, SHARES
+from ...basics.markdown import markdown
+from ...scores.measures import NAMES, SHARES
 
 _BENCHMARKS = {
     "mmvp": ("MMVP, pairs", "pair_accuracy"),
@@ -140,11 +141,3 @@ def _number(measure: str, value: float | None, signed: bool = False) -> str:
 
 def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-
-
-def markdown(lines: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """A table; the first of ``lines`` is its head, the first ``texts`` columns are text and the others numbers."""
-    head, *body = lines
-    rule = "|".join(["---"] * texts + ["---:"] * (len(head) - texts))
-    rows = [f"| {' | '.join(line)} |" for line in (head, *body)]
-    return "\n".join([rows[0], f"|{rule}|", *rows[1:]])

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...basics.dist import World
 from ...basics.errors import UserError
-from ...basics.files import beside
-from ...basics.views import CORRUPT, whole
+from ...basics.files import replacing
+from ...basics.progress import Progress, silent
+from ...basics.views import CORRUPT, cells_to_evaluate
 from ...batches.split import Split, cache_dir, evaluation_loader
 from ...model.subject import Subject
 from ...recipe.config import Config, CorruptConfig, DataConfig, OptimConfig
 from ...scores.pair_scores import score_pairs
 
-Progress = Callable[[Any, str], Any]
-"""(iterable, what is being done) -> the iterable, shown as it goes."""
 PAIRS_A_STEP = 64
 """Pairs a rank reads ahead in one step."""
 
@@ -64,10 +61,8 @@ class SetScores:
 
     def save(self, path: Path) -> None:
         """An ``.npz`` with the arrays by their names, replaced in one move."""
-        temporary = beside(path)
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **{name: value for name, value in vars(self).items() if name != "bad"})
-        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> SetScores:
@@ -100,11 +95,11 @@ def score_set(
     at_most: int = 0,
     corrupt: CorruptConfig | None = None,
     effort: Effort = Effort(),  # noqa: B008 frozen
-    show: Progress = lambda items, what: items,
+    show: Progress = silent,
 ) -> SetScores:
     """Scores all cells of the first ``at_most`` (0: all) pairs of ``split``; those of the corrupt view too where ``corrupt`` says
     how. A collective; every rank gets all results."""
-    cells = whole({(0, CORRUPT)} if corrupt else ())
+    cells = cells_to_evaluate({(0, CORRUPT)} if corrupt else ())
     loader = evaluation_loader(
         split,
         cells,

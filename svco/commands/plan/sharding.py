@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...recipe.config import Config
-from ...recipe.ds_config import fill, size
+from ...recipe.ds_config import fill, with_leaf_sizes
 from .architecture import Architecture
 from .traffic import Limits
 from .workload import Tuning
@@ -46,7 +46,7 @@ class Sharding:
         """
         # A plan writes nothing to disk: any place will do.
         config = replace(config, run=replace(config.run, swap=config.run.swap or "the run's own"))
-        zero = size(fill(ds, config, ranks, _dtype(config), name), layer)["zero_optimization"]
+        zero = with_leaf_sizes(fill(ds, config, ranks, _dtype(config), name), layer)["zero_optimization"]
 
         def number(key: str, default: float) -> float:
             found = zero.get(key, "auto")

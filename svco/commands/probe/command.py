@@ -14,8 +14,9 @@ import numpy as np
 
 from ...basics.dist import World
 from ...basics.errors import UserError
-from ...basics.progress import Progress
-from ...basics.views import BLIND, CORRUPT, MATCH, whole
+from ...basics.markdown import markdown
+from ...basics.progress import shown
+from ...basics.views import BLIND, CORRUPT, MATCH, cells_to_evaluate
 from ...batches.loader import Loader
 from ...batches.pack import PackedBatch
 from ...batches.split import Split, evaluation_loader
@@ -26,7 +27,6 @@ from ...export import public_base
 from ...model.subject import Subject, load_subject
 from ...recipe.config import Config, CorruptConfig, OptimConfig
 from ...scores.pair_scores import in_turn
-from ..evaluation.report import markdown
 from .figure import draw
 from .page import Card, page
 from .perplexity import NOTE, by_contrast, looking, reading, table, token_shares, word_table
@@ -44,7 +44,7 @@ _WORDS = 12
 def run(arguments: Namespace) -> int:
     """Scores, and writes ``probe.json``, ``probe.md``, ``perplexity.png`` and ``tokens.html``; always 0."""
     _check(arguments)
-    world, progress = World(), Progress.over(True)
+    world, progress = World(), shown(True)
     subject = load_subject(
         arguments.base,
         arguments.adapter and str(arguments.adapter),
@@ -106,7 +106,7 @@ def _loader(subject: Subject, split: Split, arguments: Namespace, world: World) 
         optim=OptimConfig(tokens_per_micro_batch=arguments.tokens),
         corrupt=CorruptConfig(kind=arguments.corrupt or CorruptConfig.kind),
     )
-    cells = whole({(0, CORRUPT)} if arguments.corrupt else ())
+    cells = cells_to_evaluate({(0, CORRUPT)} if arguments.corrupt else ())
     return evaluation_loader(split, cells, subject.family, config, world, at_once=_STEP, at_most=arguments.pairs)
 
 

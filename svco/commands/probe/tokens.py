@@ -56,7 +56,7 @@ def split(logps: torch.Tensor, batch: PackedBatch, pairs: int) -> list[tuple[tup
     cuts at the end, so token k is the same token under every view.
     """
     values, ids, cell = (t.detach().cpu().numpy() for t in (logps.double(), batch.targets, batch.cell))
-    views = batch.views
+    views = batch.view_count
     order = np.argsort(cell, kind="stable")
     bounds = np.searchsorted(cell[order], np.arange(pairs * 2 * views + 1))
     rows = [order[start:stop] for start, stop in zip(bounds, bounds[1:])]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...basics.errors import RESUBMIT, UserError
-from ...basics.progress import Progress
+from ...basics.progress import shown
 from .cells import Task, cell_count, cell_tasks, known_cells, trial_tasks
 from .run import LOG, Outcome, run_tasks
 from .sources import make_sources
@@ -32,7 +32,7 @@ class How:
 
 def conduct(study: Study, how: How) -> int:
     """Runs what is not finished and writes the page. Exit code: 0, 75 when stopped part way, 1 when a task failed."""
-    progress, before = Progress.over(True), 0
+    progress, before = shown(True), 0
     make_sources(study, progress)
     if "trials" in how.stages:
         before = _say(run_tasks(_chosen(trial_tasks(study, how.only), how), how.jobs, progress, "trials"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..evaluation.report import markdown
+from ...basics.markdown import markdown
 
 COLUMNS = (
     "MMHal score",

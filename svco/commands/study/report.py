@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...basics.errors import UserError
-from ..evaluation.report import markdown
+from ...basics.markdown import markdown
 from .cells import Task, choice, told, trial_score, trial_tasks, unique
 from .figures import draw
 from .published import paper_tables

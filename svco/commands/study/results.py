@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from ...basics.files import beside
+from ...basics.files import write_whole
 from ...basics.views import CLASH, MATCH
 from ...data.pairs import PairText
 from ...data.shards import ShardSet
+from ...scores.measures import scored
 from ...scores.pair_scores import pair_right
 from ..evaluation import RESULT
 from ..evaluation.against import answers_file, same_pairs
 from ..evaluation.choices import read_lines
-from ..evaluation.measures import answered, scored
+from ..evaluation.measures import answered
 from ..evaluation.scoring import SetScores
 from .cells import BASE, Task, pair_flops
 from .run import seconds
@@ -77,9 +78,7 @@ def rows(study: Study, tasks: Iterable[Task]) -> Iterator[Row]:
 
 def write_rows(path: Path, found: Iterable[Row]) -> None:
     """``results.jsonl``, replaced in one move."""
-    temporary = beside(path)
-    temporary.write_text("".join(json.dumps(vars(row), default=list) + "\n" for row in found), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, "".join(json.dumps(vars(row), default=list) + "\n" for row in found))
 
 
 def measures(study: Study, group: Group, evaluation: Path) -> Measures:
@@ -101,10 +100,10 @@ def measures(study: Study, group: Group, evaluation: Path) -> Measures:
 
 
 def set_measures(scores: SetScores) -> Measures:
-    """The measures of :func:`svco.commands.evaluation.measures.scored`, and pair accuracy by contrast type."""
+    """The measures of :func:`svco.scores.measures.scored`, and pair accuracy by contrast type."""
     correct = pair_right(scores.logps)
     return {
-        **{name: measure.value for name, measure in scored(scores).items()},
+        **{name: measure.value for name, measure in scored(scores.logps, scores.tokens).items()},
         **{f"pair_accuracy.{kind}": float(correct[scores.contrast == kind].mean()) for kind in set(scores.contrast)},
     }
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from threading import Lock
 from typing import Any
 
 from ...basics.errors import RESUBMIT
+from ...basics.progress import Progress
 from ..evaluation import RESULT
 from .cells import Task, unique
 
@@ -111,7 +112,7 @@ def _lives(group: int) -> bool:
     return False
 
 
-def run_tasks(tasks: Sequence[Task], jobs: int, progress: Callable[[Any, str], Any], what: str) -> Outcome:
+def run_tasks(tasks: Sequence[Task], jobs: int, progress: Progress, what: str) -> Outcome:
     """Runs what is not finished of ``tasks``, ``jobs`` at a time; several groups may hold one task: it runs once.
 
     A failed task does not end the others. SIGTERM, SIGUSR1 and Ctrl-C make the running ones save and end, and the rest wait for

@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ...basics.files import beside
+from ...basics.progress import Progress
 from ...data.shards import write_shards
 from .spec import Source, Study
 
 PAIRS_PER_SHARD = 128
-
-Progress = Callable[[Any, str], Any]
 
 
 def shards_of(study: Study, source: Source) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ...basics.markdown import markdown
 from ...data.pairs import CONTRASTS
 from ...scores.statistics import standard_error
-from ..evaluation.report import markdown
 from .cells import BASE
 from .results import Row, edited, right
 from .spec import Group, Study

@@ -7,7 +7,7 @@ from places import BASE
 from transformers import AutoProcessor
 
 from svco.basics.errors import BadSample
-from svco.batches.encode import Prepare
+from svco.batches.encode import Encode
 from svco.batches.lengths import measure_lengths
 from svco.batches.pack import PackedCollate
 from svco.data.pairs import Pair, PairText
@@ -95,7 +95,7 @@ def test_placeholder_in_the_text_is_refused(family):
 def test_bad_samples_keep_their_slot(family, make_pairs):
     good = make_pairs("train", 0, 2)
     broken = Pair(good[0].text, (good[0].images[0], b"no jpeg"))
-    prepare = Prepare(family, PackedCollate())
+    prepare = Encode(family, PackedCollate())
     batch, bad = prepare([good[0], broken, BadSample("bad-json", "x"), good[1]])
     assert batch.weight.tolist() == [1, 0, 0, 1]
     assert [error.reason for error in bad] == ["undecodable-image", "bad-json"]
@@ -123,5 +123,5 @@ def test_lengths_are_measured_once_and_told(family, shards, tmp_path):
     assert strict.summary()["bad"]["long-query"] > 0
     # A bad pair's slot is filled: it costs what its filler costs, and the token budget holds.
     long = strict.reasons == "long-query"
-    filler, _ = Prepare(family, PackedCollate())([])
+    filler, _ = Encode(family, PackedCollate())([])
     assert set(PackedCollate().costs(strict)[long]) == {filler.llm_tokens}

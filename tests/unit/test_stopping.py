@@ -18,10 +18,10 @@ from svco.export import read_facts
 from svco.recipe.limits import duration
 from svco.recipe.read import load_recipe
 from svco.record.checkpoint import Checkpoints, Position
-from svco.record.state import STALE_SECONDS, Heart, RunState, wait_until_over
+from svco.record.state import STALE_SECONDS, Heartbeat, RunState, wait_until_over
 from svco.record.status import EXIT_CODES, find_runs, look
 from svco.run.folder import RunFolder
-from svco.run.stopping import Life
+from svco.run.stopping import StopRequests
 
 
 class Time:
@@ -34,22 +34,22 @@ class Time:
         return self.now
 
 
-def lap(life, time, seconds):
+def lap(stops, time, seconds):
     time.now += seconds
-    return life.agreed()
+    return stops.agreed()
 
 
 def test_stops_while_a_step_and_a_save_still_fit():
     time = Time()
-    life = Life(World(), limit=1000, now=time)
+    stops = StopRequests(World(), limit=1000, now=time)
     time.now = 100  # loading is no lap
-    life.begin("training")
-    while not (reason := lap(life, time, 10)):
+    stops.begin("training")
+    while not (reason := lap(stops, time, 10)):
         assert time.now < 1000
     assert reason == "its time limit is near"
     # Kept free: 15 s for a step, 50 s for a save that was never seen, 10 s.
     assert 1000 - time.now == pytest.approx(75, abs=10)
-    slow = Life(World(), limit=1000, now=time)
+    slow = StopRequests(World(), limit=1000, now=time)
     slow.begin("training")
     assert not lap(slow, time, 10)
     with slow.saving():
@@ -64,34 +64,34 @@ def test_stops_while_a_step_and_a_save_still_fit():
 
 def test_rank_0s_clock_decides():
     time = Time()
-    other = Life(World(rank=1, size=1), limit=1, now=time)
+    other = StopRequests(World(rank=1, size=1), limit=1, now=time)
     time.now = 5
     assert not other.agreed()
 
 
 def test_signals_are_heard_inside_and_left_alone_outside():
     before = signal.getsignal(signal.SIGTERM)
-    with Life(World()) as life:
-        assert not life.agreed()
+    with StopRequests(World()) as stops:
+        assert not stops.agreed()
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert life.agreed() == "SIGTERM"
+        assert stops.agreed() == "SIGTERM"
         with pytest.raises(Stopped, match="SIGTERM"):
-            list(life.over([1, 2]))
+            list(stops.stopping_between([1, 2]))
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 ORPHAN = """
 import os, sys, time
-from svco.dist import World
+from svco.basics.dist import World
 from svco.export import read_facts
-from svco.life import Life
-with Life(World()) as life:
+from svco.run.stopping import StopRequests
+with StopRequests(World()) as stops:
     print("ready", flush=True)
     for _ in range(40):
         time.sleep(0.1)
-        if reason := life.agreed():
+        if reason := stops.agreed():
             break
     print("bye", flush=True)
     open(sys.argv[1], "w").write(reason or "went on")
@@ -171,7 +171,7 @@ def heart(folder):
         "optim.lr=1e-3",
         "run.name=x",
     )
-    return Heart(folder, True, 2, command)
+    return Heartbeat(folder, True, 2, command)
 
 
 def test_status_of_a_run_in_every_state(run):
