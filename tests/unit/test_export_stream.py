@@ -39,7 +39,7 @@ plan = plan_shards(target, weights, "34MB")
 assert len(plan.files) == 4, plan.files
 Path("/proc/self/clear_refs").write_text("5")
 before = peak()
-write_shards(target, weights, plan, silent)
+write_shards(target, weights, plan, lambda items, what: items)
 print(peak() - before)
 """
 
