@@ -298,6 +298,7 @@ def test_a_corrupted_image_is_a_fourth_view(adapter, tmp_path, shards):
         assert perplexity[view]["value"] == pytest.approx(wanted[f"perplexity_{view}"], rel=1e-5)
     shown = parsed((tmp_path / "tokens.html").read_text())
     assert shown.tags.count("img") == 4 and shown.tags.count("input") == 3
+    assert re.search(r"^corrupt +−\d", shown.tips[0], re.M)
     assert "match − corrupt" in shown.tips[0]
 
 

@@ -144,7 +144,7 @@ def _token(
     """``row`` (V,) log-probabilities, ``gaps`` one a quantity, nats."""
     classes = ["t", *(["special"] if special else []), *(f"q{n}{step(gap)}" for n, gap in enumerate(gaps))]
     tip = [f"“{piece}”"]
-    tip += [f"{view:<6}{_signed(logp)}  {_chance(logp)}" for view, logp in zip(ALL_VIEWS, row)]
+    tip += [f"{view:<8}{_signed(logp)}  {_chance(logp)}" for view, logp in zip(ALL_VIEWS, row)]
     tip += [f"{quantity.name}  {_signed(gap, plus=True)}" for quantity, gap in zip(quantities, gaps)]
     text = piece.replace("\r\n", "\n").replace("\n", "↵\n")
     return {"classes": " ".join(classes), "tip": "\n".join(tip), "text": text}
