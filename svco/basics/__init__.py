@@ -1,1 +1,1 @@
-"""What everything stands on: the vocabulary of views, errors, ranks, files, progress, signals, versions."""
+"""What everything stands on: the vocabulary of views, errors, ranks, files, HTML pages, progress, signals, versions."""

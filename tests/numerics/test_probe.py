@@ -17,9 +17,9 @@ from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate
 from svco.commands.probe import options
 from svco.commands.probe.command import models_of, run, turns
-from svco.commands.probe.look import EDGES, SCALE, SCHEMES, legend, step, style
 from svco.commands.probe.page import Card, page
 from svco.commands.probe.perplexity import by_contrast, perplexities, reading, table, token_shares, word_table
+from svco.commands.probe.scale import EDGES, legend, step
 from svco.commands.probe.tokens import readable, split
 from svco.data.corruption import Corruptions
 from svco.data.pairs import Pair, PairText
@@ -128,24 +128,37 @@ def luminance(colour):
     return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
 
-@pytest.mark.parametrize("scheme", SCALE)
+def colours(text):
+    """Scheme -> name -> colour, of the variables in a page's style."""
+    found = {"light": {}, "dark": {}}
+    for dark, variables in re.findall(r"(prefers-color-scheme: dark\) \{\s*)?:root \{(.*?)\}", text, re.S):
+        found["dark" if dark else "light"].update(re.findall(r"--([\w-]+): (#\w{6});", variables))
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_step_can_be_read_and_told_from_its_opposite(scheme):
     def contrast(one, two):
         low, high = sorted((luminance(one), luminance(two)))
         return (high + 0.05) / (low + 0.05)
 
-    scale, colours = SCALE[scheme], SCHEMES[scheme]
-    for name, (back, text) in scale.items():
-        assert contrast(back, text) >= 4.5, name  # WCAG AA
-    assert all(contrast(colours[name], colours["paper"]) >= 4.5 for name in ("ink", "soft"))
+    text = page("title", ("reading",), {}, "rule", [["pairs"]], [], [], 3)
+    found, steps = colours(text)[scheme], [name for name, _ in legend()]
+    for name in steps:
+        assert contrast(found[name], found[f"{name}-text"]) >= 4.5, name  # WCAG AA
+        for rule in (f".s{name}, ", f'[data-show="0"] .q0{name}, ', f'[data-show="1"] .q1{name} {{'):
+            assert rule in text
+    assert all(contrast(found[name], found["paper"]) >= 4.5 for name in ("ink", "soft"))
     # Blue against orange: the blue channel says so to every common kind of colour blindness.
     for n in range(1, len(EDGES) + 1):
-        above, below = scale[f"p{n}"][0], scale[f"n{n}"][0]
+        above, below = found[f"p{n}"], found[f"n{n}"]
         assert int(above[5:], 16) - int(above[1:3], 16) > 0 > int(below[5:], 16) - int(below[1:3], 16)
-    assert {name for name, _ in legend()} == scale.keys()
+
+
+def test_steps_of_the_scale():
     steps = [step(nats) for nats in (-9, -0.3, -0.05, 0.0, 0.1, 0.7, 4, float("nan"))]
     assert steps == ["n5", "n1", "z", "z", "p1", "p2", "p5", "none"]
-    assert ".q1p3" in style(2)
+    assert len(legend()) == 2 * len(EDGES) + 1
 
 
 class Reader(HTMLParser):
@@ -285,6 +298,7 @@ def test_a_corrupted_image_is_a_fourth_view(adapter, tmp_path, shards):
         assert perplexity[view]["value"] == pytest.approx(wanted[f"perplexity_{view}"], rel=1e-5)
     shown = parsed((tmp_path / "tokens.html").read_text())
     assert shown.tags.count("img") == 4 and shown.tags.count("input") == 3
+    assert re.search(r"^corrupt +−\d", shown.tips[0], re.M)
     assert "match − corrupt" in shown.tips[0]
 
 

@@ -44,6 +44,7 @@ DOORS = {
     "pyarrow": {"commands.evaluation"},
     "matplotlib": {"scores.style", "scores.sheet", "commands"},
     "tqdm": {"basics.progress"},
+    "jinja2": {"basics.html"},
     "psutil": {"commands.doctor", "commands.study", "record.state", "run.stopping"},
     "yaml": {"recipe.read"},
     "tokenizers": {"tiny_world"},

@@ -6,15 +6,16 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from math import exp, isnan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...basics.html import render
 from ...basics.views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH
-from .look import SCRIPT, legend, step, style
 from .perplexity import NOTE
+from .scale import legend, step
 from .tokens import Side
 
 _WIDEST = 320
@@ -79,73 +80,38 @@ def page(
     cards: Sequence[Card],
     views: int,
 ) -> str:
-    """The whole page; all text is escaped.
+    """The whole page, ``page.html.j2`` filled; all text is escaped.
 
     ``reading``: what to see in it, the first line large; ``facts``: what was read with what; ``rule``: how ``cards`` were
-    chosen; ``table``: rows of cells, the head first; ``words``: of ``perplexity.word_table``; ``views``: V of
-    the log-probabilities.
+    chosen; ``table``: rows of cells, the head first; ``words``: of ``perplexity.word_table``; ``views``: V of the
+    log-probabilities.
     """
     quantities = [quantity for quantity in QUANTITIES if max(quantity.views) < views]
-    notes = "".join(f"<p>{escape(line)}</p>" for line in reading[1:])
-    terms = escape("; ".join(f"{name}: {value}" for name, value in facts.items()))
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title><style>{style(len(quantities))}</style></head>
-<body data-show="0">
-<header><h1>{escape(title)}</h1><p class="reading">{escape(reading[0])}</p>{notes}
-<p>Blue: the image speaks for the token (its own makes it likelier, or the other one less likely); here the model looks. Grey: the
-image makes no difference; here it guesses, or knows from the words before. Orange: the image speaks against it. Point at a token
-for its log-probabilities.</p>
-<p class="soft">{terms}</p>{_table(table)}<p class="soft">{escape(NOTE)}</p></header>
-<div class="bar">{_choice(quantities)}{_legend()}</div>
-<main><p class="soft">{escape(rule)}</p>
-{"".join(_card(card, quantities) for card in cards)}
-</main>
-{_words(words)}
-<div id="tip"></div><script>{SCRIPT}</script></body></html>
-"""
-
-
-def _choice(quantities: Sequence[Quantity]) -> str:
-    fields = "".join(
-        f'<label><input type="radio" name="show" value="{n}"{" checked" if n == 0 else ""}> <b>{escape(quantity.name)}</b>: '
-        f"{escape(quantity.words)}</label>"
-        for n, quantity in enumerate(quantities)
+    return render(
+        Path(__file__).with_name("page.html.j2"),
+        title=title,
+        reading=reading,
+        facts=facts,
+        table=table,
+        note=NOTE,
+        quantities=quantities,
+        legend=legend(),
+        rule=rule,
+        pairs=[(card, [_side(card, side, quantities) for side in (0, 1)]) for card in cards],
+        words=_halves(words),
     )
-    return f"<fieldset>{fields}</fieldset>"
 
 
-def _legend() -> str:
-    items = "".join(f'<li class="s{name}">{escape(words)}</li>' for name, words in legend())
-    return f'<ul class="legend" aria-label="scale, nats">{items}<li class="soft">nats a token</li></ul>'
+def _side(card: Card, side: int, quantities: Sequence[Quantity]) -> dict[str, Any]:
+    """One image and, model by model, the response to it."""
+    return {
+        "image": _image(card.images[side]),
+        "corrupted": _image(card.corrupted[side]) if card.corrupted else None,
+        "responses": {model: _response(card, side, logps[side], quantities) for model, logps in card.logps.items()},
+    }
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = ["".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) for tag, row in _tagged(rows)]
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"
-
-
-def _tagged(rows: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
-    return [("td" if n else "th", row) for n, row in enumerate(rows)]
-
-
-def _card(card: Card, quantities: Sequence[Quantity]) -> str:
-    sides = []
-    for side in (0, 1):
-        corrupted = "".join(
-            _image(data, f"image {side}, corrupted") + "<figcaption>corrupted</figcaption>"
-            for data in card.corrupted[side : side + 1]
-        )
-        models = "".join(_response(name, card, side, quantities) for name in card.logps)
-        sides.append(
-            f'<div class="side"><figure>{_image(card.images[side], f"image {side} of {card.key}")}'
-            f'<figcaption>image {side} and its response</figcaption>{corrupted}</figure><div class="models">{models}</div></div>'
-        )
-    head = f'<h2><span class="kind">{escape(card.contrast)}</span>{escape(card.query)}</h2>'
-    return f'<section class="pair">{head}{"".join(sides)}<p class="soft">{escape(card.key)}</p></section>'
-
-
-def _image(data: bytes, words: str) -> str:
+def _image(data: bytes) -> dict[str, Any]:
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
@@ -157,31 +123,31 @@ def _image(data: bytes, words: str) -> str:
             stream = io.BytesIO()
             image.save(stream, "JPEG", quality=85)
             data, kind = stream.getvalue(), "image/jpeg"
-    small = ' class="small"' if size < _SMALL else ""
-    return f'<img{small} alt="{escape(words)}" src="data:{kind};base64,{base64.b64encode(data).decode()}">'
+    return {"src": f"data:{kind};base64,{base64.b64encode(data).decode()}", "small": size < _SMALL}
 
 
-def _response(model: str, card: Card, side: int, quantities: Sequence[Quantity]) -> str:
-    logps = card.logps[model][side]
-    gaps = [quantity.of(logps) for quantity in quantities]
-    tokens = "".join(
-        _token(piece, special, row, [float(gap[k]) for gap in gaps], quantities)
-        for k, (piece, special, row) in enumerate(zip(card.pieces[side], card.special[side], logps, strict=True))
-    )
-    sums = ", ".join(f"{view} {_signed(float(total))}" for view, total in zip(ALL_VIEWS, np.nansum(logps, axis=0)))
-    return (
-        f'<div><h3>{escape(model)}</h3><p class="response" dir="auto">{tokens}</p>'
-        f'<p class="sums">log-probability: {sums} nats</p></div>'
-    )
+def _response(card: Card, side: int, logps: Side, quantities: Sequence[Quantity]) -> dict[str, Any]:
+    gaps = np.stack([quantity.of(logps) for quantity in quantities], axis=1)
+    tokens = [
+        _token(piece, special, row, gap, quantities)
+        for piece, special, row, gap in zip(
+            card.pieces[side], card.special[side], logps.tolist(), gaps.tolist(), strict=True
+        )
+    ]
+    sums = zip(ALL_VIEWS, np.nansum(logps, axis=0).tolist())
+    return {"tokens": tokens, "sums": ", ".join(f"{view} {_signed(total)}" for view, total in sums)}
 
 
-def _token(piece: str, special: bool, row: np.ndarray, gaps: Sequence[float], quantities: Sequence[Quantity]) -> str:
-    classes = " ".join(["t", *(["special"] if special else []), *(f"q{n}{step(gap)}" for n, gap in enumerate(gaps))])
-    lines = [f"{view:<6}{_signed(float(value))}  {_chance(float(value))}" for view, value in zip(ALL_VIEWS, row)]
-    lines += [f"{quantity.name}  {_signed(gap, plus=True)}" for quantity, gap in zip(quantities, gaps)]
-    tip = escape("\n".join([f"“{piece}”", *lines])).replace("\n", "&#10;")
-    shown = escape(piece.replace("\r\n", "\n").replace("\n", "↵\n"))
-    return f'<span class="{classes}" title="{tip}">{shown}</span>'
+def _token(
+    piece: str, special: bool, row: Sequence[float], gaps: Sequence[float], quantities: Sequence[Quantity]
+) -> dict[str, str]:
+    """``row`` (V,) log-probabilities, ``gaps`` one a quantity, nats."""
+    classes = ["t", *(["special"] if special else []), *(f"q{n}{step(gap)}" for n, gap in enumerate(gaps))]
+    tip = [f"“{piece}”"]
+    tip += [f"{view:<8}{_signed(logp)}  {_chance(logp)}" for view, logp in zip(ALL_VIEWS, row)]
+    tip += [f"{quantity.name}  {_signed(gap, plus=True)}" for quantity, gap in zip(quantities, gaps)]
+    text = piece.replace("\r\n", "\n").replace("\n", "↵\n")
+    return {"classes": " ".join(classes), "tip": "\n".join(tip), "text": text}
 
 
 def _signed(nats: float, plus: bool = False) -> str:
@@ -193,25 +159,17 @@ def _chance(logp: float) -> str:
     return "" if isnan(logp) else f"({exp(logp):.2%})"
 
 
-def _words(words: Sequence[Mapping[str, Any]]) -> str:
-    if not words:
-        return ""
+def _halves(words: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The tokens that the image says most about, and those that it says least about, the least first."""
     half = (len(words) + 1) // 2
     halves = (("the image says most about", words[:half]), ("the image says least about", words[: half - 1 : -1]))
-    return (
-        '<h2>Over all pairs: tokens by their mean match − blind, nats</h2><div class="tables">'
-        + "".join(f"<div><h3>{what}</h3>{_word_rows(rows)}</div>" for what, rows in halves if rows)
-        + "</div>"
-    )
+    return [
+        {"what": what, "models": list(rows[0]["gain"]), "rows": [_word(row) for row in rows]}
+        for what, rows in halves
+        if rows
+    ]
 
 
-def _word_rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    models = list(rows[0]["gain"])
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in ("token", "times", *models))
-    body = "".join(
-        f'<tr><td class="word">{escape(repr(row["token"])[1:-1])}</td><td>{row["count"]:,}</td>'
-        + "".join(f'<td class="s{step(row["gain"][m])}">{_signed(row["gain"][m], plus=True)}</td>' for m in models)
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+def _word(row: Mapping[str, Any]) -> dict[str, Any]:
+    gains = [(step(gain), _signed(gain, plus=True)) for gain in row["gain"].values()]
+    return {"token": repr(row["token"])[1:-1], "times": f"{row['count']:,}", "gains": gains}

@@ -1,0 +1,23 @@
+"""The diverging scale that colours tokens, in nats; ``page.css`` has its colours."""
+
+from __future__ import annotations
+
+from math import isnan
+
+EDGES = (0.1, 0.5, 1.0, 2.0, 4.0)
+"""Nats between two steps of the scale, in both directions: fixed, so that pages and models can be compared."""
+
+
+def step(nats: float) -> str:
+    """The step of the scale for a difference of ``nats``; ``none`` for NaN."""
+    if isnan(nats):
+        return "none"
+    size = sum(abs(nats) >= edge for edge in EDGES)
+    return f"{'p' if nats > 0 else 'n'}{size}" if size else "z"
+
+
+def legend() -> list[tuple[str, str]]:
+    """(step, its words) from the lowest to the highest."""
+    texts = [f"{low:g} to {high:g}" for low, high in zip(EDGES, EDGES[1:])] + [f"{EDGES[-1]:g} and more"]
+    low = [(f"n{n}", f"−{texts[n - 1]}") for n in range(len(EDGES), 0, -1)]
+    return [*low, ("z", f"within ±{EDGES[0]:g}"), *((f"p{n}", f"+{texts[n - 1]}") for n in range(1, len(EDGES) + 1))]
