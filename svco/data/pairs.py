@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..basics.errors import BadSample
+from ..basics.strict_json import parse_json
 
 SCHEMA_VERSION = 1
 IMAGE_MEMBERS = ("0.jpg", "1.jpg")
@@ -75,7 +76,7 @@ def decode_text(key: str, data: bytes, where: str) -> PairText:
     """Parses and checks ``pair.json`` of sample ``key``; ``where`` (the shard) goes into the message of a BadSample."""
     spot = f"{where}: sample {key!r}: {TEXT_MEMBER}"
     try:
-        record = json.loads(data)
+        record = parse_json(data)
     except ValueError as error:
         raise BadSample("bad-json", f"{spot} is not JSON ({error})") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA_VERSION:
