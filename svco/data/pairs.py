@@ -10,10 +10,13 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import BadSample
 from ..basics.strict_json import parse_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SCHEMA_VERSION = 1
 IMAGE_MEMBERS = ("0.jpg", "1.jpg")
@@ -110,12 +113,12 @@ def decode_text(key: str, data: bytes, where: str) -> PairText:
     )
 
 
-def decode_image(data: bytes, where: str):
+def decode_image(data: bytes, where: str) -> Image:
     """Decodes JPEG (or any Pillow format) bytes to an RGB ``PIL.Image``; BadSample if damaged or cut short."""
-    from PIL import Image
+    from PIL import Image as Images
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Images.open(io.BytesIO(data)) as image:
             return image.convert("RGB")  # convert() loads: a truncated file raises here and not later
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... for damaged files
         raise BadSample("undecodable-image", f"{where} cannot be decoded ({type(error).__name__}: {error})") from None

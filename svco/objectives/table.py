@@ -47,12 +47,16 @@ class Objective:
         return add_up(self.terms, policy, reference)
 
 
+Terms = Callable[[int, ObjectiveConfig], Sequence[Term]]
+"""(side, recipe's section) -> the terms of that side."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A row of the table."""
 
-    terms: Callable[[int, ObjectiveConfig], Sequence[Term]]
-    """(side, recipe's section) -> the terms of that side."""
+    terms: Terms
+    """What it is the sum of."""
     title: str
     """What a model card calls it."""
     sides: str
@@ -67,7 +71,9 @@ OBJECTIVES: dict[str, Entry] = {}
 """Name -> entry."""
 
 
-def register(name: str, title: str, *, sides: str, combine: str, across: Sequence[Term] = ()) -> Callable:
+def register(
+    name: str, title: str, *, sides: str, combine: str, across: Sequence[Term] = ()
+) -> Callable[[Terms], Terms]:
     """Puts the decorated function of (side, config), which lists a side's terms, into the table as ``objective.name=name``.
 
     ``title`` is for the model card; ``sides`` (``first`` or ``both``) is what it trains unless the recipe says otherwise;
@@ -79,7 +85,7 @@ def register(name: str, title: str, *, sides: str, combine: str, across: Sequenc
     if sides not in ("first", "both") or combine not in ("sum", "mean"):
         raise UserError(f"Objective {name!r}: sides is {sides!r} (first, both), combine is {combine!r} (sum, mean).")
 
-    def put(terms: Callable[[int, ObjectiveConfig], Sequence[Term]]) -> Callable:
+    def put(terms: Terms) -> Terms:
         OBJECTIVES[name] = Entry(terms, title, sides, combine, tuple(across))
         return terms
 
@@ -251,7 +257,7 @@ def _bound(config: ObjectiveConfig) -> tuple[BoundTerm, ...]:
 
 def _refuse_idle_keys(config: ObjectiveConfig) -> None:
     """UserError for a key that differs from its default though any other value would make the same terms."""
-    fields = {f.name: f.default for f in dataclasses.fields(ObjectiveConfig)}
+    fields: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(ObjectiveConfig)}
     # A dropped term keeps its keys: attend alone by weight_reject=0 may still say what reject's β would be.
     weighted = replace(config, **{key: default for key, default in fields.items() if key.startswith("weight_")})
     for key, default in fields.items():

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""What the weights of a model may be computed in; ``auto``: as the device allows."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -42,7 +45,7 @@ class ModelConfig:
 
     base: str = "data_shards/tiny_llava"
     """Folder or hub id of the base model, in Hugging Face layout."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     """``float32``, ``bfloat16`` or ``float16``; ``auto``: bfloat16 on a GPU, float32 on a CPU."""
     attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
     """Kernel of the language model's attention: ``flash`` (flash-attn), ``varlen`` (torch's own), ``sdpa`` (any device and
