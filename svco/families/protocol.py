@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import nn
 
+HfModel = Any
+"""A Hugging Face model or a part of one. As an ``nn.Module`` its every attribute would be ``Tensor | Module``, whatever it is."""
 ImageSizes = tuple[tuple[int, int], tuple[int, int]]
 """(width, height) of image 0 and image 1, in pixels."""
 
@@ -23,7 +25,7 @@ class Parts:
 
     config: Any
     """The model's own ``config``."""
-    tower: nn.Module | None
+    tower: HfModel
     """Vision tower: never trained, shared by policy and reference; None where it was let go."""
     projector: nn.Module
     """Between vision tower and language model, with whatever it adds of its own: what ``project`` runs."""
@@ -37,8 +39,8 @@ class Parts:
     """Decoder layers: (1, T, hidden) -> (1, T, hidden), keyword arguments handed on to the attention function."""
     norm: nn.Module
     """Final norm."""
-    head: nn.Module
-    """``nn.Linear`` from hidden to vocabulary, without bias."""
+    head: nn.Linear
+    """From hidden to vocabulary, without bias."""
     language_model: nn.Module
     """The module that holds embedding, layers and norm: where adapters go."""
 
@@ -134,11 +136,11 @@ class Family(Protocol):
         """True at the placeholders among ``ids`` (array or tensor), which image features take in order."""
         ...
 
-    def parts(self, model: nn.Module) -> Parts:
+    def parts(self, model: HfModel) -> Parts:
         """The modules of ``model``, an instance of the family's Hugging Face class."""
         ...
 
-    def drop_tower(self, model: nn.Module) -> None:
+    def drop_tower(self, model: HfModel) -> None:
         """Lets the vision tower of ``model``, a frozen copy, go."""
         ...
 
