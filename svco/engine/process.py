@@ -23,7 +23,7 @@ def start(world: World, timeout_minutes: float = 30.0) -> None:
     Alone under ``python`` rather than a launcher, it supplies the variables a world of one needs.
     """
     # srun tells under other names what DeepSpeed reads here.
-    place = {"RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_RANK": world.local_rank}
+    place: dict[str, int | str] = {"RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_RANK": world.local_rank}
     if world.size == 1:
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
     for key, value in place.items():
@@ -82,7 +82,7 @@ def loading(ds: dict[str, Any] | None) -> Iterator[None]:
             f"The DeepSpeed config sets {', '.join(asked)}, which are CUDA kernels, and there is no CUDA GPU here. Set them to "
             "false; zero_hpz_partition_size works without."
         )
-    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     alive = HfDeepSpeedConfig(with_leaf_sizes(ds, None))
     yield

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError
-from ..families import Family, load_family
-from ..recipe.config import ModelConfig
+from ..families import Family, HfModel, load_family
+from ..recipe.config import Dtype, ModelConfig
 from .attention import choose_backend, register
 from .load import load_base, resolve_dtype
 from .lora import adapter_modules, adapter_switch, attach_adapter
@@ -18,7 +18,6 @@ from .scorer import PackedScorer, Reference
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Subject:
     """Template, pixels and parts."""
     scorer: PackedScorer
     """``scorer(batch) -> (Scores, zeros)``: the policy's stream alone. There is no reference."""
-    policy: nn.Module
+    policy: HfModel
     """The Hugging Face model, adapters inside and on."""
     dtype: torch.dtype
     """Of the weights."""
@@ -55,7 +54,7 @@ class Subject:
         }
 
     @contextmanager
-    def answering(self) -> Iterator[nn.Module]:
+    def answering(self) -> Iterator[HfModel]:
         """The Hugging Face model for greedy ``generate``: with an attention of transformers' own, as the packed kernels read
         layouts, and without the sampling that a release's generation config asks for."""
         from transformers import GenerationConfig
@@ -76,7 +75,7 @@ def load_subject(
     base: str,
     adapter: str | None = None,
     *,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     attention: str = "auto",
     max_text_tokens: int = 128,
     paper_compat: bool = False,
