@@ -36,6 +36,8 @@ DOORS = {
     "deepspeed": {"engine"},
     "webdataset": {"data.shards"},
     "braceexpand": {"data.shards"},
+    "fsspec": {"data.remote"},
+    "aiohttp": {"data.remote"},
     "peft": {"model.lora", "model.adapter_files", "commands.bench"},  # the peer is given peft's own configuration
     "trl": {"commands.bench"},
     "datasets": {"commands.bench"},
