@@ -48,7 +48,7 @@ DOORS = {
     "tqdm": {"basics.progress"},
     "jinja2": {"basics.html"},
     "psutil": {"commands.doctor", "commands.study", "record.state", "run.stopping"},
-    "yaml": {"recipe.read"},
+    "yaml": {"recipe.parse"},
     "tokenizers": {"tiny_world"},
     "safetensors": {"commands.bench", "engine", "export", "model.adapter_files", "run.cached_reference"},
     "huggingface_hub": {"commands.bench", "commands.doctor", "export"},
