@@ -26,7 +26,7 @@ from .pretrain import Schedule, encode_pool, learn_answers, learn_sight, make_po
 
 CARD = """# tiny_llava: the embedded base model
 
-A `LlavaForConditionalGeneration` of {parameters:,} parameters for the small drawn world in `svco/world`: it exists so that
+A `LlavaForConditionalGeneration` of {parameters:,} parameters for the small drawn world in `svco/tiny_world`: it exists so that
 S-VCO and its relatives can be run, tested and compared on two CPU cores. It answers from its language prior more often
 than it should, as the paper says VLMs do, because its last stage of pretraining is on lazy captions.
 
