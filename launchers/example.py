@@ -34,9 +34,7 @@ def main() -> None:
 
     # 3. The recipe's objective is a function of policy and reference. Here both are the same model: 4 ln 2.
     policy = svco.Scores(reference.logps.clone().requires_grad_(), reference.tokens)
-    loss, report = svco.make_objective(config.objective)(
-        policy, reference
-    )  # (P,), and each term's loss, margin, accuracy
+    loss, report = svco.make_objective(config.objective)(policy, reference)  # (P,), and figures of each term
     (gradient,) = torch.autograd.grad(loss.sum(), policy.logps)
     show(f"{config.objective.name}: loss {loss.item():.4f}, its gradient", gradient[0])
 
