@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import BadSample, UserError
+from ..basics.strict_json import parse_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -117,7 +118,7 @@ def decode_text(key: str, data: bytes, where: str) -> PairText:
     """Parses and checks ``pair.json`` of sample ``key``; ``where`` (the shard) goes into the message of a BadSample."""
     spot = f"{where}: sample {key!r}: {TEXT_MEMBER}"
     try:
-        record = json.loads(data)
+        record = parse_json(data)
     except ValueError as error:
         raise BadSample("bad-json", f"{spot} is not JSON ({error})") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA_VERSION:
