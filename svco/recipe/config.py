@@ -241,7 +241,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole recipe."""
+    """A whole recipe: a frozen section for each part of a run. ``load_recipe`` reads one from YAML and overrides."""
 
     run: RunConfig = field(default_factory=RunConfig)
     """Where the run lives."""
