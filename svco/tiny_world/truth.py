@@ -61,8 +61,9 @@ def _described(words: list[str], place: int) -> str | None:
 
 def _related(word: str, asked: list[str], things: list[Thing]) -> bool:
     """Whether the first shape asked about is ``word`` the second; of scenes without two such shapes nothing is related."""
-    chosen = [next((t for t in things if t.shape == shape), None) for shape in dict.fromkeys(asked)][:2]
-    if len(chosen) < 2 or None in chosen:
+    first_of = {thing.shape: thing for thing in reversed(things)}
+    chosen = [first_of[shape] for shape in list(dict.fromkeys(asked))[:2] if shape in first_of]
+    if len(chosen) < 2:
         return False
     first, second = chosen
     straight = first.cell[0] == second.cell[0] or first.cell[1] == second.cell[1]
