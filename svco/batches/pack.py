@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..basics.views import ALL_CELLS, BLIND_CONDITION, VIEWS, Cell, condition, prefix_of, views_of
-from ..families import Family, Pictures
+from ..families import ModelSide, Pictures
 from .encode import EncodedPair
 from .layout import Layout, Range
 from .lengths import Lengths
@@ -88,7 +88,7 @@ def pack(
     pictures: Pictures,
     tokens: list[list[int]],
     weight: list[float],
-    family: Family,
+    family: ModelSide,
     views: int = len(VIEWS),
 ) -> PackedBatch:
     """Lays ``trees`` one behind another. ``pictures`` are the images of their placeholders, in order; ``tokens`` (P, 2) and
@@ -142,7 +142,7 @@ class PackedCollate:
     cells: frozenset[Cell] = ALL_CELLS
     """The (side, view) cells to lay out; the others stay 0. Conditions and images that none of them needs are left out."""
 
-    def __call__(self, pairs: Sequence[EncodedPair], family: Family) -> PackedBatch:
+    def __call__(self, pairs: Sequence[EncodedPair], family: ModelSide) -> PackedBatch:
         trees, images = [], []
         views = len(views_of(self.cells))
         for p, pair in enumerate(pairs):

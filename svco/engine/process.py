@@ -92,7 +92,7 @@ def loading(ds: dict[str, Any] | None) -> Iterator[None]:
             f"The DeepSpeed config sets {', '.join(asked)}, which are CUDA kernels, and there is no CUDA GPU here. Set them to "
             "false; zero_hpz_partition_size works without."
         )
-    from transformers.integrations.deepspeed import HfDeepSpeedConfig
+    from transformers.integrations import HfDeepSpeedConfig
 
     alive = HfDeepSpeedConfig(with_leaf_sizes(ds, None))
     yield

@@ -79,7 +79,35 @@ class EncodedText:
         return self.responses[side] if self.budgets is None else self.responses[side][: self.budgets[shown]]
 
 
-class Family(Protocol):
+class ModelSide(Protocol):
+    """What packing and scoring need of a family: pairs are token ids and images already."""
+
+    def pixels(self, images: list[Image]) -> Pictures:
+        """RGB images as the vision tower's input."""
+        ...
+
+    def image_token_mask(self, ids: Any) -> Any:
+        """True at the placeholders among ``ids`` (array or tensor), which image features take in order."""
+        ...
+
+    def parts(self, model: HfModel) -> Parts:
+        """The modules of ``model``, an instance of the family's Hugging Face class."""
+        ...
+
+    def drop_tower(self, model: HfModel) -> None:
+        """Lets the vision tower of ``model``, a frozen copy, go."""
+        ...
+
+    def encode_images(self, parts: Parts, pixels: torch.Tensor, grids: tuple[tuple[int, ...], ...]) -> torch.Tensor:
+        """What the vision tower, never trained, says of ``pixels``: the input of ``project``."""
+        ...
+
+    def project(self, parts: Parts, encoded: torch.Tensor, grids: tuple[tuple[int, ...], ...]) -> torch.Tensor:
+        """(features of all images in order, hidden): what takes the placeholders' places."""
+        ...
+
+
+class Family(ModelSide, Protocol):
     """One family's adapter. Picklable; loads no weights."""
 
     name: str
@@ -87,6 +115,8 @@ class Family(Protocol):
     fingerprint: str
     """Hex digest of everything ``encode_text`` depends on: tokenizer, template, budget, end rule."""
 
+    tokenizer: Any
+    """The Hugging Face tokenizer of its texts."""
     max_text_tokens: int
     """Text tokens of a prompt and a response together, at most."""
     paper_compat: bool
@@ -120,10 +150,6 @@ class Family(Protocol):
         """The shortest text that uses every module: ``token`` (1,) as blind prefix and as both responses."""
         ...
 
-    def pixels(self, images: list[Image]) -> Pictures:
-        """RGB images as the vision tower's input."""
-        ...
-
     def features_of(self, size: tuple[int, int]) -> int:
         """Features that an image of ``size`` (width, height) becomes."""
         ...
@@ -132,26 +158,6 @@ class Family(Protocol):
         """An image that stands in the slot of a sample that has none."""
         ...
 
-    def image_token_mask(self, ids: Any) -> Any:
-        """True at the placeholders among ``ids`` (array or tensor), which image features take in order."""
-        ...
-
-    def parts(self, model: HfModel) -> Parts:
-        """The modules of ``model``, an instance of the family's Hugging Face class."""
-        ...
-
-    def drop_tower(self, model: HfModel) -> None:
-        """Lets the vision tower of ``model``, a frozen copy, go."""
-        ...
-
     def vision_attention(self, backend: str) -> str:
         """transformers' attention implementation for the vision tower, where the language model's is ``backend``."""
-        ...
-
-    def encode_images(self, parts: Parts, pixels: torch.Tensor, grids: tuple[tuple[int, ...], ...]) -> torch.Tensor:
-        """What the vision tower, never trained, says of ``pixels``: the input of ``project``."""
-        ...
-
-    def project(self, parts: Parts, encoded: torch.Tensor, grids: tuple[tuple[int, ...], ...]) -> torch.Tensor:
-        """(features of all images in order, hidden): what takes the placeholders' places."""
         ...

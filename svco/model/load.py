@@ -154,7 +154,7 @@ def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> Hf
 
 def model_files(base: str) -> list[Path]:
     """The config and weight files of a base model: a folder here, or its copy in the hub's cache."""
-    from transformers.utils.hub import cached_file
+    from transformers.utils import cached_file
 
     folder = Path(base)
     if not folder.is_dir():

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..basics.views import Scores
 from ..batches.pack import PackedBatch
-from ..families import Family, Parts
+from ..families import ModelSide, Parts
 from .logprobs import ChunkedHead, LogProbHead, TrainedLogProbHead, attach
 from .twin import SavedBytes, Stream, TwinLayer
 
@@ -41,7 +41,7 @@ class PackedScorer(nn.Module):
 
     def __init__(
         self,
-        family: Family,
+        family: ModelSide,
         policy: nn.Module,
         reference: Reference,
         switch: Callable[[nn.Module], Callable[[], AbstractContextManager[Any]]],

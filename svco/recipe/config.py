@@ -11,6 +11,8 @@ from typing import Literal
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """What the weights of a model may be computed in; ``auto``: as the device allows."""
+CorruptKind = Literal["crop", "noise", "grey", "zero"]
+"""How an image is corrupted."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class CorruptConfig:
     """How an image is corrupted, for objectives that read the corrupt view (``mdpo``, ``copo``, ``chip``). An image is corrupted
     alike in every epoch and run: it depends on the pair, the side and these keys only."""
 
-    kind: Literal["crop", "noise", "grey", "zero"] = "crop"
+    kind: CorruptKind = "crop"
     """``crop``: a random part of it, enlarged to its size (mDPO); ``noise``: diffusion noise (POVID, CHiP); ``grey`` or
     ``zero``: one colour, mid-grey or black."""
     scale: tuple[float, float] = (0.01, 0.2)

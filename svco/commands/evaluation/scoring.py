@@ -116,8 +116,8 @@ def score_set(
         return [(text.key, text.contrast, text.kind or "") for text in texts]
 
     rows = world.on_main(named)
-    columns = (np.array([row[n] for row in rows], dtype=str) for n in range(3))
-    return SetScores(*columns, found.policy, found.tokens, found.bad)
+    key, contrast, kind = (np.array([row[n] for row in rows], dtype=str) for n in range(3))
+    return SetScores(key, contrast, kind, found.policy, found.tokens, found.bad)
 
 
 def _config(effort: Effort, corrupt: CorruptConfig | None = None) -> Config:
