@@ -29,7 +29,7 @@ def false_words(answer: str, facts: Iterable[Mapping[str, Any]], query: str = ""
     for place, word in enumerate(words):
         owner = _described(words, place)
         subjects = [t for t in things if t.shape in ((owner,) if owner else asked)] or things
-        untrue = word in _TRUE_OF and not any(_TRUE_OF[word](thing) for thing in subjects)
+        untrue = word in _LOOKS and not any(word in _looks(thing) for thing in subjects)
         if untrue or (_counts(words, place) and NUMBERS.index(word) + 1 != len(subjects)):
             false.append(word)
     return false + [word for word in related if not _related(word, asked, things)]
@@ -70,10 +70,11 @@ def _related(word: str, asked: list[str], things: list[Thing]) -> bool:
     return straight and Scene((first, second)).layout == "two" and relation(first, second) == word
 
 
-_TRUE_OF = {
-    **{word: lambda thing, word=word: thing.colour == word for word in COLOURS},
-    **{word: lambda thing, word=word: thing.size == word for word in SIZES},
-    **{word: lambda thing, row=row: thing.cell[0] == row for row, word in enumerate(ROWS)},
-    **{word: lambda thing, column=column: thing.cell[1] == column for column, word in enumerate(COLUMNS)},
-}
-"""Word -> whether it is true of one object."""
+_LOOKS = {*COLOURS, *SIZES, *ROWS, *COLUMNS}
+"""Words that are true of one object or not, whatever else there is."""
+
+
+def _looks(thing: Thing) -> tuple[str, ...]:
+    """Those that are true of ``thing``."""
+    row, column = thing.cell
+    return (thing.colour, thing.size, ROWS[row], COLUMNS[column])
