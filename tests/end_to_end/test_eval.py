@@ -1,7 +1,6 @@
 """launchers/eval.py as people run it: files, figures, comparisons, several ranks, and mistakes."""
 
 import json
-import runpy
 import subprocess
 import sys
 
@@ -19,17 +18,11 @@ SET = "heldout=data_shards/heldout-000000.tar"
 
 
 @pytest.fixture
-def evaluate(monkeypatch, capsys):
+def evaluate(capsys):
     """Runs launchers/eval.py in this process: arguments -> (exit code, stderr with single spaces)."""
-    monkeypatch.chdir(ROOT)
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["eval.py", "--base", str(BASE), "--workers", "0", *map(str, arguments)])
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / "launchers" / "eval.py"), run_name="__main__")
-        except SystemExit as done:
-            code = done.code
+        code = launch.here("eval.py", "--base", BASE, "--workers", 0, *arguments)
         return code, " ".join(capsys.readouterr().err.split())
 
     return run
