@@ -24,7 +24,7 @@ def test_equals_one_process_without_deepspeed(name, tune, tmp_path, zero3):
     base = tiny_families.make_base(name, tmp_path / "base")
     recipe = [*RECIPE, f"model.base={base}", tune, f"run.root={tmp_path}"]
     launch.run(2, zero3, *recipe, "run.name=two")
-    launch.run(None, "none", *recipe, "run.name=plain")
+    launch.alone(*recipe, "run.name=plain")
     ours, theirs = (launch.training(tmp_path / run) for run in ("two", "plain"))
     for step in (1, 2, 3):
         assert ours[step]["loss"] == pytest.approx(theirs[step]["loss"], rel=1e-3)

@@ -36,7 +36,7 @@ def two(root, zero3):
 
 
 def test_equals_one_process_without_deepspeed(root, two):
-    launch.run(None, "none", *RECIPE, f"run.root={root}", "run.name=plain")
+    launch.alone(*RECIPE, f"run.root={root}", "run.name=plain")
     ours, theirs = launch.training(two), launch.training(root / "plain")
     for step in range(1, 7):
         assert ours[step]["loss"] == pytest.approx(theirs[step]["loss"], rel=1e-3)
