@@ -50,26 +50,26 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def launched(ranks: int, program: Path, *arguments: object) -> list[str]:
-    """The command line of ``program`` on ``ranks``: 0 stands for the bare command, which finds one device without GPUs."""
+def launched(ranks: int, script: str, *arguments: object) -> list[str]:
+    """The command line of ``script`` on ``ranks``: 0 stands for the bare command, which finds one device without GPUs."""
     port = free_port()
     drop_buffers()  # of the runs before this one, which are over
     PORTS.append(port)
     count = ["--num_accelerators", str(ranks)] if ranks else []
-    return ["deepspeed", *count, "--master_port", str(port), str(program), *map(str, arguments)]
+    return ["deepspeed", *count, "--master_port", str(port), str(ROOT / script), *map(str, arguments)]
 
 
 def command(ranks: int | None, ds: Path | str, *arguments: str) -> list[str]:
     """The command line of a run: ``ranks`` None is one process without the launcher."""
-    program = ROOT / "launchers" / "train.py"
+    script = "launchers/train.py"
     if ranks is None:
-        return [sys.executable, str(program), "--ds", str(ds), *arguments]
-    return launched(ranks, program, "--ds", ds, *arguments)
+        return [sys.executable, str(ROOT / script), "--ds", str(ds), *arguments]
+    return launched(ranks, script, "--ds", ds, *arguments)
 
 
-def script(ranks: int, name: str, *arguments: object) -> str:
-    """Runs a script of ``tests/distributed`` to its end on ``ranks``; its output."""
-    line = launched(ranks, ROOT / "tests" / "distributed" / name, *arguments)
+def output(ranks: int, script: str, *arguments: object) -> str:
+    """Runs ``script`` to its end on ``ranks``; what it says."""
+    line = launched(ranks, script, *arguments)
     done = subprocess.run(
         line, cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=400
     )

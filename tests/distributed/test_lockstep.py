@@ -40,7 +40,7 @@ def product(zero3, adapter, tmp_path_factory):
     cases |= {name: (place, [*RECIPE, *full]) for name, place in zip(FULL, (0, LAYERS))}
     cases["compiled"] = 2, [*RECIPE, *lora, "model.compile=true"]
     out = tmp_path_factory.mktemp("product") / "report.json"
-    output = launch.script(2, "four_steps.py", zero3, PAIRS, out, json.dumps(cases))
+    output = launch.output(2, "tests/distributed/four_steps.py", zero3, PAIRS, out, json.dumps(cases))
     reports = json.loads(out.read_text())
     assert reports.keys() == cases.keys()
     parts = dict(part.split("\n", 1) for part in output.split("case ")[1:])

@@ -115,7 +115,7 @@ def test_hierarchical_shards_and_their_checksum(zero3, tmp_path):
     settings["zero_optimization"] |= {key: value for key, value in small.items() if "stage3_" in key}
     ds = tmp_path / "hierarchical.json"
     ds.write_text(json.dumps(settings))
-    launch.script(2, "hierarchy.py", ds, tmp_path / "rank", f"model.base={BASE}", "optim.lr=1e-3")
+    launch.output(2, "tests/distributed/hierarchy.py", ds, tmp_path / "rank", f"model.base={BASE}", "optim.lr=1e-3")
     for rank in (0, 1):
         report = json.loads((tmp_path / f"rank-{rank}.json").read_text())
         assert report["group"] == 2

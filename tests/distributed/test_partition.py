@@ -19,7 +19,7 @@ def reports(zero3, tmp_path_factory):
     """Case -> every rank's report, all of one launch."""
     out = tmp_path_factory.mktemp("reports") / "rank"
     cases = [[f"model.base={BASE}", "optim.recompute=all", *overrides] for overrides in CASES.values()]
-    launch.script(2, "partition.py", zero3, out, json.dumps(cases))
+    launch.output(2, "tests/distributed/partition.py", zero3, out, json.dumps(cases))
     ranks = [json.loads(out.with_name(f"rank-{rank}.json").read_text()) for rank in (0, 1)]
     return dict(zip(CASES, zip(*ranks, strict=True), strict=True))
 

@@ -15,7 +15,7 @@ def test_two_ranks_hold_and_gather_what_is_planned(tmp_path):
     small["zero_optimization"]["reduce_bucket_size"] = 100_000
     file = tmp_path / "zero3.json"
     file.write_text(json.dumps(small))
-    launch.script(2, "plan_ranks.py", file, out)
+    launch.output(2, "tests/distributed/plan_ranks.py", file, out)
     rows = json.loads(out.read_text())
     assert len(rows) == 16
     assert not [row for row in rows if not row["passed"]], rows

@@ -85,7 +85,6 @@ def test_signals_are_heard_inside_and_left_alone_outside():
 ORPHAN = """
 import os, sys, time
 from svco.basics.dist import World
-from svco.export import read_facts
 from svco.run.stopping import StopRequests
 with StopRequests(World()) as stops:
     print("ready", flush=True)
