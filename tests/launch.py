@@ -98,10 +98,10 @@ def run(ranks: int | None, ds: Path | str, *arguments: str, timeout: float = 400
     return output
 
 
-def here(script: str, *arguments: object) -> int:
-    """Runs ``launchers/script`` in this process, which has imported what a new one takes seconds to import; its exit code."""
+def here(script: Path | str, *arguments: object) -> int:
+    """The exit code of ``script`` (of ``launchers/``), run in this process: a new one imports for seconds what this one has."""
     before = sys.argv
-    sys.argv = [script, *map(str, arguments)]
+    sys.argv = [str(script), *map(str, arguments)]
     try:
         with chdir(ROOT):
             runpy.run_path(str(ROOT / "launchers" / script), run_name="__main__")

@@ -1,7 +1,7 @@
 """A study under SLURM: what is submitted, and the way from submitting to collecting, with one element preempted.
 
 Its queue is an emulation of SLURM's contract (tests/slurm_queue.py), and its runs are stand-ins here, real in
-tests/end_to_end/test_study_twin.py. Under a real SLURM of one node: launchers/results/2026-11-25_study_slurm.md.
+test_study_twin.py. Under a real SLURM of one node: launchers/results/2026-11-25_study_slurm.md.
 """
 
 import os
