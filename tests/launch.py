@@ -98,6 +98,12 @@ def run(ranks: int | None, ds: Path | str, *arguments: str, timeout: float = 400
     return output
 
 
+def runs(ranks: int, *those: tuple[Path, list[str]]) -> None:
+    """Several runs (DeepSpeed JSON, arguments) in the same ranks, one after another: most of a short run is its start."""
+    told = json.dumps([(str(ds), arguments) for ds, arguments in those])
+    output(ranks, "tests/distributed/runs.py", told)
+
+
 def here(script: Path | str, *arguments: object) -> int:
     """The exit code of ``script`` (of ``launchers/``), run in this process: a new one imports for seconds what this one has."""
     before = sys.argv

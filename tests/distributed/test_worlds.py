@@ -71,13 +71,16 @@ def test_four_ranks(root, two, zero3):
     assert_close(train(root, "four", 4, zero3), two)
 
 
-def test_zero2(root, two, zero2):
-    assert_close(train(root, "zero2", 2, zero2), two)
-
-
-def test_cached_reference(root, two, zero3):
+def test_zero2_and_a_cached_reference(root, two, zero2, zero3):
     """The reference from a pass of its own before the first step, which teaches ZeRO-3 another order of modules."""
-    assert_close(train(root, "cached", 2, zero3, "model.reference=cached"), two)
+    recipe = [*RECIPE, f"run.root={root}"]
+    launch.runs(
+        2,
+        (zero2, [*recipe, "run.name=zero2"]),
+        (zero3, [*recipe, "run.name=cached", "model.reference=cached"]),
+    )
+    for name in ("zero2", "cached"):
+        assert_close(root / name, two)
 
 
 def test_without_deepspeed_and_with_other_micro_batches(root, two):
