@@ -41,7 +41,6 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     from svco.recipe.ds_config import read_ds_config
-    from svco.recipe.limits import duration
     from svco.recipe.read import load_recipe
 
     flags = {"run.resume": arguments.resume, "run.time_limit": arguments.time_limit}
@@ -54,21 +53,9 @@ def main() -> None:
         )
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
 
-    from svco.basics.dist import world_from_environment
-    from svco.run.stopping import StopRequests
+    from svco.run.start import Launch, start
 
-    world = world_from_environment()
-    with StopRequests(world, duration(config.run.time_limit)) as stops:
-        from svco import engine
-        from svco.run.train import Launch, run
-
-        launch = Launch(config, Path(arguments.recipe).stem, ds, arguments.ds, arguments.dry_run, tuple(sys.argv))
-        try:
-            if ds is not None:
-                engine.start(world, config.run.timeout_minutes)
-            run(launch, world, stops)
-        finally:
-            engine.stop()
+    start(Launch(config, Path(arguments.recipe).stem, ds, arguments.ds, arguments.dry_run, tuple(sys.argv)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from here. The key of a field is ``section.field``. :mod:`svco.recipe.read` read
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,15 @@ class ModelConfig:
 
     base: str = "data_shards/tiny_llava"
     """Folder or hub id of the base model, in Hugging Face layout."""
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """``float32``, ``bfloat16`` or ``float16``; ``auto``: bfloat16 on a GPU, float32 on a CPU."""
-    attention: str = "auto"
+    attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
     """Kernel of the language model's attention: ``flash`` (flash-attn), ``varlen`` (torch's own), ``sdpa`` (any device and
     dtype); ``auto``: the first of these that can run here."""
     compile: bool = False
     """Fuse the pointwise operations of the decoder layers with ``torch.compile``, for policy and reference alike; the first
     steps compile. Meant for GPUs, and not timed on one yet. The attention kernel stays as it is."""
-    tune: str = "lora"
+    tune: Literal["lora", "full"] = "lora"
     """``lora``: low-rank adapters on the language model; the reference is the same model with the adapters off.
     ``full``: the whole language model and the projector; the reference is a frozen copy. The vision tower never changes."""
     paper_compat: bool = False
@@ -59,7 +60,7 @@ class ModelConfig:
     LLaVA-Interleave. What still differs from the paper's runs is printed when a run starts."""
     train_projector: bool = False
     """With ``tune: lora``: also train the projector in full. (Full fine-tuning always trains it.)"""
-    reference: str = "auto"
+    reference: Literal["auto", "lockstep", "frozen-copy", "cached", "none"] = "auto"
     """Where the reference's log-probs come from. ``lockstep`` (LoRA): the policy with its adapters off, beside it;
     ``frozen-copy`` (full): a second model, beside it; ``cached``: computed once and kept in ``run.root``/references;
     ``none``: the objective has none. ``auto``: none where the objective allows it, else lockstep or frozen-copy."""
@@ -86,7 +87,8 @@ class DataConfig:
     """Shards, lengths and bad samples."""
 
     train: tuple[str, ...] = ("data_shards/train-{000000..000007}.tar",)
-    """Training shards: paths, brace patterns, globs, directories or http(s) URLs."""
+    """Training shards: paths, brace patterns, globs, directories, or URLs of these (https://, s3://, gs://, hf://; over http(s)
+    no globs and directories)."""
     validation: tuple[str, ...] = ()
     """Validation shards, scored every ``evaluate.every`` steps; empty: none."""
     heldout: tuple[str, ...] = ()
@@ -101,7 +103,7 @@ class DataConfig:
     block_shards: int = 8
     """Pairs are permuted within blocks of this many (permuted) shards: more is more random, fewer reads more locally."""
     cache_dir: str = ""
-    """Where remote shards and indices of read-only folders are kept; empty: ``~/.cache/svco``."""
+    """Where copies of remote shards and indices of read-only folders are kept; empty: ``~/.cache/svco``."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class CorruptConfig:
     """How an image is corrupted, for objectives that read the corrupt view (``mdpo``, ``copo``, ``chip``). An image is corrupted
     alike in every epoch and run: it depends on the pair, the side and these keys only."""
 
-    kind: str = "crop"
+    kind: Literal["crop", "noise", "grey", "zero"] = "crop"
     """``crop``: a random part of it, enlarged to its size (mDPO); ``noise``: diffusion noise (POVID, CHiP); ``grey`` or
     ``zero``: one colour, mid-grey or black."""
     scale: tuple[float, float] = (0.01, 0.2)
@@ -128,7 +130,7 @@ class ObjectiveConfig:
     name: str = "svco"
     """Name in the table of objectives: ``svco``, ``vco``, ``attend``, ``reject``, ``dpo``, ``mdpo``, ``copo``, ``chip``,
     ``symmpo``, ``ovip``, ``icvco-single``, ``rdpo``, ``sft``."""
-    sides: str = "auto"
+    sides: Literal["auto", "first", "both"] = "auto"
     """Sides of a pair that are trained on: ``first`` (side 0), ``both``, or ``auto``: the objective's own, as published."""
     beta: float = 0.1
     """β of every term that has none of its own."""
@@ -157,7 +159,7 @@ class ObjectiveConfig:
     """Weight of ``symmpo``'s (m₀ − m₁)², times its own of 0.0001."""
     delta: float = 0.0
     """δ, which an anchor's margin must exceed (nats times β)."""
-    image_negative: str = "corrupt"
+    image_negative: Literal["corrupt", "clash"] = "corrupt"
     """What ``mdpo``, ``copo`` and ``chip`` compare a side's own image with: ``corrupt``, the same image corrupted, as
     published, or ``clash``, the other side's image."""
     nll: float = 0.0
@@ -166,7 +168,7 @@ class ObjectiveConfig:
     """Divide every Δ by the tokens of its response."""
     label_smoothing: float = 0.0
     """Share of pairs taken to be labelled the wrong way round, below 0.5 (cDPO): text, image, attend and reject terms."""
-    link: str = "sigmoid"
+    link: Literal["sigmoid", "ipo"] = "sigmoid"
     """``sigmoid``: −log σ(βh); ``ipo``: (h − 1/(2β))² (arXiv 2310.12036) for text, image, attend and reject terms, whose h is a
     difference of Δ. Anchors keep the sigmoid."""
 
@@ -239,7 +241,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole recipe."""
+    """A whole recipe: a frozen section for each part of a run. ``load_recipe`` reads one from YAML and overrides."""
 
     run: RunConfig = field(default_factory=RunConfig)
     """Where the run lives."""

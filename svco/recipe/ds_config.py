@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError
+from ..basics.strict_json import parse_json
 from .config import Config
 
 _OURS = {
@@ -42,7 +42,7 @@ _LIVE = 10**9
 def read_ds_config(path: str | Path) -> dict[str, Any]:
     """The JSON object in ``path``."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"There is no DeepSpeed config {path}. Those that come with svco are in ds_configs/.") from None
     except (OSError, UnicodeDecodeError) as error:

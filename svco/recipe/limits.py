@@ -2,54 +2,64 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Any
+import typing
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, Literal
 
 from ..basics.errors import UserError
 from .config import Config
 
-_CHOICES = {
-    "model.dtype": ("auto", "float32", "bfloat16", "float16"),
-    "model.attention": ("auto", "flash", "varlen", "sdpa"),
-    "model.reference": ("auto", "lockstep", "frozen-copy", "cached", "none"),
-    "model.tune": ("lora", "full"),
-    "objective.sides": ("auto", "first", "both"),
-    "corrupt.kind": ("crop", "noise", "grey", "zero"),
-    "objective.image_negative": ("corrupt", "clash"),
-    "objective.link": ("sigmoid", "ipo"),
+BOUNDS = {
+    "run.seed": "[0, 2147483647]",
+    "run.log_every": "[1, inf)",
+    "run.timeout_minutes": "[1, 525600]",
+    "lora.rank": "[1, inf)",
+    "lora.alpha": "(0, inf)",
+    "lora.dropout": "[0, 1)",
+    "data.max_text_tokens": "[2, inf)",
+    "data.max_bad_fraction": "[0, 1]",
+    "data.workers": "[0, inf)",
+    "data.block_shards": "[1, inf)",
+    "corrupt.scale": "(0, 1]",
+    "corrupt.step": "[0, 999]",
+    "corrupt.seed": "[0, 2147483647]",
+    "objective.beta": "(0, inf)",
+    "objective.beta_text": "(0, inf)",
+    "objective.beta_image": "(0, inf)",
+    "objective.beta_anchor": "(0, inf)",
+    "objective.beta_attend": "(0, inf)",
+    "objective.beta_reject": "(0, inf)",
+    "objective.weight_text": "[0, inf)",
+    "objective.weight_image": "[0, inf)",
+    "objective.weight_anchor": "[0, inf)",
+    "objective.weight_attend": "[0, inf)",
+    "objective.weight_reject": "[0, inf)",
+    "objective.weight_margin": "[0, inf)",
+    "objective.delta": "(-inf, inf)",
+    "objective.nll": "[0, inf)",
+    "objective.label_smoothing": "[0, 0.5)",
+    "optim.lr": "[0, inf)",
+    "optim.lr_min_ratio": "[0, 1]",
+    "optim.warmup_fraction": "[0, 1]",
+    "optim.betas": "[0, 1)",
+    "optim.eps": "(0, inf)",
+    "optim.weight_decay": "[0, inf)",
+    "optim.max_grad_norm": "[0, inf)",
+    "optim.global_batch": "[1, inf)",
+    "optim.epochs": "[0, inf)",
+    "optim.steps": "[0, inf)",
+    "optim.tokens_per_micro_batch": "[1, inf)",
+    "optim.activation_gb": "[0, inf)",
+    "checkpoint.every": "[0, inf)",
+    "checkpoint.keep": "[0, inf)",
+    "evaluate.every": "[0, inf)",
+    "evaluate.max_pairs": "[0, inf)",
+    "evaluate.pictures": "[0, inf)",
 }
-_AT_LEAST = {
-    "run.log_every": 1,
-    "run.timeout_minutes": 1,
-    "lora.rank": 1,
-    "data.max_text_tokens": 2,
-    "data.workers": 0,
-    "data.block_shards": 1,
-    "data.max_bad_fraction": 0,
-    "corrupt.step": 0,
-    "optim.global_batch": 1,
-    "optim.steps": 0,
-    "optim.epochs": 0,
-    "optim.lr": 0,
-    "optim.tokens_per_micro_batch": 1,
-    "optim.max_grad_norm": 0,
-    "optim.warmup_fraction": 0,
-    "optim.weight_decay": 0,
-    "checkpoint.every": 0,
-    "checkpoint.keep": 0,
-    "evaluate.every": 0,
-    "evaluate.max_pairs": 0,
-    "evaluate.pictures": 0,
-    "lora.dropout": 0,
-    "optim.activation_gb": 0,
-}
-_AT_MOST = {
-    "data.max_bad_fraction": 1,
-    "optim.warmup_fraction": 1,
-    "optim.lr_min_ratio": 1,
-    "lora.dropout": 1,
-    "corrupt.step": 999,
-}
+"""Every number of a recipe -> the interval it lies in; NaN lies in none."""
 
 
 def get(config: Config, key: str) -> Any:
@@ -57,52 +67,57 @@ def get(config: Config, key: str) -> Any:
     return getattr(getattr(config, section), name)
 
 
+def kinds() -> Iterator[tuple[str, Any]]:
+    """(``section.key``, its type) of every key of a recipe."""
+    for section, kind in typing.get_type_hints(Config).items():
+        hints = typing.get_type_hints(kind)
+        yield from ((f"{section}.{f.name}", hints[f.name]) for f in fields(kind))
+
+
 def check(config: Config) -> None:
     """Refuses values that no run can mean."""
-    for key, choices in _CHOICES.items():
-        if (value := get(config, key)) not in choices:
-            raise UserError(f"{key} is {value!r}; it must be one of {', '.join(choices)}.")
-    for bounds, wrong, words in ((_AT_LEAST, float.__lt__, "at least"), (_AT_MOST, float.__gt__, "at most")):
-        for key, bound in bounds.items():
-            if wrong(float(get(config, key)), float(bound)):
-                raise UserError(f"{key} is {get(config, key)}; it must be {words} {bound}.")
+    for key, kind in kinds():
+        if typing.get_origin(kind) is Literal and (value := get(config, key)) not in typing.get_args(kind):
+            raise UserError(f"{key} is {value!r}; it must be one of {', '.join(typing.get_args(kind))}.")
+    for key, interval in BOUNDS.items():
+        value = get(config, key)
+        values = value if isinstance(value, tuple) else (value,)
+        if not all(within(number, interval) for number in values):
+            raise UserError(f"{key} is {', '.join(map(str, values))}; it must be {words(interval)}.{_hint(key)}")
     duration(config.run.time_limit)
     low, high = config.corrupt.scale
-    if not 0 < low <= high <= 1:
-        raise UserError(
-            f"corrupt.scale is [{low}, {high}]; it must be two shares of the image's area, above 0 and at most 1, the least "
-            "first."
-        )
-    _check_objective(config)
-
-
-_TERMS = ("text", "image", "anchor", "attend", "reject")
-
-
-def _check_objective(config: Config) -> None:
-    """Numbers no objective can have; what has no effect on the named one is refused where it is made."""
-    for key in ("objective.beta", *(f"objective.beta_{term}" for term in _TERMS)):
-        betas = value if isinstance(value := get(config, key), tuple) else (value,)
-        if len(betas) > 2:
+    if low > high:
+        raise UserError(f"corrupt.scale is [{low}, {high}]; the least share of the image's area comes first.")
+    for key in (key for key in BOUNDS if key.startswith("objective.beta_")):
+        if len(betas := get(config, key)) > 2:
             raise UserError(f"{key} is {list(betas)}; it takes one number, or two: one a side.")
-        if not all(0 < beta < float("inf") for beta in betas):
-            drop = (
-                ""
-                if key == "objective.beta"
-                else f" To drop a term set its weight ({key.replace('beta', 'weight')}) to 0."
-            )
-            raise UserError(f"{key} is {', '.join(map(str, betas))}; every β must be above 0.{drop}")
-    for key in ("objective.weight_margin", "objective.nll", *(f"objective.weight_{term}" for term in _TERMS)):
-        weights = value if isinstance(value := get(config, key), tuple) else (value,)
-        if not all(0 <= weight < float("inf") for weight in weights):
-            raise UserError(f"{key} is {', '.join(map(str, weights))}; a weight must be at least 0.")
-    if not 0 <= config.objective.label_smoothing < 0.5:
-        raise UserError(
-            f"objective.label_smoothing is {config.objective.label_smoothing}; it must be at least 0 and below 0.5, where "
-            "right and wrong count alike."
-        )
-    if not abs(config.objective.delta) < float("inf"):
-        raise UserError(f"objective.delta is {config.objective.delta}; it must be a finite number.")
+
+
+def within(number: float, interval: str) -> bool:
+    """Whether ``number`` lies in ``interval``, written as in mathematics: ``[0, 1)``. NaN never does."""
+    low, high = _ends(interval)
+    above = low <= number if interval.startswith("[") else low < number
+    below = number <= high if interval.endswith("]") else number < high
+    return above and below
+
+
+def words(interval: str) -> str:
+    """``interval`` for people: ``at least 0 and below 1``."""
+    low, high = _ends(interval)
+    least = f"{'at least' if interval.startswith('[') else 'above'} {low:g}" if math.isfinite(low) else ""
+    most = f"{'at most' if interval.endswith(']') else 'below'} {high:.10g}" if math.isfinite(high) else "finite"
+    return f"{least} and {most}" if least else most
+
+
+def _ends(interval: str) -> tuple[float, float]:
+    low, _, high = interval[1:-1].partition(",")
+    return float(low), float(high)
+
+
+def _hint(key: str) -> str:
+    if key.startswith("objective.beta_"):
+        return f" To drop a term set its weight ({key.replace('beta', 'weight')}) to 0."
+    return ""
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

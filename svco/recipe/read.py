@@ -7,6 +7,7 @@ a wrong type names key, value and what was expected.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -14,11 +15,12 @@ import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..basics.errors import UserError
 from .config import Config
 from .limits import check
+from .parse import Typed, dump_yaml, parse_yaml, plain, read_yaml
 
 
 def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
@@ -41,23 +43,7 @@ def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
     return config
 
 
-def read_yaml(path: str | Path) -> Any:
-    """What the YAML file ``path`` holds, an empty mapping for an empty one; UserError if it cannot be read."""
-    import yaml
-
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise UserError(f"There is no recipe file {path}. Recipes live in launchers/recipes/.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The recipe {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"The recipe {path} is not valid YAML: {error}") from None
-
-
 def _override_tree(override: str) -> dict[str, Any]:
-    import yaml
-
     key, sign, text = override.partition("=")
     section, dot, name = key.partition(".")
     if not (sign and dot and name):
@@ -65,23 +51,22 @@ def _override_tree(override: str) -> dict[str, Any]:
             f"Cannot read {override!r} on the command line: overrides have the form section.key=value, "
             "e.g. optim.lr=1e-3."
         )
-    try:
-        return {section: {name: yaml.safe_load(text)}}
-    except yaml.YAMLError as error:
-        raise UserError(f"The value of {override!r} on the command line is not valid YAML: {error}") from None
+    value = parse_yaml(text, f"The value of {override!r} on the command line")
+    # A key that wants text gets all that was typed, though YAML sees a comment or a mapping in it.
+    return {section: {name: value if isinstance(value, (str, list)) else Typed(text, plain(value))}}
 
 
 def merge(config: Config, tree: Any, where: str) -> Config:
     """``config`` with the values of ``tree`` ({section: {key: value}}) put in; ``where`` is named in errors."""
     sections = {f.name: getattr(config, f.name) for f in dataclasses.fields(Config)}
     if not isinstance(tree, Mapping):
-        raise UserError(f"{where}: a recipe is a mapping of sections ({', '.join(sections)}), not {tree!r}.")
+        raise UserError(f"{where}: a recipe is a mapping of sections ({', '.join(sections)}), not {plain(tree)!r}.")
     changed = {}
     for section, values in tree.items():
         if section not in sections:
             raise UserError(f"{where}: unknown section {section!r}.{nearest(section, sections)}")
         if not isinstance(values, Mapping):
-            raise UserError(f"{where}: section {section!r} must be a mapping of keys, not {values!r}.")
+            raise UserError(f"{where}: section {section!r} must be a mapping of keys, not {plain(values)!r}.")
         changed[section] = _merge_section(sections[section], section, values, where)
     return dataclasses.replace(config, **changed)
 
@@ -124,27 +109,48 @@ def _coerce(value: Any, kind: Any, key: str, where: str) -> Any:
         element, *rest = typing.get_args(kind)
         length = None if rest == [...] else 1 + len(rest)
         if not isinstance(value, (list, tuple)):
-            value = [] if value in ("", None) and length is None else [value] * (length or 1)
+            value = [] if plain(value) in ("", None) and length is None else [value] * (length or 1)
         if length is not None and len(value) != length:
-            raise UserError(f"{where}: {key} takes {length} values, not {len(value)} ({value!r}).")
+            raise UserError(f"{where}: {key} takes {length} values, not {len(value)} ({plain(value)!r}).")
         return tuple(_coerce(v, element, key, where) for v in value)
-    if kind is float and isinstance(value, str):
-        # YAML 1.1 reads 1e-6 (no dot) as a string; nobody means one.
-        try:
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if (found := _text(value)) not in choices:
+            raise UserError(f"{where}: {key} is {plain(value)!r}; it must be one of {', '.join(choices)}.")
+        return found
+    found = {str: _text, float: _number, int: _whole_number}.get(kind, plain)(value)
+    if type(found) is not kind:
+        raise UserError(
+            f"{where}: {key} must be a {_PLAIN[kind]}, not {plain(value)!r} ({type(plain(value)).__name__})."
+        )
+    return found
+
+
+def _text(value: Any) -> Any:
+    """What was typed; nothing, and YAML's words for it, are an empty text."""
+    if isinstance(value, Typed):
+        return "" if value.text in _NOTHING else value.text
+    return "" if value is None else value
+
+
+def _number(value: Any) -> Any:
+    value = plain(value)
+    if isinstance(value, str):  # YAML 1.1 reads 1e-6 (no dot) as text; nobody means one
+        with contextlib.suppress(ValueError):
             return float(value)
-        except ValueError:
-            pass
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is str and value is None:
-        return ""
-    if kind is str and type(value) in (int, float):
-        return str(value)  # optim.recompute=8, run.name=7, run.time_limit=90.5
-    if type(value) is not kind:
-        raise UserError(f"{where}: {key} must be a {_PLAIN[kind]}, not {value!r} ({type(value).__name__}).")
-    return value
+    return float(value) if type(value) is int else value
 
 
+def _whole_number(value: Any) -> Any:
+    """Decimal, where YAML 1.1 takes 010 for 8 and 1:30 for 90."""
+    if not isinstance(value, Typed) or type(value.value) is not int:
+        return plain(value)
+    with contextlib.suppress(ValueError):
+        return int(value.text)
+    return value.text if ":" in value.text else value.value
+
+
+_NOTHING = ("", "~", "null", "Null", "NULL")
 _GONE = {"objective.symmetric": "Write objective.sides: both for true, objective.sides: first for false."}
 """Keys of earlier versions -> what to write instead."""
 _PLAIN = {int: "whole number", float: "number", str: "text", bool: "true or false"}
@@ -158,9 +164,7 @@ def to_tree(config: Config) -> dict[str, dict[str, Any]]:
 
 def dump(config: Config) -> str:
     """``config`` as YAML that ``load_recipe`` reads back to an equal Config."""
-    import yaml
-
-    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+    return dump_yaml(to_tree(config))
 
 
 @cache

@@ -91,7 +91,10 @@ def _next(folder: Path, state: RunState, verdict: str, kept: bool) -> str:
 
 def _resume(folder: Path, state: RunState) -> str:
     """The command that continues the run: its own, with what names and resumes it."""
-    program, *arguments = state.command or ("launchers/train.py",)
+    where = [f"run.root={folder.parent}", f"run.name={folder.name}", "run.resume=auto"]
+    if not state.command:  # begun by a script, with svco.train
+        return f"the same script, its recipe with {shlex.join(where)}"
+    program, *arguments = state.command
     kept, skip = [], False
     for word in arguments:
         if skip or word.startswith(("--local_rank", "--resume=", "run.name=", "run.resume=", "run.root=")):
@@ -101,8 +104,7 @@ def _resume(folder: Path, state: RunState) -> str:
         else:
             kept.append(word)
     launcher = "python" if "none" in kept or "--ds=none" in kept else "deepspeed"
-    words = [launcher, program, *kept, f"run.root={folder.parent}", f"run.name={folder.name}", "run.resume=auto"]
-    return shlex.join(words)
+    return shlex.join([launcher, program, *kept, *where])
 
 
 def _span(seconds: float) -> str:

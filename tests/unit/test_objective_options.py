@@ -164,10 +164,10 @@ def test_one_number_is_both_sides_and_two_are_one_each():
     "overrides",
     [
         *([f"objective.beta_{term}=0", f"weight_{term}"] for term in ("text", "image", "anchor", "attend", "reject")),
-        ["objective.beta=-1", "every β must be above 0"],
-        ["objective.beta_text=[0.1, 0]", "every β must be above 0"],
+        ["objective.beta=-1", "must be above 0"],
+        ["objective.beta_text=[0.1, 0]", "must be above 0"],
         ["objective.beta_text=[1, 2, 3]", "one number, or two"],
-        ["objective.beta=.nan", "every β must be above 0"],
+        ["objective.beta=.nan", "must be above 0"],
         ["objective.weight_text=-1", "at least 0"],
         ["objective.nll=-1", "at least 0"],
         ["objective.weight_margin=-1", "at least 0"],

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import typing
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from places import RECIPES, ROOT
 from svco.basics.errors import UserError
 from svco.recipe.config import Config
 from svco.recipe.ds_config import fill, read_ds_config, with_leaf_sizes
+from svco.recipe.limits import BOUNDS, kinds, within
 from svco.recipe.read import dump, field_docs, known_keys, load_recipe, merge
 
 DS = sorted((ROOT / "ds_configs").glob("*.json"))
@@ -50,6 +52,48 @@ def test_mistakes_are_named(override, says):
     with pytest.raises(UserError) as error:
         load_recipe(None, [override])
     assert says in str(error.value)
+
+
+def test_every_number_has_bounds_and_nan_passes_none():
+    numbers = {key: kind for key, kind in kinds() if {int, float} & {kind, *typing.get_args(kind)}}
+    assert numbers.keys() == BOUNDS.keys()
+    for key, kind in numbers.items():
+        for wrong in (".nan", ".inf", "-.inf") if float in (kind, *typing.get_args(kind)) else ("-1",):
+            with pytest.raises(UserError, match=re.escape(key)):
+                load_recipe(None, [f"{key}={wrong}"])
+        low, high = BOUNDS[key][1:-1].split(", ")
+        assert within(float(low), BOUNDS[key]) == BOUNDS[key].startswith("[")
+        assert within(float(high), BOUNDS[key]) == BOUNDS[key].endswith("]")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("0010", "0010"), ("1e3", "1e3"), ("3:55:00", "3:55:00"), ("no", "no"), ("2026-11-25", "2026-11-25")],
+)
+def test_text_stays_what_was_typed(tmp_path, text, kept):
+    file = tmp_path / "r.yaml"
+    file.write_text(f"run: {{name: {text}}}\ndata: {{train: [{text}]}}\n")
+    for config in (load_recipe(file), load_recipe(None, [f"run.name={text}", f"data.train=[{text}]"])):
+        assert (config.run.name, config.data.train) == (kept, (kept,))
+        assert merge(Config(), yaml.safe_load(dump(config)), "") == config
+    assert load_recipe(None, ["run.name=a: b #c"]).run.name == "a: b #c"
+    assert load_recipe(None, ["run.name=null"]).run.name == "" == load_recipe(None, ["run.name="]).run.name
+    assert load_recipe(None, ["run.seed=010"]).run.seed == 10, "decimal, not YAML's octal"
+
+
+@pytest.mark.parametrize(
+    ("text", "twice"),
+    [
+        ("optim: {lr: 1}\nmodel: {}\noptim: {steps: 1}", "'optim' is given twice, on line 1 and on line 3"),
+        ("optim: {lr: 1, lr: 2}", "'lr' is given twice"),
+        ("a: &x {lr: 1}\noptim:\n  <<: *x\n  steps: 1\n  steps: 2", "'steps' is given twice"),
+    ],
+)
+def test_a_key_given_twice_is_named(tmp_path, text, twice):
+    file = tmp_path / "r.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"r.yaml: {twice}"):
+        load_recipe(file)
 
 
 @pytest.mark.parametrize("text", ["optim: 3", "- a", "optim: {lr: [1}", "optm: {lr: 1}"])
@@ -175,3 +219,10 @@ def test_ds_config_mistakes(tmp_path):
     for name, says in (("bad.json", "not JSON"), ("list.json", "JSON object"), ("none.json", "no DeepSpeed config")):
         with pytest.raises(UserError, match=says):
             read_ds_config(tmp_path / name)
+
+
+def test_a_ds_config_says_each_thing_once(tmp_path):
+    file = tmp_path / "ds.json"
+    file.write_text('{"zero_optimization": {"stage": 2}, "zero_optimization": {"stage": 3}}')
+    with pytest.raises(UserError, match="ds.json is not JSON: 'zero_optimization' is given twice"):
+        read_ds_config(file)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ...basics.errors import UserError
+from ...basics.strict_json import parse_json
 from .records import Record, make_record, read_records, read_text
 
 
@@ -18,7 +18,7 @@ def import_mvc_json(path: Path) -> list[Record]:
     ``rejected_response`` and optionally ``system_prompt``; other keys are allowed and left out.
     """
     try:
-        items = json.loads(read_text(path))
+        items = parse_json(read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(items, list) or not items:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ...basics.errors import UserError
 from ...basics.progress import Progress
+from ...basics.strict_json import parse_json
 from ...data.pairs import CONTRASTS
 
 _KNOWN = ("query", "images", "responses", "type", "system", "source", "ids")
@@ -80,7 +81,7 @@ def read_records(path: Path) -> list[Record]:
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():
             try:
-                raw = json.loads(line)
+                raw = parse_json(line)
             except ValueError as error:
                 raise UserError(f"{path}, line {number} is not JSON: {error}") from None
             found.append(make_record(raw, f"{path}, line {number}"))

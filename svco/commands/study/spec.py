@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...basics.errors import UserError
-from ...recipe.read import known_keys, nearest, read_yaml
+from ...recipe.parse import plain, read_yaml
+from ...recipe.read import known_keys, nearest
 
 Settings = dict[str, Any]
 """Recipe key (``section.field``) -> value."""
@@ -122,7 +123,7 @@ class Study:
 
 def load_study(path: str | Path, quick: bool = False) -> Study:
     """The study in ``path``; ``quick`` lays its section of that name over it. UserError for whatever cannot be meant."""
-    tree = read_yaml(path)
+    tree = plain(read_yaml(path))
     if not isinstance(tree, Mapping):
         raise UserError(f"{path}: a study is a mapping of keys, not {tree!r}.")
     tree = dict(tree)

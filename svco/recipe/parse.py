@@ -1,0 +1,80 @@
+"""YAML as its writer meant it: a key given twice is an error, and a value remembers how it was typed. The only door to yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..basics.errors import UserError, first_line
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A plain scalar that YAML takes for something other than text. A key that wants text reads what was typed: ``0010`` is no
+    number 8, ``3:55:00`` none of base 60, ``1e-6`` and ``no`` mean themselves."""
+
+    text: str
+    """As typed."""
+    value: Any
+    """As YAML 1.1 reads it: a number, a truth value, None, a date."""
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                raise UserError(
+                    f"{name!r} is given twice, on line {lines[name]} and on line {line}; YAML alone would drop the first "
+                    "without a word. Join them."
+                )
+            lines[name] = line
+        found = super().construct_mapping(node, deep)
+        return {key.text if isinstance(key, Typed) else key: value for key, value in found.items()}
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        value = super().construct_object(node, deep)
+        typed = isinstance(node, yaml.ScalarNode) and not isinstance(value, str)
+        return Typed(node.value, value) if typed else value
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """What ``text`` holds, its scalars other than text as :class:`Typed`; None for an empty one. UserError, naming ``where``,
+    for a key that is given twice and for what is no YAML."""
+    try:
+        return yaml.load(text, _Loader)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-99-99
+        said = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else first_line(error)
+        raise UserError(f"{where} is not valid YAML: {said}") from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What the YAML file ``path`` holds, an empty mapping for an empty one; UserError if it cannot be read."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"There is no recipe file {path}. Recipes live in launchers/recipes/.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The recipe {path} cannot be read: {error}") from None
+    found = parse_yaml(text, f"The recipe {path}")
+    return {} if found is None else found
+
+
+def plain(tree: Any) -> Any:
+    """``tree`` with YAML's own reading of every scalar."""
+    if isinstance(tree, Typed):
+        return tree.value
+    if isinstance(tree, dict):
+        return {plain(key): plain(value) for key, value in tree.items()}
+    return [plain(item) for item in tree] if isinstance(tree, list) else tree
+
+
+def dump_yaml(tree: Any) -> str:
+    """``tree`` as YAML, keys in their order."""
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
