@@ -70,7 +70,7 @@ def exit_codes() -> Iterator[None]:
     except UserError as error:
         rank = int(os.environ.get("RANK", 0))
         if rank:
-            time.sleep(3)
+            time.sleep(10)
         prefix = f"error (rank {rank})" if rank else "error"
         print(
             "\n" + textwrap.fill(f"{prefix}: {error}", width=110, break_long_words=False, break_on_hyphens=False),
