@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from ..basics.errors import BadSample, UserError
 from ..basics.files import beside
+from ..basics.shipped import located
 from .pairs import IMAGE_MEMBERS, MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
 from .shard_index import Entry, ShardIndex, combined_digest, load_index
 
@@ -52,7 +53,8 @@ def write_shards(pairs: Iterable[Pair], directory: str | Path, split: str, pairs
 
 
 def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
-    """The shards that ``spec`` means: a path, brace pattern, glob, directory or http(s) URL, or a list of these.
+    """The shards that ``spec`` means: a path, brace pattern, glob, directory or http(s) URL, or a list of these. What is not
+    found from the working directory is looked for among the shards that come with svco.
 
     Braces as in WebDataset (``train-{000000..000007}.tar``). Order is as given, sorted within a directory or glob.
     """
@@ -65,7 +67,7 @@ def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
     except UnbalancedBracesError:
         raise UserError(f"The shard pattern {spec!r} has an unbalanced brace.") from None
     found: list[str] = []
-    for name in names:
+    for name in map(located, names):
         if is_remote(name):
             found.append(name)
         elif os.path.isdir(name):

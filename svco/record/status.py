@@ -91,7 +91,7 @@ def _next(folder: Path, state: RunState, verdict: str, kept: bool) -> str:
 
 def _resume(folder: Path, state: RunState) -> str:
     """The command that continues the run: its own, with what names and resumes it."""
-    program, *arguments = state.command or ("launchers/train.py",)
+    program, *arguments = state.command or ("svco", "train")
     kept, skip = [], False
     for word in arguments:
         if skip or word.startswith(("--local_rank", "--resume=", "run.name=", "run.resume=", "run.root=")):
@@ -100,8 +100,14 @@ def _resume(folder: Path, state: RunState) -> str:
             skip = True
         else:
             kept.append(word)
-    launcher = "python" if "none" in kept or "--ds=none" in kept else "deepspeed"
-    words = [launcher, program, *kept, f"run.root={folder.parent}", f"run.name={folder.name}", "run.resume=auto"]
+    alone = "none" in kept or "--ds=none" in kept
+    if program == "svco":
+        # It starts its ranks itself, unless there were others: those of a launcher.
+        own = state.ranks == 1 or f" --ranks {state.ranks} " in f" {' '.join(kept)} ".replace("--ranks=", "--ranks ")
+        launcher = [] if own else ["deepspeed", "--module"]
+    else:
+        launcher = ["python" if alone else "deepspeed"]
+    words = [*launcher, program, *kept, f"run.root={folder.parent}", f"run.name={folder.name}", "run.resume=auto"]
     return shlex.join(words)
 
 
