@@ -60,7 +60,7 @@ def cell_name(cell: Cell) -> str:
 
 @dataclass(frozen=True)
 class Scores:
-    """What one model says of a batch of P pairs."""
+    """What one model says of P pairs: ``logps[p, side, view]`` of views ``MATCH``, ``BLIND``, ``CLASH`` (and ``CORRUPT``)."""
 
     logps: torch.Tensor
     """(P, 2, V) float32 or float64, nats: log-probability of side s's response under view v, summed over its tokens.

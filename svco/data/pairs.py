@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..basics.errors import BadSample
+from ..basics.errors import BadSample, UserError
 from ..basics.strict_json import parse_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SCHEMA_VERSION = 1
 IMAGE_MEMBERS = ("0.jpg", "1.jpg")
@@ -51,10 +55,48 @@ class PairText:
 
 @dataclass(frozen=True)
 class Pair:
-    """A pair as read from a shard: text and the two encoded images (JPEG bytes)."""
+    """A contrast pair: two images, and under one query a response that is true of each."""
 
     text: PairText
+    """Key, query, responses, and what is known of the pair."""
     images: tuple[bytes, bytes]
+    """Image of side 0 and of side 1 as a file's bytes: JPEG in shards, any format that Pillow reads elsewhere."""
+
+    @classmethod
+    def of(
+        cls,
+        query: str,
+        responses: Sequence[str],
+        images: Sequence[Image | Path | str | bytes],
+        *,
+        key: str = "pair",
+        system: str | None = None,
+    ) -> Pair:
+        """A pair made by hand: ``responses[s]`` is true of ``images[s]`` and not of the other one.
+
+        An image is a ``PIL.Image`` (kept without loss, as PNG), the path of an image file, or such a file's bytes. ``key`` names
+        the pair in messages and, where images are corrupted, decides how. BadSample for a text that no shard may hold,
+        UserError for an image that cannot be read and for more or fewer than two.
+        """
+        text = PairText(key, query, tuple(responses), system=system)
+        text = decode_text(key, encode_text(text), "Pair.of")  # as strict as of a shard
+        if len(images) != 2:
+            raise UserError(f"Pair.of: the pair {key!r} has {len(images)} images; a pair has two.")
+        return cls(text, (_file_of(images[0]), _file_of(images[1])))
+
+
+def _file_of(image: Image | Path | str | bytes) -> bytes:
+    """The bytes of an image file that shows ``image``."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, (str, Path)):
+        try:
+            return Path(image).read_bytes()
+        except OSError as error:
+            raise UserError(f"The image {image} cannot be read: {error.strerror}.") from None
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def encode_text(text: PairText) -> bytes:
@@ -110,12 +152,12 @@ def decode_text(key: str, data: bytes, where: str) -> PairText:
     )
 
 
-def decode_image(data: bytes, where: str):
+def decode_image(data: bytes, where: str) -> Image:
     """Decodes JPEG (or any Pillow format) bytes to an RGB ``PIL.Image``; BadSample if damaged or cut short."""
-    from PIL import Image
+    from PIL import Image as Images
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Images.open(io.BytesIO(data)) as image:
             return image.convert("RGB")  # convert() loads: a truncated file raises here and not later
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... for damaged files
         raise BadSample("undecodable-image", f"{where} cannot be decoded ({type(error).__name__}: {error})") from None

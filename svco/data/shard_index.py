@@ -110,32 +110,25 @@ def file_digest(path: Path) -> str:
 
 
 def _build(tar: Path, size: int) -> ShardIndex:
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
-    previous = None
     try:
-        with tarfile.open(tar, "r:") as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                key, name = _split_name(member.name)
-                if key != previous and key in samples:
-                    raise UserError(
-                        f"The shard {tar} holds the key {key!r} twice (second time at byte {member.offset}). The members "
-                        "of a sample must lie together and keys must be unique."
-                    )
-                previous = key
-                samples.setdefault(key, {})
-                if name in MEMBERS:
-                    samples[key][name] = (member.offset_data, member.size)
-                if member.offset_data + member.size > size:
-                    raise tarfile.ReadError(f"member {member.name} ends at byte {member.offset_data + member.size}")
-            end = archive.offset
+        files = whole_members(tar)
     except tarfile.TarError as error:
         raise UserError(
-            f"The shard {tar} is cut short or is no tar file: {error}, but the file has {size} bytes. Copy it again from "
-            "its source."
+            f"The shard {tar} is cut short or is no tar file: {error}. Copy it again from its source."
         ) from None
-    _check_end(tar, end, size)
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    previous = None
+    for member in files:
+        key, name = _split_name(member.name)
+        if key != previous and key in samples:
+            raise UserError(
+                f"The shard {tar} holds the key {key!r} twice (second time at byte {member.offset}). The members "
+                "of a sample must lie together and keys must be unique."
+            )
+        previous = key
+        samples.setdefault(key, {})
+        if name in MEMBERS:
+            samples[key][name] = (member.offset_data, member.size)
     with tar.open("rb") as stream:
         entries = tuple(
             Entry(key, members, tuple(_image_size(stream, members.get(name)) for name in IMAGE_MEMBERS))
@@ -144,15 +137,24 @@ def _build(tar: Path, size: int) -> ShardIndex:
     return ShardIndex(str(tar), size, file_digest(tar), entries)
 
 
-def _check_end(tar: Path, end: int, size: int) -> None:
-    """A tar ends with zero blocks; without them it was cut exactly between two members, which tarfile lets pass."""
+def whole_members(tar: Path) -> list[tarfile.TarInfo]:
+    """The files in ``tar``, of which only headers are read; tarfile.TarError, saying why, if it is cut short or is no tar."""
+    size = tar.stat().st_size
+    files = []
+    with tarfile.open(tar, "r:") as archive:
+        for member in archive:
+            if not member.isfile():
+                continue
+            files.append(member)
+            if (end := member.offset_data + member.size) > size:
+                raise tarfile.ReadError(f"member {member.name} ends at byte {end}, but the file has {size} bytes")
+        end = archive.offset
+    # A tar ends with zero blocks; without them it was cut exactly between two members, which tarfile lets pass.
     with tar.open("rb") as stream:
         stream.seek(max(0, size - 512))
         if size < 1024 or stream.read(512).strip(b"\0"):
-            raise UserError(
-                f"The shard {tar} is cut short: it has {size} bytes and no end-of-archive mark after byte {end}. Copy it "
-                "again from its source."
-            )
+            raise tarfile.ReadError(f"it has {size} bytes and no end-of-archive mark after byte {end}")
+    return files
 
 
 def _split_name(name: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
+import socket
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..basics.errors import BadSample, UserError
-from ..basics.files import beside
 from ..basics.shipped import located
 from .pairs import IMAGE_MEMBERS, MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
+from .remote import Source, is_remote, redacted
+from .shard_cache import fetched
 from .shard_index import Entry, ShardIndex, combined_digest, load_index
 
 DEFAULT_CACHE = Path("~/.cache/svco")
@@ -53,10 +54,11 @@ def write_shards(pairs: Iterable[Pair], directory: str | Path, split: str, pairs
 
 
 def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
-    """The shards that ``spec`` means: a path, brace pattern, glob, directory or http(s) URL, or a list of these. What is not
-    found from the working directory is looked for among the shards that come with svco.
+    """The shards that ``spec`` means: a path or URL (http, s3, gs, hf, …), brace pattern, glob, directory, or a list of these.
+    What is not found from the working directory is looked for among the shards that come with svco.
 
     Braces as in WebDataset (``train-{000000..000007}.tar``). Order is as given, sorted within a directory or glob.
+    UserError where nothing matches, and for a glob or directory over http(s), which cannot list.
     """
     from braceexpand import UnbalancedBracesError, braceexpand
 
@@ -65,29 +67,30 @@ def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
     try:
         names = list(braceexpand(spec))
     except UnbalancedBracesError:
-        raise UserError(f"The shard pattern {spec!r} has an unbalanced brace.") from None
+        raise UserError(f"The shard pattern {redacted(spec)!r} has an unbalanced brace.") from None
     found: list[str] = []
-    for name in map(located, names):
-        if is_remote(name):
-            found.append(name)
-        elif os.path.isdir(name):
-            inside = sorted(glob.glob(os.path.join(glob.escape(name), "*.tar")))
-            if not inside:
-                raise UserError(f"No shards match: the directory {name} holds no *.tar file.")
-            found += inside
-        elif os.path.exists(name):
-            found.append(name)
-        elif matches := sorted(glob.glob(name)):
-            found += matches
-        else:
-            part = "" if name == spec else f" (part of {spec!r})"
-            raise UserError(
-                f"No shards match {name!r}{part}, looking from {os.getcwd()}. Check data.train, data.validation and "
-                "data.heldout, or make shards with 'svco data build'."
-            )
+    for name in names:
+        found += Source.at(name).shards() if is_remote(name) else _local(located(os.path.expanduser(name)), spec)
     if not found:
         raise UserError(f"No shards match {spec!r}.")
     return tuple(found)
+
+
+def _local(name: str, spec: str) -> list[str]:
+    if os.path.isdir(name):
+        inside = sorted(glob.glob(os.path.join(glob.escape(name), "*.tar")))
+        if not inside:
+            raise UserError(f"No shards match: the directory {name} holds no *.tar file.")
+        return inside
+    if os.path.exists(name):
+        return [name]
+    if matches := sorted(glob.glob(name)):
+        return matches
+    part = "" if name == spec else f" (part of {redacted(spec)!r})"
+    raise UserError(
+        f"No shards match {name!r}{part}, looking from {os.getcwd()}. Check data.train, data.validation and "
+        "data.heldout, or make shards with 'svco data build'."
+    )
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,13 @@ class ShardSet:
 
     @classmethod
     def open(cls, spec: str | Sequence[str], cache_dir: str | Path | None = None) -> ShardSet:
-        """Reads or builds the indices of all shards; remote ones are fetched whole into ``cache_dir`` first."""
+        """Reads or builds the indices of all shards; remote ones are fetched whole into ``cache_dir`` first, and again
+        when their source has changed (:mod:`svco.data.shard_cache`)."""
         cache = Path(cache_dir or DEFAULT_CACHE).expanduser()
         sources = expand(spec)
-        indices = [
-            load_index(_fetch(name, cache) if is_remote(name) else Path(name), cache / "indices") for name in sources
-        ]
+        urls = [name for name in sources if is_remote(name)]
+        copies = dict(zip(urls, fetched(urls, cache / "shards"), strict=True))
+        indices = [_index(name, copies.get(name, Path(name)), cache) for name in sources]
         owner: dict[str, str] = {}
         for index in indices:
             for entry in index.entries:
@@ -117,14 +121,31 @@ class ShardSet:
                     )
                 owner[entry.key] = index.path
         if not owner:
-            raise UserError(f"The shards {spec!r} hold no samples at all.")
+            raise UserError(f"The shards {', '.join(map(redacted, sources))} hold no samples at all.")
         return cls(tuple(indices), sources)
 
     def fetch(self, cache_dir: str | Path | None = None) -> None:
-        """Fetches remote shards that this machine does not have yet: an index may have been made on another node."""
-        for source, index in zip(self.sources, self.indices, strict=True):
-            if is_remote(source) and not Path(index.path).exists():
-                _fetch(source, Path(cache_dir or DEFAULT_CACHE).expanduser())
+        """Fetches remote shards that this machine does not have yet: an index may have been made on another node.
+
+        UserError if what is here then is not what was indexed.
+        """
+        cache = Path(cache_dir or DEFAULT_CACHE).expanduser()
+
+        def lacking() -> dict[str, Path]:
+            paths = {}
+            for source, index in zip(self.sources, self.indices, strict=True):
+                path = Path(index.path)
+                if is_remote(source) and not (path.exists() and _index(source, path, cache).sha256 == index.sha256):
+                    paths[source] = path
+            return paths
+
+        if paths := lacking():
+            fetched(list(paths), next(iter(paths.values())).parent)
+            for source, path in lacking().items():
+                raise UserError(
+                    f"{socket.gethostname()} has another {redacted(source)} than rank 0: it changed at this moment, or cannot be "
+                    f"fetched from here. Delete {path} on every node and start again."
+                )
 
     @cached_property
     def shard_sizes(self) -> tuple[int, ...]:
@@ -160,7 +181,7 @@ class ShardSet:
     def read(self, i: int) -> Pair:
         """Pair ``i``; BadSample if a member is missing or the text is not as it should be."""
         index, entry = self._locate(i)
-        with _open(index.path) as tar:
+        with _open(index) as tar:
             text = self._text(index, entry, tar)
             images = tuple(self._member(index, entry, name, tar) for name in IMAGE_MEMBERS)
         return Pair(text, images)
@@ -168,7 +189,7 @@ class ShardSet:
     def read_text(self, i: int) -> PairText:
         """The text of pair ``i`` alone; BadSample as in ``read``."""
         index, entry = self._locate(i)
-        with _open(index.path) as tar:
+        with _open(index) as tar:
             return self._text(index, entry, tar)
 
     def _text(self, index: ShardIndex, entry: Entry, tar: BinaryIO) -> PairText:
@@ -187,45 +208,26 @@ class ShardSet:
         return tar.read(size)
 
 
-def is_remote(name: str) -> bool:
-    """Whether a shard is fetched rather than read where it lies."""
-    return name.startswith(("http://", "https://"))
-
-
-def _open(path: str) -> BinaryIO:
+def _index(name: str, path: Path, cache: Path) -> ShardIndex:
     try:
-        return Path(path).open("rb")
+        return load_index(path, cache / "indices")
+    except UserError as error:
+        if not is_remote(name):
+            raise
+        raise UserError(f"{error} This is the copy of {redacted(name)}: delete it, and it is fetched again.") from None
+
+
+def _open(index: ShardIndex) -> BinaryIO:
+    try:
+        size = os.stat(index.path).st_size
+        if size == index.bytes:
+            return Path(index.path).open("rb")
     except OSError as error:
         raise UserError(
-            f"The shard {path} cannot be read here: {error.strerror}. It was there when the run began; every node must be able "
-            "to read all shards, under the same path."
+            f"The shard {index.path} cannot be read here: {error.strerror}. It was there when the run began; every node must "
+            "be able to read all shards, under the same path."
         ) from None
-
-
-def _fetch(url: str, cache: Path) -> Path:
-    """The shard at ``url`` as a local file, fetched once."""
-    import hashlib
-    import urllib.error
-    import urllib.request
-
-    folder = cache / "shards"
-    name = url.split("?")[0].rstrip("/").rpartition("/")[2]
-    target = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
-    if target.exists():
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = beside(target)
-    try:
-        with urllib.request.urlopen(url, timeout=60) as response, temporary.open("wb") as stream:
-            expected = response.headers.get("Content-Length")
-            shutil.copyfileobj(response, stream, 1 << 20)
-        if expected is not None and temporary.stat().st_size != int(expected):
-            raise OSError(f"got {temporary.stat().st_size} of {expected} bytes")
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"The shard {url} cannot be fetched: {error}. Check the address and the connection, or download it and "
-            "give its path."
-        ) from None
-    temporary.replace(target)
-    return target
+    raise UserError(
+        f"The shard {index.path} was replaced while it was in use: it has {size} bytes and had {index.bytes}. Start again, so "
+        "that it is indexed anew."
+    )

@@ -14,14 +14,22 @@ from ..basics.dist import World
 from ..basics.errors import UserError
 from ..recipe.ds_config import COMPRESSED, with_leaf_sizes
 
+_left = False
+"""Whether this process has been one of the ranks and is no more."""
+
 
 def start(world: World, timeout_minutes: float = 30.0) -> None:
     """Joins the ranks (gloo on CPU, NCCL on GPUs). The launcher's environment must be set.
 
     ``timeout_minutes``: how long one may wait for the others. DeepSpeed's own 10 are few for a save to slow storage.
 
-    Alone under ``python`` rather than a launcher, it supplies the variables a world of one needs.
+    Alone under ``python`` rather than a launcher, it supplies the variables a world of one needs. UserError after ``stop``.
     """
+    if _left:
+        raise UserError(
+            "This process has finished a run with a DeepSpeed config, and DeepSpeed keeps that run's process groups for as long "
+            "as the process lives. Start a process for each such run; runs without one may follow each other."
+        )
     # srun tells under other names what DeepSpeed reads here.
     place = {"RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_RANK": world.local_rank}
     if world.size == 1:
@@ -60,8 +68,10 @@ def stop() -> None:
     """Leaves the ranks; quiet when ``start`` was never called."""
     import torch.distributed
 
+    global _left
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        _left = True
 
 
 @contextmanager

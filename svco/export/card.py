@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError
+from ..basics.markdown import markdown
 from ..objectives.table import OBJECTIVES
 from ..recipe.config import Config
 from ..recipe.read import load_recipe
@@ -174,8 +175,8 @@ def _training(run: RunFacts) -> str:
         if section == "lora" and run.config.model.tune != "lora":
             continue
         part = dataclasses.asdict(getattr(run.config, section))
-        rows += [f"| `{section}.{key}` | {_plain(part[key])} |" for key in keys or part]
-    lines = ["## Training", "", "| hyper-parameter | value |", "|---|---|", *rows]
+        rows += [[f"`{section}.{key}`", _plain(part[key])] for key in keys or part]
+    lines = ["## Training", "", markdown([["hyper-parameter", "value"], *rows], texts=2)]
     if at := run.position:
         end = "" if at.step == at.steps else " (the run had not ended)"
         seen = f"Step {at.step} of {at.steps}{end}: {at.pairs} pairs seen in {at.step} steps of {at.global_batch}."

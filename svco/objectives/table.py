@@ -47,12 +47,16 @@ class Objective:
         return add_up(self.terms, policy, reference)
 
 
+SideTerms = Callable[[int, ObjectiveConfig], Sequence[Term]]
+"""(side 0 or 1, recipe's ``objective`` section) -> the terms of that side."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A row of the table."""
 
-    terms: Callable[[int, ObjectiveConfig], Sequence[Term]]
-    """(side, recipe's section) -> the terms of that side."""
+    terms: SideTerms
+    """What it lists for a side."""
     title: str
     """What a model card calls it."""
     sides: str
@@ -67,7 +71,9 @@ OBJECTIVES: dict[str, Entry] = {}
 """Name -> entry."""
 
 
-def register(name: str, title: str, *, sides: str, combine: str, across: Sequence[Term] = ()) -> Callable:
+def register(
+    name: str, title: str, *, sides: str, combine: str, across: Sequence[Term] = ()
+) -> Callable[[SideTerms], SideTerms]:
     """Puts the decorated function of (side, config), which lists a side's terms, into the table as ``objective.name=name``.
 
     ``title`` is for the model card; ``sides`` (``first`` or ``both``) is what it trains unless the recipe says otherwise;
@@ -79,7 +85,7 @@ def register(name: str, title: str, *, sides: str, combine: str, across: Sequenc
     if sides not in ("first", "both") or combine not in ("sum", "mean"):
         raise UserError(f"Objective {name!r}: sides is {sides!r} (first, both), combine is {combine!r} (sum, mean).")
 
-    def put(terms: Callable[[int, ObjectiveConfig], Sequence[Term]]) -> Callable:
+    def put(terms: SideTerms) -> SideTerms:
         OBJECTIVES[name] = Entry(terms, title, sides, combine, tuple(across))
         return terms
 

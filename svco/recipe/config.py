@@ -87,7 +87,8 @@ class DataConfig:
     """Shards, lengths and bad samples."""
 
     train: tuple[str, ...] = ("data_shards/train-{000000..000007}.tar",)
-    """Training shards: paths, brace patterns, globs, directories or http(s) URLs."""
+    """Training shards: paths, brace patterns, globs, directories, or URLs of these (https://, s3://, gs://, hf://; over http(s)
+    no globs and directories)."""
     validation: tuple[str, ...] = ()
     """Validation shards, scored every ``evaluate.every`` steps; empty: none."""
     heldout: tuple[str, ...] = ()
@@ -102,7 +103,7 @@ class DataConfig:
     block_shards: int = 8
     """Pairs are permuted within blocks of this many (permuted) shards: more is more random, fewer reads more locally."""
     cache_dir: str = ""
-    """Where remote shards and indices of read-only folders are kept; empty: ``~/.cache/svco``."""
+    """Where copies of remote shards and indices of read-only folders are kept; empty: ``~/.cache/svco``."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole recipe."""
+    """A whole recipe: a frozen section for each part of a run. ``load_recipe`` reads one from YAML and overrides."""
 
     run: RunConfig = field(default_factory=RunConfig)
     """Where the run lives."""

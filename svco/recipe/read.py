@@ -41,10 +41,10 @@ def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
     for override in overrides:
         config = merge(config, _override_tree(override), "the command line")
     check(config)
-    return _located(config)
+    return located_paths(config)
 
 
-def _located(config: Config) -> Config:
+def located_paths(config: Config) -> Config:
     """``config`` with shipped models and adapters where they are. Shards, being patterns, are found when they are opened."""
     model, lora = config.model, config.lora
     return dataclasses.replace(

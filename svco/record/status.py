@@ -91,7 +91,10 @@ def _next(folder: Path, state: RunState, verdict: str, kept: bool) -> str:
 
 def _resume(folder: Path, state: RunState) -> str:
     """The command that continues the run: its own, with what names and resumes it."""
-    program, *arguments = state.command or ("svco", "train")
+    where = [f"run.root={folder.parent}", f"run.name={folder.name}", "run.resume=auto"]
+    if not state.command:  # begun by a script, with svco.train
+        return f"the same script, its recipe with {shlex.join(where)}"
+    program, *arguments = state.command
     kept, skip = [], False
     for word in arguments:
         if skip or word.startswith(("--local_rank", "--resume=", "run.name=", "run.resume=", "run.root=")):
@@ -107,8 +110,7 @@ def _resume(folder: Path, state: RunState) -> str:
         launcher = [] if own else ["deepspeed", "--module"]
     else:
         launcher = ["python" if alone else "deepspeed"]
-    words = [*launcher, program, *kept, f"run.root={folder.parent}", f"run.name={folder.name}", "run.resume=auto"]
-    return shlex.join(words)
+    return shlex.join([*launcher, program, *kept, *where])
 
 
 def _span(seconds: float) -> str:

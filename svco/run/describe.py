@@ -10,6 +10,7 @@ import numpy as np
 
 from ..basics.dist import World
 from ..batches.pack import PackedCollate
+from ..data.remote import redacted
 from ..recipe.paper import deviations
 from .job import Job
 
@@ -37,7 +38,8 @@ def describe(job: Job, world: World) -> str:
         ("bad pairs", ", ".join(f"{count} {reason}" for reason, count in sorted(summary["bad"].items())) or "none"),
     ]
     if job.config.data.validation or job.config.data.heldout:
-        rows.append(("held back", ", ".join((*job.config.data.validation, *job.config.data.heldout))))
+        specs = (*job.config.data.validation, *job.config.data.heldout)
+        rows.append(("held back", ", ".join(map(redacted, specs))))
     text = "\n".join(f"{name + ':':<32}{value}" for name, value in rows)
     return f"{text}\n\ntokens of a pair, packed:\n{histogram(costs)}"
 

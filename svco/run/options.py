@@ -44,7 +44,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Trains, on every rank; 0. Reads recipe and DeepSpeed JSON before anything is started: their mistakes are told at once."""
     from ..recipe.ds_config import read_ds_config
-    from ..recipe.limits import duration
     from ..recipe.read import load_recipe
 
     flags = {"run.resume": arguments.resume, "run.time_limit": arguments.time_limit}
@@ -60,20 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--ds none runs one process, not --ranks {arguments.ranks}. Give --ds ds_configs/zero3.json.")
     start_ranks(arguments.typed, arguments.ranks, several=ds is not None)
 
-    from ..basics.dist import world_from_environment
-    from .stopping import StopRequests
+    from .start import Launch, start
 
-    world = world_from_environment()
-    with StopRequests(world, duration(config.run.time_limit)) as stops:
-        from .. import engine
-        from . import train
-
-        name = Path(arguments.recipe).stem
-        launch = train.Launch(config, name, ds, arguments.ds, arguments.dry_run, arguments.typed)
-        try:
-            if ds is not None:
-                engine.start(world, config.run.timeout_minutes)
-            train.run(launch, world, stops)
-        finally:
-            engine.stop()
+    start(Launch(config, Path(arguments.recipe).stem, ds, arguments.ds, arguments.dry_run, arguments.typed))
     return 0

@@ -43,6 +43,8 @@ class Session:
     """What may end it early."""
     heartbeat: Heartbeat
     """Where it tells how it is."""
+    splits: dict[tuple[str, ...], Split] = field(default_factory=dict)
+    """Shard specs -> their pairs, opened once: what is fetched from elsewhere stays what it was for the whole run."""
     references: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
     """Shard specs -> cached log-probs of the reference; empty when it runs beside the policy."""
 
@@ -66,7 +68,9 @@ class Session:
         job, progress = self.job, shown(self.world.is_main)
         if specs == job.config.data.train:
             return job.train
-        return Split.open(specs, job.family, cache_dir(job.config), self.world, progress)
+        if specs not in self.splits:
+            self.splits[specs] = Split.open(specs, job.family, cache_dir(job.config), self.world, progress)
+        return self.splits[specs]
 
     def precompute(self, resumed: bool) -> None:
         """Before the first step, while the model is still the base: what no reference stream will say. A collective."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from .folder import RunFolder
 from .health import BadWatch, MatchWatch
 from .job import Job, make_job
 from .session import Session
+from .start import Launch
 from .step import take_step
 from .stopping import StopRequests
 from .tally import Tally
@@ -38,26 +38,9 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
-class Launch:
-    """A recipe and how it was started."""
-
-    config: Config
-    """The resolved recipe."""
-    recipe: str
-    """Name of the recipe, for the run's folder."""
-    ds: Mapping[str, Any] | None
-    """The DeepSpeed JSON as read, or None to run one process without DeepSpeed."""
-    ds_path: str
-    """Where it was read, for messages."""
-    dry_run: bool = False
-    """Resolve and print only."""
-    command: tuple[str, ...] = ()
-    """The command line of a rank, for those who ask how the run is to be continued."""
-
-
-def run(launch: Launch, world: World, stops: StopRequests | None = None) -> None:
-    """Runs a recipe from start to the table at its end, or until ``stops`` hears that it should stop. Called on every rank."""
+def run(launch: Launch, world: World, stops: StopRequests | None = None) -> Path | None:
+    """Runs a recipe from start to the table at its end, or until ``stops`` hears that it should stop. Called on every rank; the
+    run's folder, or None of a dry run."""
     config = launch.config
     dtype = resolve_dtype(config.model, world.device)
     ds = (
@@ -69,13 +52,14 @@ def run(launch: Launch, world: World, stops: StopRequests | None = None) -> None
     )
     if ds is None and world.size > 1:
         raise UserError(
-            f"--ds none runs one process, but the launcher started {world.size}. Give --ds ds_configs/zero3.json."
+            f"Without a DeepSpeed config one process runs, but the launcher started {world.size}. Give one, e.g. "
+            "ds_configs/zero3.json."
         )
     job = make_job(config, world, shown(world.is_main))
     if launch.dry_run:
         if world.is_main:
             print(dry_run_text(job, world, ds, dtype))
-        return
+        return None
     folder = RunFolder.open(config, launch.recipe, world, ds)
     outlined = partial(outline, config, job.family, dtype)
     with (
@@ -84,6 +68,7 @@ def run(launch: Launch, world: World, stops: StopRequests | None = None) -> None
         engines.swapping(ds, outlined, folder.path.name, job.reference, world) as ds,
     ):
         train(job, folder, ds, dtype, world, stops or StopRequests(world), heartbeat)
+    return folder.path
 
 
 def train(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..basics.markdown import markdown
 from ..basics.progress import shown
 from ..batches.encode import Encode
 from ..batches.pack import PackedCollate
@@ -26,7 +27,7 @@ from .pretrain import Schedule, encode_pool, learn_answers, learn_sight, make_po
 
 CARD = """# tiny_llava: the embedded base model
 
-A `LlavaForConditionalGeneration` of {parameters:,} parameters for the small drawn world in `svco/world`: it exists so that
+A `LlavaForConditionalGeneration` of {parameters:,} parameters for the small drawn world in `svco/tiny_world`: it exists so that
 S-VCO and its relatives can be run, tested and compared on two CPU cores. It answers from its language prior more often
 than it should, as the paper says VLMs do, because its last stage of pretraining is on lazy captions.
 
@@ -35,9 +36,7 @@ Made {date} by `{command}` on {threads} CPU thread(s) in {minutes:.0f} minutes (
 Where it starts, measured by the same command ({date}). A pair is right when for **both** images the true response is
 likelier than the other side's; log-probabilities are summed over the response and its end token.
 
-| | {splits} |
-|---|{rules}|
-{rows}
+{table}
 
 The gate pairs are rendered when asked for (`svco.tiny_world.contrast.world_pairs("gate", …)`) and shipped nowhere; their
 standard error is about 1 point over all and 3 points a kind, that of the 256 held-out pairs 3 points over all.
@@ -66,9 +65,7 @@ def make_and_measure(output: Path, seed: int, threads: int, gate: int, stages: P
         minutes=minutes,
         command="python launchers/make_tiny_base.py",
         torch=torch.__version__.partition("+")[0],
-        splits=" | ".join(measured),
-        rules="---:|" * (len(measured) - 1) + "---:",
-        rows=_rows(list(measured.values())),
+        table=markdown([["", *measured], *_rows(list(measured.values()))]),
     )
     (output / "README.md").write_text(card, encoding="utf-8")
     print(card)
@@ -143,7 +140,7 @@ def measure(model: Any, family: Any, split: str, count: int) -> dict[str, float]
     return found | ({"unseen combinations": float(right[unseen].mean())} if unseen.any() else {})
 
 
-def _rows(measured: list[dict[str, float]]) -> str:
+def _rows(measured: list[dict[str, float]]) -> list[list[str]]:
     names = [("pair accuracy", "pair_accuracy")]
     names += [(f"pair accuracy, {c}", f"contrast {c}") for c in dict.fromkeys(CONTRAST_OF.values())]
     names += [(f"· {kind}", f"kind {kind}") for kind in CONTRAST_OF]
@@ -162,6 +159,4 @@ def _rows(measured: list[dict[str, float]]) -> str:
             return "–"
         return f"{found[key]:.2f}" if key.startswith("perplexity") or "minus" in key else f"{found[key]:.1%}"
 
-    return "\n".join(
-        f"| {title} | " + " | ".join(cell(found, key) for found in measured) + " |" for title, key in names
-    )
+    return [[title, *(cell(found, key) for found in measured)] for title, key in names]

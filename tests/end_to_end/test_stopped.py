@@ -94,5 +94,7 @@ def test_a_cached_reference_can_be_interrupted(train, stop_when, tmp_path):
     said, code = look(tmp_path / "runs" / "cached")
     assert code == 75
     assert "no checkpoint yet" in said
-    assert "start again" in said
+    # It was begun by a script and not by launchers/train.py: there is no command line to give.
+    where = f"run.root={tmp_path / 'runs'} run.name=cached run.resume=auto"
+    assert f"start again (1 ranks before): the same script, its recipe with {where}" in said
     assert len(train("cached", "model.reference=cached")) == 6

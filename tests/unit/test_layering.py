@@ -37,6 +37,8 @@ DOORS = {
     "deepspeed": {"engine"},
     "webdataset": {"data.shards"},
     "braceexpand": {"data.shards"},
+    "fsspec": {"data.remote"},
+    "aiohttp": {"data.remote"},
     "peft": {"model.lora", "model.adapter_files", "commands.bench"},  # the peer is given peft's own configuration
     "trl": {"commands.bench"},
     "datasets": {"commands.bench"},
@@ -47,7 +49,7 @@ DOORS = {
     "tqdm": {"basics.progress"},
     "jinja2": {"basics.html"},
     "psutil": {"commands.doctor", "commands.study", "record.state", "run.stopping"},
-    "yaml": {"recipe.read"},
+    "yaml": {"recipe.parse"},
     "tokenizers": {"tiny_world"},
     "safetensors": {"commands.bench", "engine", "export", "model.adapter_files", "run.cached_reference"},
     "huggingface_hub": {"commands.bench", "commands.doctor", "export"},

@@ -11,7 +11,7 @@ from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.progress import shown
 from .ladder import ROWS
-from .report import ideas, markdown, plot
+from .report import ideas, page, plot
 from .run import Plan, run_plans, save
 from .shapes import SHAPES
 
@@ -50,7 +50,7 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
         results = run_plans(plans(arguments), ds, world, progress)
         if world.is_main and stem:  # before the rows are compared, which may end it
             save(results, Path(f"{stem}.json"))
-        text = "\n\n".join(["Rows, each with what it adds:", ideas(), *map(markdown, results)])
+        text = "\n\n".join(["Rows, each with what it adds:", ideas(), *map(page, results)])
     if not world.is_main:
         return
     print(text)

@@ -13,6 +13,7 @@ from statistics import median
 import numpy as np
 
 from ...basics.dist import World
+from ...basics.markdown import markdown
 from ...basics.progress import silent
 from ...batches.split import Split, make_loader
 from ...data.order import Sequence
@@ -38,24 +39,23 @@ def bench_data(spec: str, plan: Plan, world: World) -> str:
         "",
         "One process reads, decodes, tokenises, resizes and packs; run with `data.workers` it has that many.",
         "",
-        "| images | pairs/s | a step consumes at most | ratio |",
-        "|---|---:|---:|---:|",
     ]
+    rows = [["images", "pairs/s", "a step consumes at most", "ratio"]]
     with tempfile.TemporaryDirectory() as folder:
         family = load_family(str(TINY), 128)
-        lines.append(_line(f"{spec}", rate(spec, family, Path(folder)), appetite(world), "the tiny model on this CPU"))
+        rows.append(_row(f"{spec}", rate(spec, family, Path(folder)), appetite(world), "the tiny model on this CPU"))
         if plan.shape != "tiny":
             shape = plan.true_shape
             write_shards(photographs(32), Path(folder) / "photographs", "train", 32)
             made = rate(str(Path(folder) / "photographs"), large_family(shape, Path(folder) / "base"), Path(folder))
             flops = true_counts(shape, ROW, make_objective(ObjectiveConfig()), Tune(full=False))["flops"]
             whom = f"{plan.shape}, LoRA, on an H100 at all of its 989 TFLOP/s"
-            lines.append(_line("640 × 480 JPEGs, two a pair", made, H100_FLOPS / flops, whom))
-    return "\n".join(lines)
+            rows.append(_row("640 × 480 JPEGs, two a pair", made, H100_FLOPS / flops, whom))
+    return "\n".join([*lines, markdown(rows)])
 
 
-def _line(images: str, made: float, consumed: float, whom: str) -> str:
-    return f"| {images} | {made:,.0f} | {consumed:,.1f} ({whom}) | {made / consumed:.1f} |"
+def _row(images: str, made: float, consumed: float, whom: str) -> list[str]:
+    return [images, f"{made:,.0f}", f"{consumed:,.1f} ({whom})", f"{made / consumed:.1f}"]
 
 
 def rate(spec: str, family: Family, cache: Path, seconds: float = 5.0) -> float:

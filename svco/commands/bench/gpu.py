@@ -46,11 +46,12 @@ class Check:
             return bool(self.note) or math.isfinite(self.error)
         return self.error <= self.tolerance
 
-    def __str__(self) -> str:
+    def row(self) -> list[str]:
+        """Its line in the table: comparison, difference, tolerance, verdict."""
         if self.note:
-            return f"| {self.name} | – | – | not run: {self.note} |"
+            return [self.name, "–", "–", f"not run: {self.note}"]
         bound, word = ("–", "measured") if self.tolerance is None else (f"{self.tolerance:.0e}", "passed")
-        return f"| {self.name} | {self.error:.1e} | {bound} | {word if self.passed else '**FAILED**'} |"
+        return [self.name, f"{self.error:.1e}", bound, word if self.passed else "**FAILED**"]
 
 
 def relative(ours: torch.Tensor, truth: torch.Tensor) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ...basics.dist import World
+from ...basics.markdown import markdown
 from ...basics.progress import shown
 from ...model.attention import choose_backend
 from ...objectives.table import make_objective
@@ -142,13 +143,16 @@ def _ladder(outcome: Outcome, shape: Shape, setting: Setting, full: bool) -> Non
     }
 
 
-def _row(row: Timed, base: float | None, ceiling: float) -> str:
+def _row(row: Timed, base: float | None, ceiling: float) -> list[str]:
     took = seconds(row)
     if took is None:
         return f"| {row.row} | {row.failed} | | | | |"
     ratio = f"{took / base:.3f}" if base else "–"
     share = f"{row.floor_flops / took / ceiling:.0%}" if ceiling else "–"
-    return f"| {row.row} | {took:.3g} | {ratio} | {share} | {row.peak / 1e9:.1f} | {row.loss:.4f} |"
+    return [row.row, f"{took:.3g}", ratio, share, f"{row.peak / 1e9:.1f}", f"{row.loss:.4f}"]
+
+
+_LADDER = ["", "median, s", "× baseline", "MFU on unique tokens", "peak memory, GB", "loss"]
 
 
 def page(outcome: Outcome) -> str:
@@ -158,9 +162,7 @@ def page(outcome: Outcome) -> str:
         "",
         f"`python launchers/gpu_check.py`, torch {torch.__version__}, Python {platform.python_version()}, random weights.",
         "",
-        "| comparison | difference | tolerance | |",
-        "|---|---:|---:|---|",
-        *map(str, outcome.checks),
+        markdown([["comparison", "difference", "tolerance", "verdict"], *(check.row() for check in outcome.checks)]),
     ]
     for title, rows in outcome.ladders.items():
         base = next(seconds(row) for row in rows if row.row == BASELINE)
@@ -168,9 +170,7 @@ def page(outcome: Outcome) -> str:
             "",
             f"## {title}",
             "",
-            "| | median, s | × baseline | MFU on unique tokens | peak memory, GB | loss |",
-            "|---|---:|---:|---:|---:|---:|",
-            *(_row(row, base, outcome.ceiling) for row in rows),
+            markdown([_LADDER, *(_row(row, base, outcome.ceiling) for row in rows)]),
         ]
     for kind, steps in outcome.calibration.items():
         if isinstance(steps, dict):

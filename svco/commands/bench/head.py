@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ...basics.dist import World
+from ...basics.markdown import markdown
 from ...model.logprobs import LogProbHead, TrainedLogProbHead, attach
 from .count import LiveBytes
 from .run import wait
@@ -52,25 +53,24 @@ def bench_head(shape: Shape, world: World, rows: int = 1440, repetitions: int = 
     lines = [
         f"### The head: {rows} tokens × {hidden} × {shape.vocabulary:,}, {str(dtype).removeprefix('torch.')}",
         "",
-        "| | forward + backward, s | × plain | widest logits, MB | largest difference: log-prob | gradients |",
-        "|---|---:|---:|---:|---:|---:|",
     ]
+    table = [["", "forward + backward, s", "× plain", "widest logits, MB", "largest difference: log-prob", "gradients"]]
     for trained in (False, True):
         torch.manual_seed(0)
         head = nn.Linear(hidden, shape.vocabulary, bias=False, device=world.device, dtype=dtype)
         head.requires_grad_(trained)
         inputs = torch.randn(rows, hidden, device=world.device, dtype=dtype, requires_grad=True)
         targets = torch.randint(0, shape.vocabulary, (rows,), device=world.device)
-        lines += _duel(
+        table += _duel(
             contestants(head, targets, trained), head, inputs, repetitions, replace(shape, hidden=hidden), trained
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, markdown(table)])
 
 
 def _duel(
     ways: dict[str, Scored], head: nn.Linear, inputs: torch.Tensor, repetitions: int, shape: Shape, trained: bool
-) -> list[str]:
-    """A line of the table for each way."""
+) -> list[list[str]]:
+    """A row of the table for each way."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     found: dict[str, tuple[torch.Tensor, torch.Tensor, int]] = {}
     for name, way in ways.items():
@@ -90,7 +90,13 @@ def _duel(
     base, truth = median(seconds["plain logits"]), found["plain logits"]
     kind = "trained" if trained else "frozen"
     return [
-        f"| {name}, {kind} head | {median(seconds[name]):.3g} | {median(seconds[name]) / base:.2f} | {widest / 1e6:.0f} | "
-        f"{(logps - truth[0]).abs().max():.1e} | {(gradients - truth[1]).abs().max():.1e} |"
+        [
+            f"{name}, {kind} head",
+            f"{median(seconds[name]):.3g}",
+            f"{median(seconds[name]) / base:.2f}",
+            f"{widest / 1e6:.0f}",
+            f"{(logps - truth[0]).abs().max():.1e}",
+            f"{(gradients - truth[1]).abs().max():.1e}",
+        ]
         for name, (logps, gradients, widest) in found.items()
     ]

@@ -16,6 +16,7 @@ import torch
 from ... import engine as engines
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.markdown import markdown
 from ...data.shards import ShardSet
 from ...objectives.table import make_objective
 from ...recipe.config import LoraConfig, ObjectiveConfig
@@ -70,10 +71,13 @@ def trl_duel(plan: Plan, ds: dict[str, Any], world: World) -> str:
             f"{world.size} ranks, ZeRO-3, {plan.pairs} pair(s) a step and rank, {plan.repetitions} steps each, in turn ({cut}). "
             f"Loss of step 0: {ours_loss:.6f} here, {trl_loss:.6f} in TRL.",
             "",
-            "| | median step, s | gathered ÷ model bytes |",
-            "|---|---:|---:|",
-            f"| TRL | {trl_seconds:.3g} | {gathered['TRL']:.2f} |",
-            f"| svco | {mine:.3g} | {gathered['svco']:.2f} |",
+            markdown(
+                [
+                    ["", "median step, s", "gathered ÷ model bytes"],
+                    ["TRL", f"{trl_seconds:.3g}", f"{gathered['TRL']:.2f}"],
+                    ["svco", f"{mine:.3g}", f"{gathered['svco']:.2f}"],
+                ]
+            ),
             "",
             f"svco takes {mine / trl_seconds:.3f} of TRL's time ({trl_seconds / mine:.2f} times as fast).",
         ]

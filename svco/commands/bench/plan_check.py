@@ -89,13 +89,15 @@ class Compared:
     def passed(self) -> bool:
         return abs(self.off) <= BOUNDS[self.kind]
 
-    def __str__(self) -> str:
+    def cells(self) -> list[str]:
+        """Its line in the table: case, quantity, planned, counted, off by."""
         unit, by = ("TFLOP", 1e12) if self.kind == "flops" else ("MB", 1e6)
         verdict = "" if self.passed else " **too far off**"
-        return (
-            f"| {self.case} | {self.quantity}, {unit} | {self.planned / by:,.5g} | {self.counted / by:,.5g} | "
-            f"{self.off:+.2%}{verdict} |"
-        )
+        planned, counted = f"{self.planned / by:,.5g}", f"{self.counted / by:,.5g}"
+        return [self.case, f"{self.quantity}, {unit}", planned, counted, f"{self.off:+.2%}{verdict}"]
+
+    def __str__(self) -> str:
+        return " | ".join(self.cells())
 
 
 def described(case: Case) -> tuple[Architecture, Tuning, Row]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.markdown import markdown
 from ...basics.progress import Progress
 from .plan_check import BOUNDS, CASES, Compared, check
 from .plan_ranks import SHARDED, check_sharded
@@ -25,8 +26,8 @@ def check_all(ds: dict[str, Any] | None, world: World, progress: Progress) -> It
 
 def table(rows: Sequence[Compared]) -> str:
     """Markdown."""
-    head = ["| case | quantity | planned | counted | off by |", "|---|---|---:|---:|---:|"]
-    return "\n".join([*head, *map(str, rows), "", summary(rows)])
+    head = ["case", "quantity", "planned", "counted", "off by"]
+    return "\n".join([markdown([head, *(row.cells() for row in rows)], texts=2), "", summary(rows)])
 
 
 def summary(rows: Sequence[Compared]) -> str:

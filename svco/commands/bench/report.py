@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ...basics.markdown import markdown
 from .ladder import BASELINE, LADDER
 from .run import agree
 from .shapes import SHAPES
@@ -15,7 +16,7 @@ IDEAS = {row.name: row.idea for row in LADDER}
 KINDS = ("hidden states", "logits", "attention", "other")
 
 
-def markdown(result: dict[str, Any]) -> str:
+def page(result: dict[str, Any]) -> str:
     """Two tables: what is counted at the true shape, what is timed at the cut one."""
     plan = result["plan"]
     tuned = "full fine-tuning, frozen copy" if plan["full"] else "LoRA"
@@ -31,21 +32,32 @@ def _counted(result: dict[str, Any]) -> list[str]:
     lines = [
         f"Counted, a pair, at the true shape (all layers, bfloat16, a fused attention kernel; {_lengths(result)}):",
         "",
-        "| | LLM tokens a stream | images encoded | TFLOP | × baseline | held for backward, MB: "
-        + " | ".join(KINDS)
-        + " | largest logits, MB | largest ZeRO-3 gather, MB | peak of a step, MB |",
-        "|---|" + "---:|" * (7 + len(KINDS)),
     ]
+    held, *others = KINDS
+    head = [
+        "",
+        "LLM tokens a stream",
+        "images encoded",
+        "TFLOP",
+        "× baseline",
+        f"held for backward, MB: {held}",
+        *others,
+    ]
+    table = [[*head, "largest logits, MB", "largest ZeRO-3 gather, MB", "peak of a step, MB"]]
     for row in rows:
         counts = row["counts"]
-        held = " | ".join(_mb(counts["held"].get(kind, 0)) for kind in KINDS)
-        lines.append(
-            f"| {row['row']} | {counts['llm_tokens']:,.0f} | {counts['images']:.0f} | {counts['flops'] / 1e12:,.4g} | "
-            f"{counts['flops'] / base['flops']:.3f} | {held} | {_mb(counts['largest_logits'])} | "
-            f"{_mb(counts['largest_gather'])} | {_mb(counts['peak'])} |"
+        table.append(
+            [
+                row["row"],
+                f"{counts['llm_tokens']:,.0f}",
+                f"{counts['images']:.0f}",
+                f"{counts['flops'] / 1e12:,.4g}",
+                f"{counts['flops'] / base['flops']:.3f}",
+                *(_mb(counts["held"].get(kind, 0)) for kind in KINDS),
+                *(_mb(counts[name]) for name in ("largest_logits", "largest_gather", "peak")),
+            ]
         )
-    lines += ["", _COUNTED]
-    return lines
+    return [*lines, markdown(table), "", _COUNTED]
 
 
 def _mb(size: float) -> str:
@@ -70,22 +82,20 @@ def _timed(result: dict[str, Any]) -> list[str]:
         f"Timed on {ranks} rank(s), {engine}, {dtype}, {plan['pairs']} pair(s) a step and rank, {plan['repetitions']} steps "
         f"a row in turn ({cut}); the rows' log-probs and gradients agree to {agreement:.0e}:",
         "",
-        "| | median step, s | × baseline | share of the matmul ceiling | step ÷ floor | gathers | gathered ÷ model bytes | "
-        "reduced, MB |",
-        "|---|" + "---:|" * 7,
     ]
+    head = ["", "median step, s", "× baseline", "share of the matmul ceiling", "step ÷ floor", "gathers"]
+    table = [[*head, "gathered ÷ model bytes", "reduced, MB"]]
     for row in rows:
         seconds = median(row["seconds"])
         flops = row["cut_counts"].get("flops", 0) * plan["pairs"]
         floor = row["floor_flops"] * plan["pairs"] / result["ceiling"]
         (calls, gathered), model = _sum(row, "gather"), row["model_bytes"]
         _, reduced = _sum(row, "reduce")
-        lines.append(
-            f"| {row['row']} | {seconds:.3g} | {seconds / base:.3f} | {flops / seconds / result['ceiling']:.0%} | "
-            f"{seconds / floor:.2f} | {calls} | {gathered / model:.2f} | {_mb(reduced)} |"
-        )
-    lines += ["", f"Matmul ceiling: {result['ceiling'] / 1e9:,.0f} GFLOP/s a rank, measured in the same run."]
-    return lines
+        share = f"{flops / seconds / result['ceiling']:.0%}"
+        cells = [f"{seconds:.3g}", f"{seconds / base:.3f}", share, f"{seconds / floor:.2f}", str(calls)]
+        table.append([row["row"], *cells, f"{gathered / model:.2f}", _mb(reduced)])
+    ceiling = f"Matmul ceiling: {result['ceiling'] / 1e9:,.0f} GFLOP/s a rank, measured in the same run."
+    return [*lines, markdown(table), "", ceiling]
 
 
 def _sum(row: dict[str, Any], kind: str) -> tuple[int, int]:

@@ -31,6 +31,7 @@ import torch
 
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.markdown import markdown
 from ...basics.ranks import under
 from ...objectives.table import make_objective
 from ...recipe.config import ObjectiveConfig
@@ -147,6 +148,19 @@ def launch(number: int, arguments: Namespace) -> Point:
     return found
 
 
+_HEAD = [
+    "ranks on hosts",
+    "step, s",
+    "pairs/s",
+    "efficiency",
+    "alone, s",
+    "step − alone, s",
+    "exposed communication, s",
+    "gathered a step, MB",
+    "reduced, MB",
+]
+
+
 def table(points: list[Point], arguments: Namespace) -> str:
     """Markdown: pairs/s, efficiency and exposed communication of each launch, and what they ran on."""
     first = points[0]
@@ -158,8 +172,17 @@ def table(points: list[Point], arguments: Namespace) -> str:
         seconds = differ(p) - (idle or 0.0)
         exposed = f"{'at most ' if idle is None else ''}{seconds:.3f} ({seconds / step:.0%})"
         rows.append(
-            f"| {p.ranks} on {p.hosts} | {step:.3f} | {speed:.2f} | {efficiency:.0%} | {median(p.alone):.3f} | "
-            f"{differ(p):.3f} | {exposed} | {p.gathered / 1e6:,.1f} | {p.reduced / 1e6:,.1f} |"
+            [
+                f"{p.ranks} on {p.hosts}",
+                f"{step:.3f}",
+                f"{speed:.2f}",
+                f"{efficiency:.0%}",
+                f"{median(p.alone):.3f}",
+                f"{differ(p):.3f}",
+                exposed,
+                f"{p.gathered / 1e6:,.1f}",
+                f"{p.reduced / 1e6:,.1f}",
+            ]
         )
     cut = Plan(arguments.shape, arguments.layers, arguments.scale, arguments.vocab).cut_shape.cut
     return "\n".join(
@@ -170,10 +193,7 @@ def table(points: list[Point], arguments: Namespace) -> str:
             f"{time.strftime('%Y-%m-%d')}; {first.machine}; {arguments.pairs} pairs a step and rank (weak scaling), medians of "
             f"{arguments.repetitions} steps; launched by `{arguments.launch}`.",
             "",
-            "| ranks on hosts | step, s | pairs/s | efficiency | alone, s | step − alone, s | exposed communication, s | "
-            "gathered a step, MB | reduced, MB |",
-            "|---|" + "---:|" * 8,
-            *rows,
+            markdown([_HEAD, *rows]),
             "",
             "Efficiency: pairs/s a rank, relative to the first row's. Alone: the same step with whole weights and no collective, "
             "on every rank at once. Exposed communication: step − alone, less the same at one rank (ZeRO's bookkeeping), in "

@@ -15,8 +15,9 @@ from typing import Any
 from ...basics.errors import UserError
 from ...basics.versions import PACKAGES, commit, package_version
 from ...batches.split import cache_dir
+from ...data.remote import is_remote
 from ...data.shard_index import index_places
-from ...data.shards import expand, is_remote
+from ...data.shards import expand
 from ...recipe.config import Config
 
 WATCHED = (

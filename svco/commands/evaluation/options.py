@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from ...basics.ranks import add_ranks, start_ranks
-from ...basics.shipped import located
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -15,9 +14,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Scores any base, with any PEFT LoRA adapter, on shards and on MMVP and CV-Bench: figures with errors, and paired tests "
         "against other evaluations. Each rank holds the whole model and scores its share."
     )
-    parser.add_argument(
-        "--base", required=True, type=located, help="folder or hub id of the base, or of a whole tuned model"
-    )
+    parser.add_argument("--base", required=True, help="folder or hub id of the base, or of a whole tuned model")
     parser.add_argument("--adapter", metavar="DIR", help="PEFT LoRA adapter folder (default: none)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(

@@ -22,6 +22,7 @@ from ...batches.pack import PackedBatch
 from ...batches.split import Split, evaluation_loader
 from ...data.corruption import corrupt
 from ...data.pairs import CONTRASTS, Pair, decode_image
+from ...data.remote import redacted
 from ...data.shards import DEFAULT_CACHE, ShardSet, expand
 from ...export import public_base
 from ...model.subject import Subject, load_subject
@@ -60,7 +61,7 @@ def run(arguments: Namespace) -> int:
     for problem in probed.bad:
         print(f"left out: {problem}", file=sys.stderr)
     if not probed.pairs:
-        raise UserError(f"No pair of {' '.join(arguments.shards)} could be scored: {probed.bad[0]}")
+        raise UserError(f"No pair of {' '.join(map(redacted, arguments.shards))} could be scored: {probed.bad[0]}")
     contrasts = [split.shards.read_text(pair.index).contrast for pair in probed.pairs]
     models = {name: by_contrast(probed.logps(name), probed.tokens, contrasts) for name in probed.pairs[0].logps}
     ids, gaps = _gaps(probed)
@@ -169,9 +170,9 @@ def _words(ids: np.ndarray, gaps: dict[str, np.ndarray], tokenizer: Any) -> list
 def _facts(arguments: Namespace, probed: Probed, subject: Subject) -> dict[str, Any]:
     """What was read with what; names only, no paths."""
     return {
-        "base": public_base(arguments.base).name,
+        "base": public_base(subject.base).name,
         "adapter": subject.name if subject.adapter else None,
-        "shards": [Path(spec).name for spec in arguments.shards],
+        "shards": [Path(redacted(spec)).name for spec in arguments.shards],
         "pairs": len(probed.pairs),
         "left_out": len(probed.bad),
         "tokens": int(probed.tokens.sum()),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ...basics.shipped import located
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds what ``probe`` takes."""
@@ -14,9 +12,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Scores the responses of pairs under every view, by a base model and, beside it, by an adapter on it. Writes a table, a "
         "figure and one HTML page that colours every token by what the image says about it."
     )
-    parser.add_argument(
-        "--base", required=True, type=located, help="base model, folder or hub id; a fully tuned model as well"
-    )
+    parser.add_argument("--base", required=True, help="base model, folder or hub id; a fully tuned model as well")
     parser.add_argument("--adapter", type=Path, metavar="FOLDER", help="PEFT LoRA adapter: scored beside its base")
     parser.add_argument(
         "--shards", required=True, nargs="+", metavar="SPEC", help="paths, brace patterns, folders or URLs"

@@ -1,0 +1,322 @@
+"""Shards behind URLs, from a web server on this machine and from a store in memory."""
+
+import dataclasses
+import http.server
+import json
+import pickle
+import shutil
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import fsspec
+import pytest
+
+from svco.basics.dist import World
+from svco.basics.errors import UserError
+from svco.data import remote
+from svco.data.shards import ShardSet, expand, write_shards
+from svco.recipe.config import Config, DataConfig
+from svco.run.session import Session
+
+SECRET = "s3cr3t"
+SIGNED = f"?X-Signature={SECRET}%2Fa%3D&token=it's+{SECRET}"
+
+
+@dataclass
+class Page:
+    """What the web server has under one path."""
+
+    body: bytes
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    length: int | None = None
+    """The length that is told, in place of the body's; negative: none is."""
+    failures: int = 0
+    """So many first GETs are answered with 503."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self):
+        self.server.asked.append((self.command, self.path))
+        page = self.server.pages.get(self.path.partition("?")[0], Page(b"", 404))
+        if self.command == "GET" and page.failures:
+            page.failures -= 1
+            page = Page(b"", 503)
+        self.send_response(page.status)
+        for name, value in page.headers.items():
+            self.send_header(name, value)
+        length = len(page.body) if page.length is None else page.length
+        if length >= 0:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(page.body)
+
+    do_GET = do_HEAD = answer  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web():
+    """A web server: ``pages`` by path, ``asked`` for as (method, path), ``url`` of its root."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.pages, server.asked, server.url = {}, [], f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def served(web, shards):
+    """The web server with the three shards, each with an ETag."""
+    for number, tar in enumerate(sorted(shards.glob("*.tar"))):
+        web.pages[f"/{tar.name}"] = Page(tar.read_bytes(), headers={"ETag": f'"{number}"'})
+    return web
+
+
+@pytest.fixture
+def other_tar(tmp_path, make_pairs):
+    """The bytes of a shard with other pairs."""
+    return write_shards(make_pairs("val", 0, 7), tmp_path / "other", "val", 7)[0].read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(remote, "BACK_OFF", 0.01)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def downloads(web):
+    return [path for method, path in web.asked if method == "GET"]
+
+
+def files(cache):
+    return sorted(path.name for path in cache.rglob("*") if path.is_file())
+
+
+def test_fetched_whole_and_once(served, shards, tmp_path):
+    spec = served.url + "/train-{000000..000002}.tar"
+    opened = ShardSet.open(spec, tmp_path / "cache")
+    assert opened.digest == ShardSet.open(str(shards)).digest
+    assert ShardSet.open(spec, tmp_path / "cache") == opened
+    assert downloads(served) == [f"/train-00000{i}.tar" for i in range(3)]
+    kept = files(tmp_path / "cache" / "shards")
+    assert len(kept) == 9, "a copy, its index and its source each"
+    assert [name[16:] for name in kept if name.endswith(".tar")].count("-train-000001.tar") == 1
+
+
+def test_urls_that_differ_in_the_query_alone_are_two_shards(served, other_tar, tmp_path):
+    url = served.url + "/train-000000.tar"
+    first = ShardSet.open(url + "?part=1", tmp_path / "cache")
+    served.pages["/train-000000.tar"] = Page(other_tar)
+    second = ShardSet.open(url + "?part=2", tmp_path / "cache")
+    assert first.indices[0].path != second.indices[0].path
+    assert (first.key(0), second.key(0)) == ("train-000000", "val-000000")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"ETag": '"a"'}, {"ETag": '"b"'}),
+        ({"Last-Modified": "Mon, 02 Nov 2026 10:00:00 GMT"}, {"Last-Modified": "Mon, 02 Nov 2026 10:00:07 GMT"}),
+        ({}, {}),
+    ],
+    ids=["etag", "time", "size"],
+)
+def test_a_changed_source_is_fetched_again(served, other_tar, tmp_path, before, after):
+    url, page = served.url + "/train-000000.tar", served.pages["/train-000000.tar"]
+    # As long as before, where the size shall not give it away: a tar may end with any number of zeros.
+    length = max(len(page.body), len(other_tar))
+    page.body, page.headers = page.body.ljust(length, b"\0"), before
+    assert ShardSet.open(url, tmp_path / "cache").key(0) == "train-000000"
+    page.body, page.headers = other_tar.ljust(length if before else length + 512, b"\0"), after
+    served.asked.clear()
+    with pytest.warns(UserWarning, match=r"train-000000\.tar has changed since it was fetched"):
+        assert ShardSet.open(url, tmp_path / "cache").key(0) == "val-000000"
+    assert ShardSet.open(url, tmp_path / "cache").key(0) == "val-000000"
+    assert len(downloads(served)) == 1
+
+
+def test_the_same_contents_written_anew_are_not_fetched_again(served, tmp_path):
+    page = served.pages["/train-000000.tar"]
+    page.headers["Last-Modified"] = "Mon, 02 Nov 2026 10:00:00 GMT"
+    ShardSet.open(served.url + "/train-000000.tar", tmp_path / "cache")
+    page.headers["Last-Modified"] = "Mon, 09 Nov 2026 10:00:00 GMT"
+    ShardSet.open(served.url + "/train-000000.tar", tmp_path / "cache")
+    assert len(downloads(served)) == 1
+
+
+def test_without_an_answer_the_copy_is_used(served, tmp_path):
+    spec = served.url + "/train-{000000..000002}.tar" + SIGNED
+    opened = ShardSet.open(spec, tmp_path / "cache")
+    served.pages["/train-000001.tar"] = Page(b"expired", 403)
+    with pytest.warns(
+        UserWarning, match=r"train-000001\.tar cannot be asked for changes \(the server answers 403"
+    ) as said:
+        assert ShardSet.open(spec, tmp_path / "cache") == opened
+    served.shutdown()
+    served.server_close()
+    with pytest.warns(
+        UserWarning, match="and 2 more cannot be asked for changes.*the copy made earlier is used"
+    ) as gone:
+        assert ShardSet.open(spec, tmp_path / "cache") == opened
+    assert [len(said), len(gone)] == [1, 1]
+    assert SECRET not in "".join(str(warning.message) for warning in [*said, *gone])
+    assert opened.indices[0].path in str(gone[0].message), "which file to delete"
+
+
+def failing(tar):
+    """Case -> (the page, what is said of it, how many GETs are made; fsspec makes one more where HEAD tells no length)."""
+    page = b"<!DOCTYPE html><title>Log in</title>" + b" " * 4000
+    return {
+        "missing": (Page(b"", 404), "cannot be fetched: the server answers 404", 1),
+        "forbidden": (Page(b"", 403), "cannot be fetched: the server answers 403", 1),
+        "broken": (Page(b"", 503), "cannot be fetched: the server answers 503", remote.TRIES),
+        "cut": (Page(tar[:5000], length=len(tar)), "cannot be fetched", remote.TRIES),
+        "cut and no length told": (Page(tar[:5000], length=-1), "sends is cut short or is no tar file", 2),
+        "login": (Page(page, headers={"Content-Type": "text/html"}), "sends a web page instead of a shard", 1),
+        "text": (Page(b"quota exceeded" * 100), "sends is cut short or is no tar file", 1),
+    }
+
+
+@pytest.mark.parametrize("case", failing(b""))
+def test_what_cannot_be_fetched_leaves_nothing(web, shards, tmp_path, case):
+    page, message, gets = failing((shards / "train-000000.tar").read_bytes())[case]
+    web.pages["/x.tar"] = page
+    url = f"{web.url.replace('//', f'//me:{SECRET}@')}/x.tar{SIGNED}"
+    with pytest.raises(UserError, match=message) as error:
+        ShardSet.open(url, tmp_path / "cache")
+    assert f"{web.url}/x.tar" in str(error.value)
+    assert SECRET not in str(error.value)
+    assert files(tmp_path / "cache") == []
+    assert len(downloads(web)) == gets, "what may pass is tried again, nothing else is"
+
+
+def test_nobody_answers(web, tmp_path):
+    web.shutdown()
+    web.server_close()
+    with pytest.raises(UserError, match=r"x\.tar cannot be fetched: .*Check address, connection"):
+        ShardSet.open(f"{web.url}/x.tar", tmp_path / "cache")
+    assert files(tmp_path / "cache") == []
+
+
+def test_trouble_that_passes(served, tmp_path):
+    served.pages["/train-000000.tar"].failures = 2
+    assert len(ShardSet.open(served.url + "/train-000000.tar", tmp_path / "cache")) == 7
+    assert len(downloads(served)) == 3
+
+
+def test_a_failed_second_fetch_leaves_the_first_copy(served, tmp_path):
+    url, cache = served.url + "/train-000000.tar", tmp_path / "cache"
+    opened = ShardSet.open(url, cache)
+    before = files(cache)
+    served.pages["/train-000000.tar"] = Page(b"<html>" * 999, headers={"ETag": '"new"'})
+    with pytest.warns(UserWarning, match="has changed"), pytest.raises(UserError, match="sends a web page"):
+        ShardSet.open(url, cache)
+    assert files(cache) == before
+    assert opened.read(3).text.key == "train-000003"
+
+
+def test_the_signature_is_sent_as_given_and_kept_nowhere(served, tmp_path):
+    ShardSet.open(served.url + "/train-000000.tar" + SIGNED, tmp_path / "cache")
+    assert downloads(served) == ["/train-000000.tar" + SIGNED]
+    for path in (tmp_path / "cache").rglob("*"):
+        assert SECRET not in path.name
+        assert path.is_dir() or SECRET.encode() not in path.read_bytes()
+    record = next((tmp_path / "cache").rglob("*.source.json"))
+    assert json.loads(record.read_text())["url"] == served.url + "/train-000000.tar"
+
+
+def test_through_the_proxy_of_the_environment(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", served.url)
+    served.pages["http://data.invalid/train-000000.tar"] = served.pages["/train-000000.tar"]
+    assert len(ShardSet.open("http://data.invalid/train-000000.tar", tmp_path / "cache")) == 7
+
+
+def test_another_node(served, other_tar, tmp_path):
+    cache = tmp_path / "cache"
+    opened = pickle.loads(pickle.dumps(ShardSet.open(served.url + "/train-{000000..000002}.tar", cache)))
+    opened.fetch(cache)
+    assert len(downloads(served)) == 3, "all are here"
+    shutil.rmtree(cache)
+    opened.fetch(cache)
+    assert opened.read(19).text.key == "train-000019"
+    shutil.rmtree(cache)
+    served.pages["/train-000001.tar"] = Page(other_tar)
+    with pytest.raises(UserError, match=r"has another http.*train-000001\.tar than rank 0"):
+        opened.fetch(cache)
+
+
+def test_a_run_sees_a_split_as_it_was(served, other_tar, tmp_path, family):
+    """Validation reads its pairs many times; a source that changes meanwhile must not change them."""
+    config = dataclasses.replace(Config(), data=DataConfig(cache_dir=str(tmp_path / "cache")))
+    session = Session(SimpleNamespace(config=config, family=family), None, None, World(), None, None, None)
+    specs = (served.url + "/train-000000.tar",)
+    first = session.split(specs)
+    served.pages["/train-000000.tar"] = Page(other_tar, headers={"ETag": '"new"'})
+    assert session.split(specs).shards.read(0).text.key == "train-000000"
+    assert session.split(specs) is first
+
+
+def test_a_damaged_copy_is_named(served, tmp_path):
+    opened = ShardSet.open(served.url + "/train-000000.tar", tmp_path / "cache")
+    with Path(opened.indices[0].path).open("r+b") as copy:
+        copy.write(b"x" * 5000)
+    with pytest.raises(UserError, match=r"cut short or is no tar.*the copy of http.*train-000000\.tar: delete it"):
+        ShardSet.open(served.url + "/train-000000.tar", tmp_path / "cache")
+
+
+def test_a_cache_that_cannot_be_written(served, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"No shard can be kept in .*Set data\.cache_dir"):
+        ShardSet.open(served.url + "/train-000000.tar", tmp_path / "cache")
+
+
+@pytest.fixture
+def bucket(shards):
+    """A store that can list, with the three shards and a file that is none."""
+    store = fsspec.filesystem("memory")
+    for tar in shards.glob("*.tar"):
+        store.pipe(f"/bucket/set/{tar.name}", tar.read_bytes())
+    store.pipe("/bucket/set/MANIFEST.json", b"{}")
+    yield "memory://bucket/set"
+    store.rm("/bucket", recursive=True)
+
+
+def test_lists_where_the_store_can(bucket, shards, tmp_path):
+    names = tuple(f"{bucket}/train-{i:06d}.tar" for i in range(3))
+    for spec in (bucket, bucket + "/", bucket + "/*.tar", bucket + "/train-*", bucket + "/train-{000000..000002}.tar"):
+        assert expand(spec) == names, spec
+    assert expand(bucket + "/train-00000[12].tar") == names[1:]
+    assert ShardSet.open(bucket, tmp_path / "cache").digest == ShardSet.open(str(shards)).digest
+    for nothing in (bucket + "/val-*.tar", "memory://bucket"):
+        with pytest.raises(UserError, match=f"No shards match {nothing}".replace("*", r"\*")):
+            expand(nothing)
+    with pytest.raises(UserError, match=r"val-000000\.tar cannot be fetched: it is not there"):
+        ShardSet.open(bucket + "/val-000000.tar", tmp_path / "cache")
+
+
+def test_http_servers_list_nothing():
+    for spec in ("https://host/set/", "https://host/train-*.tar", "http://host/train-[01].tar"):
+        with pytest.raises(UserError, match="which http.s. servers do not give. Name the shards with braces"):
+            expand(spec)
+    for one in ("https://host/x.tar?list=*/", "http://[::1]:80/x.tar", "https://host/download"):
+        assert expand(one) == (one,)
+
+
+@pytest.mark.parametrize(("url", "package"), [("s3://bucket/x.tar", "s3fs"), ("gs://bucket/x.tar", "gcsfs")])
+def test_a_missing_driver(monkeypatch, url, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf"{url} cannot be read: the driver of .*pip install {package}$"):
+        expand(url)
+
+
+def test_an_unknown_protocol():
+    with pytest.raises(UserError, match=r"the protocol s4:// is not known. Known are .*https, .*s3, "):
+        expand("s4://bucket/x.tar")
