@@ -47,6 +47,9 @@ def svco(wheel):
     """
     venv, folder = wheel.parent / "venv", wheel.parent / "empty"
     folder.mkdir()
+    # It lies in somebody's repository, which is not svco's.
+    own = ("-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-q", "--allow-empty", "-m", "mine")
+    assert [call("git", "-C", folder.parent, *words)[0] for words in (("init", "-q"), own)] == [0, 0]
     code, out, err = call(sys.executable, "-m", "venv", "--without-pip", venv)
     assert code == 0, out + err
     (site,) = venv.glob("lib/python*/site-packages")
