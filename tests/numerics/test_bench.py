@@ -110,11 +110,11 @@ def test_the_gpu_checks_see_a_step_that_is_wrong(monkeypatch):
 
 
 def test_checks_that_were_not_judged_are_not_called_passed():
-    assert "| measured |" in str(Check("noise", 0.3, None))
-    assert "| passed |" in str(Check("noise", 0.0, 0.0))
+    assert Check("noise", 0.3, None).row()[-1] == "measured"
+    assert Check("noise", 0.0, 0.0).row()[-1] == "passed"
     for check in (Check("nan", float("nan"), None), Check("nan", float("nan"), 1.0), Check("large", 2.0, 1.0)):
         assert not check.passed
-        assert "FAILED" in str(check)
+        assert check.row()[-1] == "**FAILED**"
     assert Check("flash", 0.0, 1.0, note="not installed").passed
 
 

@@ -55,7 +55,7 @@ class PaddedBatches:
     """(P, 2) int64: scored tokens of each response."""
     weight: torch.Tensor
     """(P,) float32."""
-    views: int = len(VIEWS)
+    view_count: int = len(VIEWS)
     """V."""
 
     def to(self, device: torch.device) -> PaddedBatches:
