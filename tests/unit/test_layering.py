@@ -20,6 +20,7 @@ FLOORS = (
     ("export",),
     ("run", "commands"),
     ("cli",),
+    ("__main__",),
 )
 """From the ground up: a file imports from its own package and from those on lower floors, and never a private name of another
 file."""
@@ -157,7 +158,7 @@ def test_no_installed_package_is_patched():
 
 @pytest.mark.parametrize(
     "command",
-    [["-m", "svco.cli"], *([str(p)] for p in sorted((ROOT / "launchers").glob("*.py")))],
+    [["-m", "svco"], *([str(p)] for p in sorted((ROOT / "launchers").glob("*.py")))],
     ids=lambda c: c[-1].rpartition("/")[2],
 )
 def test_help_is_quick(command):
