@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 from places import ROOT
@@ -49,16 +50,31 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def command(ranks: int | None, ds: Path | str, *arguments: str) -> list[str]:
-    """The command line of a run: ``ranks`` None is one process without the launcher."""
-    program = [str(ROOT / "launchers" / "train.py"), "--ds", str(ds), *arguments]
-    if ranks is None:
-        return [sys.executable, *program]
+def launched(ranks: int, script: str, *arguments: object) -> list[str]:
+    """The command line of ``script`` on ``ranks``: 0 stands for the bare command, which finds one device without GPUs."""
     port = free_port()
     drop_buffers()  # of the runs before this one, which are over
     PORTS.append(port)
-    # 0 stands for the bare command, which finds one device on a machine without GPUs.
-    return ["deepspeed", *(["--num_accelerators", str(ranks)] if ranks else []), "--master_port", str(port), *program]
+    count = ["--num_accelerators", str(ranks)] if ranks else []
+    return ["deepspeed", *count, "--master_port", str(port), str(ROOT / script), *map(str, arguments)]
+
+
+def command(ranks: int | None, ds: Path | str, *arguments: str) -> list[str]:
+    """The command line of a run: ``ranks`` None is one process without the launcher."""
+    script = "launchers/train.py"
+    if ranks is None:
+        return [sys.executable, str(ROOT / script), "--ds", str(ds), *arguments]
+    return launched(ranks, script, "--ds", ds, *arguments)
+
+
+def output(ranks: int, script: str, *arguments: object) -> str:
+    """Runs ``script`` to its end on ``ranks``; what it says."""
+    line = launched(ranks, script, *arguments)
+    done = subprocess.run(
+        line, cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=400
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
 
 
 def start(ranks: int | None, ds: Path | str, *arguments: str, **how) -> subprocess.Popen:
@@ -80,6 +96,31 @@ def run(ranks: int | None, ds: Path | str, *arguments: str, timeout: float = 400
     output, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0, output[-6000:]
     return output
+
+
+def runs(ranks: int, *those: tuple[Path, list[str]]) -> None:
+    """Several runs (DeepSpeed JSON, arguments) in the same ranks, one after another: most of a short run is its start."""
+    told = json.dumps([(str(ds), arguments) for ds, arguments in those])
+    output(ranks, "tests/distributed/runs.py", told)
+
+
+def here(script: Path | str, *arguments: object) -> int:
+    """The exit code of ``script`` (of ``launchers/``), run in this process: a new one imports for seconds what this one has."""
+    before = sys.argv
+    sys.argv = [str(script), *map(str, arguments)]
+    try:
+        with chdir(ROOT):
+            runpy.run_path(str(ROOT / "launchers" / script), run_name="__main__")
+    except SystemExit as done:
+        return done.code
+    finally:
+        sys.argv = before
+    return 0
+
+
+def alone(*arguments: object) -> None:
+    """A run without DeepSpeed to its end, in this process."""
+    assert here("train.py", "--ds", "none", "data.workers=0", *arguments) == 0
 
 
 def metrics(folder: Path, timings: bool = False) -> list[dict]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class UserError(Exception):
@@ -20,6 +22,17 @@ class UserError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of what ``error`` says; the name of its type where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def nearest(name: Any, known: Iterable[str]) -> str:
+    """A sentence that suggests the one of ``known`` that ``name`` is closest to, or lists them all."""
+    known = list(known)
+    # A misspelt section must not hide a right key, so the last parts are compared as well.
+    by_last = {key.rpartition(".")[2]: key for key in known}
+    close = difflib.get_close_matches(str(name), known, n=1) or [
+        by_last[last] for last in difflib.get_close_matches(str(name).rpartition(".")[2], by_last, n=1)
+    ]
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
 
 
 RESUBMIT = os.EX_TEMPFAIL
@@ -70,7 +83,7 @@ def exit_codes() -> Iterator[None]:
     except UserError as error:
         rank = int(os.environ.get("RANK", 0))
         if rank:
-            time.sleep(3)
+            time.sleep(10)
         prefix = f"error (rank {rank})" if rank else "error"
         print(
             "\n" + textwrap.fill(f"{prefix}: {error}", width=110, break_long_words=False, break_on_hyphens=False),

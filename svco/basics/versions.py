@@ -18,15 +18,17 @@ def package_version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The commit of the source tree, with ``-dirty`` when it has changes; None when installed without one."""
+    """The commit of the source tree, with ``-dirty`` when it has changes; None when installed without one, be it into a folder of
+    somebody's own repository."""
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(*words: str) -> str | None:
+    """What git says here, or None."""
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            text=True,
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            timeout=10,
-        )
+        found = subprocess.run(["git", *words], text=True, cwd=Path(__file__).parent, capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None if found.returncode == 0 else None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..basics.errors import BadSample, UserError
+from ..basics.shipped import located
 from .pairs import IMAGE_MEMBERS, MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
 from .remote import Source, is_remote, redacted
 from .shard_cache import fetched
@@ -55,6 +56,7 @@ def write_shards(pairs: Iterable[Pair], directory: str | Path, split: str, pairs
 
 def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
     """The shards that ``spec`` means: a path or URL (http, s3, gs, hf, …), brace pattern, glob, directory, or a list of these.
+    What is not found from the working directory is looked for among the shards that come with svco.
 
     Braces as in WebDataset (``train-{000000..000007}.tar``). Order is as given, sorted within a directory or glob.
     UserError where nothing matches, and for a glob or directory over http(s), which cannot list.
@@ -69,7 +71,7 @@ def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
         raise UserError(f"The shard pattern {redacted(spec)!r} has an unbalanced brace.") from None
     found: list[str] = []
     for name in names:
-        found += Source.at(name).shards() if is_remote(name) else _local(os.path.expanduser(name), spec)
+        found += Source.at(name).shards() if is_remote(name) else _local(located(os.path.expanduser(name)), spec)
     if not found:
         raise UserError(f"No shards match {spec!r}.")
     return tuple(found)

@@ -1,4 +1,4 @@
-"""What a model says of a few pairs in memory, for scripts; whole shard sets are launchers/eval.py's."""
+"""What a model says of a few pairs in memory, for scripts; whole shard sets are svco eval's."""
 
 from __future__ import annotations
 

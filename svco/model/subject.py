@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError
+from ..basics.shipped import located
 from ..families import Family, HfModel, load_family
 from ..recipe.config import Dtype, ModelConfig
 from .attention import choose_backend, register
@@ -92,6 +93,7 @@ def load_subject(
 
     if not progress:
         logging.disable_progress_bar()
+    base = located(base)
     family = load_family(base, max_text_tokens, paper_compat)
     kind = resolve_dtype(ModelConfig(dtype=dtype, paper_compat=paper_compat), device)
     backend, _ = choose_backend(attention, device, kind)

@@ -1,6 +1,6 @@
 """The recipe: frozen dataclasses, filled default < recipe YAML < command line.
 
-Every section is one dataclass and every field carries a docstring; ``python launchers/train.py --help`` prints them
+Every section is one dataclass and every field carries a docstring; ``svco train --help`` prints them
 from here. The key of a field is ``section.field``. :mod:`svco.recipe.read` reads files and overrides into a ``Config``.
 """
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError
+from ..basics.shipped import DS_CONFIGS, find
 from ..basics.strict_json import parse_json
 from .config import Config
 
@@ -40,11 +41,10 @@ _LIVE = 10**9
 
 
 def read_ds_config(path: str | Path) -> dict[str, Any]:
-    """The JSON object in ``path``."""
+    """The JSON object in ``path``, or in the shipped config of that name."""
+    file = find(path, DS_CONFIGS, "DeepSpeed config")
     try:
-        found = parse_json(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"There is no DeepSpeed config {path}. Those that come with svco are in ds_configs/.") from None
+        found = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The DeepSpeed config {path} cannot be read: {error}") from None
     except ValueError as error:

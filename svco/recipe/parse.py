@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ..basics.errors import UserError, first_line
+from ..basics.shipped import RECIPES, find
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """What the YAML file ``path`` holds, an empty mapping for an empty one; UserError if it cannot be read."""
+    """What the YAML file ``path`` holds (or the shipped recipe of that name), an empty mapping for an empty one; UserError if it
+    cannot be read."""
+    file = find(path, RECIPES, "recipe file")
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"There is no recipe file {path}. Recipes live in launchers/recipes/.") from None
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The recipe {path} cannot be read: {error}") from None
     found = parse_yaml(text, f"The recipe {path}")

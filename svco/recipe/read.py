@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import difflib
 import inspect
 import typing
 from collections.abc import Iterable, Mapping
@@ -17,14 +16,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from ..basics.errors import UserError
+from ..basics.errors import UserError, nearest
+from ..basics.shipped import lasting, located
 from .config import Config
 from .limits import check
 from .parse import Typed, dump_yaml, parse_yaml, plain, read_yaml
 
 
 def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
-    """The Config of recipe file ``path`` (None: all defaults) with ``section.key=value`` overrides applied in order."""
+    """The Config of the recipe ``path`` (a file, the name of a shipped one, None: all defaults) with ``section.key=value``
+    overrides applied in order."""
     config = Config()
     if path is not None:
         config = merge(config, read_yaml(path), str(path))
@@ -40,7 +41,28 @@ def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
     for override in overrides:
         config = merge(config, _override_tree(override), "the command line")
     check(config)
-    return config
+    return located_paths(config)
+
+
+def located_paths(config: Config) -> Config:
+    """``config`` with shipped models and adapters where they are. Shards, being patterns, are found when they are opened."""
+    model, lora = config.model, config.lora
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(model, base=located(model.base)),
+        lora=dataclasses.replace(lora, init_from=located(lora.init_from)),
+    )
+
+
+def lasting_paths(config: Config) -> Config:
+    """``config`` with the paths of what it reads written so that they hold from any folder."""
+    data = {name: tuple(map(lasting, getattr(config.data, name))) for name in ("train", "validation", "heldout")}
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, base=lasting(config.model.base)),
+        lora=dataclasses.replace(config.lora, init_from=lasting(config.lora.init_from)),
+        data=dataclasses.replace(config.data, **data),
+    )
 
 
 def _override_tree(override: str) -> dict[str, Any]:
@@ -82,17 +104,6 @@ def _merge_section(current: Any, section: str, values: Mapping[str, Any], where:
             raise UserError(f"{where}: unknown key {key!r}.{nearest(key, known_keys())}")
         fresh[name] = _coerce(value, kinds[name], key, where)
     return dataclasses.replace(current, **fresh)
-
-
-def nearest(name: Any, known: Iterable[str]) -> str:
-    """A sentence that suggests the one of ``known`` that ``name`` is closest to, or lists them all."""
-    known = list(known)
-    # A misspelt section must not hide a right key, so the last parts are compared as well.
-    by_last = {key.rpartition(".")[2]: key for key in known}
-    close = difflib.get_close_matches(str(name), known, n=1) or [
-        by_last[last] for last in difflib.get_close_matches(str(name).rpartition(".")[2], by_last, n=1)
-    ]
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
 
 
 def known_keys() -> list[str]:

@@ -106,8 +106,14 @@ def _resume(folder: Path, state: RunState) -> str:
             skip = True
         else:
             kept.append(word)
-    launcher = "python" if "none" in kept or "--ds=none" in kept else "deepspeed"
-    return shlex.join([launcher, program, *kept, *where])
+    alone = "none" in kept or "--ds=none" in kept
+    if program == "svco":
+        # It starts its ranks itself, unless there were others: those of a launcher.
+        own = state.ranks == 1 or f" --ranks {state.ranks} " in f" {' '.join(kept)} ".replace("--ranks=", "--ranks ")
+        launcher = [] if own else ["deepspeed", "--module"]
+    else:
+        launcher = ["python" if alone else "deepspeed"]
+    return shlex.join([*launcher, program, *kept, *where])
 
 
 def _span(seconds: float) -> str:

@@ -15,7 +15,7 @@ from ..basics.versions import PACKAGES, commit, package_version
 from ..export import public_base
 from ..model.load import resolve_dtype
 from ..recipe.config import Config
-from ..recipe.read import dump
+from ..recipe.read import dump, lasting_paths
 from ..record.state import wait_until_over
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _make(config: Config, recipe: str) -> Path:
 
 
 def _describe(path: Path, config: Config, ds: dict[str, Any] | None, world: World) -> None:
-    (path / "recipe.yaml").write_text(dump(config), encoding="utf-8")
+    (path / "recipe.yaml").write_text(dump(lasting_paths(config)), encoding="utf-8")
     (path / "ds_config.json").write_text(json.dumps(ds, indent=2))
     found = {
         "versions": {name: package_version(name) for name in PACKAGES},

@@ -1,4 +1,4 @@
-"""Where a run starts, for scripts (``svco.train``) and for launchers/train.py.
+"""Where a run starts, for scripts (``svco.train``) and for ``svco train``.
 
 What is heavy is imported late: a run hears requests to stop, and its time limit counts, from before torch is loaded.
 """
@@ -14,6 +14,7 @@ from ..basics.dist import world_from_environment
 from ..recipe.config import Config
 from ..recipe.ds_config import read_ds_config
 from ..recipe.limits import check, duration
+from ..recipe.read import located_paths
 from .stopping import StopRequests
 
 
@@ -49,6 +50,7 @@ def train(config: Config, ds: str | Path | Mapping[str, Any] | None = None) -> P
     it: the same call with ``run.name`` and ``run.resume="auto"`` goes on. Call it from the main thread, which hears signals.
     """
     check(config)
+    config = located_paths(config)
     if isinstance(ds, (str, Path)):
         launch = Launch(config, config.objective.name, read_ds_config(ds), str(ds))
     else:

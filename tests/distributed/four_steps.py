@@ -1,6 +1,6 @@
 """Run by test_lockstep.py on every rank: four optimiser steps of the product under ZeRO-3, and what travelled in the last one.
 
-Arguments: DeepSpeed JSON, pairs a rank, report file, places of the recomputation dial (comma-separated), recipe overrides.
+Arguments: DeepSpeed JSON, pairs a rank, report file, a JSON object: case -> (place of the recomputation dial, recipe overrides).
 """
 
 import json
@@ -75,14 +75,17 @@ def four_steps(config, world, ds, pairs, recomputed):
 
 
 def main():
-    ds, pairs, out, dial, *overrides = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]
+    ds, pairs, out, cases = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]
     world = world_from_environment()
     engine.start(world)
-    config = load_recipe(None, overrides)
-    report = {n: four_steps(config, world, ds, int(pairs), int(n)) for n in dial.split(",")}
+    reports = {}
+    for name, (dial, overrides) in json.loads(cases).items():
+        if world.is_main:
+            print(f"case {name}", flush=True)
+        reports[name] = four_steps(load_recipe(None, overrides), world, ds, int(pairs), dial)
+        world.barrier()  # weights gathered ahead by the module out of turn are still on their way
     if world.is_main:
-        Path(out).write_text(json.dumps(report))
-    world.barrier()  # weights gathered ahead by the module out of turn are still on their way
+        Path(out).write_text(json.dumps(reports))
     engine.stop()
 
 

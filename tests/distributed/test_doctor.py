@@ -9,6 +9,9 @@ import launch
 import pytest
 from places import ROOT
 
+from svco.basics.dist import world_from_environment
+from svco.basics.errors import UserError
+
 
 def doctor(arguments, size=2, ranks=None, **each):
     """Starts ``ranks`` (default all) of a world of ``size`` by hand; ``each`` is rank -> its own variables. Outputs, codes."""
@@ -83,29 +86,34 @@ def test_a_rank_never_comes(ranks, says):
     assert "Traceback" not in output
 
 
-def test_srun_says_who_a_rank_is():
+def test_srun_says_who_a_rank_is(monkeypatch):
     """srun's own variables, real processes; MASTER_ADDR comes from the job script."""
     code = (
         "import os; from svco import engine; from svco.basics.dist import world_from_environment as w; world = w(); "
         "engine.start(world); print(world.rank, world.size, world.local_rank, world.gather(os.environ['RANK'])); engine.stop()"
     )
 
-    def task(number, **more):
-        slurm = {
+    def variables(number):
+        return {
             "SLURM_PROCID": str(number),
             "SLURM_STEP_NUM_TASKS": "2",
             "SLURM_LOCALID": str(number),
             "SLURM_NTASKS": "2",
         }
+
+    def task(number):
+        told = variables(number) | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29672"}
         return subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, env=launch.ENVIRONMENT | slurm | more, text=True,
+            [sys.executable, "-c", code], cwd=ROOT, env=launch.ENVIRONMENT | told, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     assert not {"RANK", "MASTER_ADDR"} & os.environ.keys()
-    tasks = [task(n, MASTER_ADDR="127.0.0.1", MASTER_PORT="29672") for n in (0, 1)]
+    tasks = [task(n) for n in (0, 1)]
     outputs = [process.communicate(timeout=100)[0] for process in tasks]
     for number, output in enumerate(outputs):
         assert output.splitlines()[-1] == f"{number} 2 {number} ['0', '1']", output
-    output = task(0).communicate(timeout=100)[0]
-    assert "srun started 2 tasks without MASTER_ADDR and MASTER_PORT" in output
+    for name, value in variables(0).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="srun started 2 tasks without MASTER_ADDR and MASTER_PORT"):
+        world_from_environment()

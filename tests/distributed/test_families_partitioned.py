@@ -15,17 +15,26 @@ RECIPE = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "tune"),
-    [("next_yi", "model.tune=full"), ("qwen25_vl", "model.train_projector=true")],
-    ids=["llava_next-full", "qwen25_vl-lora"],
-)
-def test_equals_one_process_without_deepspeed(name, tune, tmp_path, zero3):
-    base = tiny_families.make_base(name, tmp_path / "base")
-    recipe = [*RECIPE, f"model.base={base}", tune, f"run.root={tmp_path}"]
-    launch.run(2, zero3, *recipe, "run.name=two")
-    launch.run(None, "none", *recipe, "run.name=plain")
-    ours, theirs = (launch.training(tmp_path / run) for run in ("two", "plain"))
+TUNED = {"next_yi": "model.tune=full", "qwen25_vl": "model.train_projector=true"}
+"""Family -> what is trained."""
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory, zero3):
+    """Family -> (recipe, folder of its runs), trained on 2 ranks as run ``two``."""
+    root, made = tmp_path_factory.mktemp("families"), {}
+    for name, tune in TUNED.items():
+        base = tiny_families.make_base(name, root / name / "base")
+        made[name] = [*RECIPE, f"model.base={base}", tune, f"run.root={root / name}"], root / name
+    launch.runs(2, *((zero3, [*recipe, "run.name=two"]) for recipe, _ in made.values()))
+    return made
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_equals_one_process_without_deepspeed(name, recipes):
+    recipe, folder = recipes[name]
+    launch.alone(*recipe, "run.name=plain")
+    ours, theirs = (launch.training(folder / run) for run in ("two", "plain"))
     for step in (1, 2, 3):
         assert ours[step]["loss"] == pytest.approx(theirs[step]["loss"], rel=1e-3)
         assert ours[step]["grad_norm"] == pytest.approx(theirs[step]["grad_norm"], rel=1e-2)

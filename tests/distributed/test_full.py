@@ -30,13 +30,15 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two(root, zero3):
-    launch.run(2, zero3, *RECIPE, f"run.root={root}", "run.name=two")
+def two(root, zero2, zero3):
+    """The run under ZeRO-3; half of it under ZeRO-2 lies beside it."""
+    recipe = [*RECIPE, f"run.root={root}"]
+    launch.runs(2, (zero2, [*recipe, "run.name=stage2", "optim.steps=3"]), (zero3, [*recipe, "run.name=two"]))
     return root / "two"
 
 
 def test_equals_one_process_without_deepspeed(root, two):
-    launch.run(None, "none", *RECIPE, f"run.root={root}", "run.name=plain")
+    launch.alone(*RECIPE, f"run.root={root}", "run.name=plain")
     ours, theirs = launch.training(two), launch.training(root / "plain")
     for step in range(1, 7):
         assert ours[step]["loss"] == pytest.approx(theirs[step]["loss"], rel=1e-3)
@@ -95,15 +97,13 @@ def test_resumed_on_other_ranks(root, two, zero3):
 
 
 @pytest.mark.parametrize("stage", [3, 2])
-def test_exported_from_its_checkpoint(stage, root, two, zero2, monkeypatch, tmp_path):
+def test_exported_from_its_checkpoint(stage, root, two, monkeypatch, tmp_path):
     """The masters of two ranks, joined without DeepSpeed's engine: to the byte what the run's end wrote, and equal to
     what DeepSpeed's own tool reads."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     from svco.engine import read_partitioned
 
-    if stage == 2:
-        launch.run(2, zero2, *RECIPE, f"run.root={root}", "run.name=stage2", "optim.steps=3")
     run = {3: two, 2: root / "stage2"}[stage]
     newest = max((run / "checkpoints").glob("step-*"))
     monkeypatch.chdir(ROOT)

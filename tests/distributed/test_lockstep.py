@@ -1,14 +1,13 @@
 """The product under ZeRO-3 on 2 ranks: the training of S-VCO from scratch, each weight gathered as seldom as can be."""
 
 import json
-import subprocess
 
 import launch
 import oracle
 import pytest
 import torch
 from peft import PeftModel
-from places import BASE, ROOT
+from places import BASE
 
 from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate
@@ -22,6 +21,10 @@ RECIPE = [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8"]
 LAYERS = 4
 
 
+DIAL = [f"lora, {place} of {LAYERS} recomputed" for place in range(LAYERS + 1)]
+FULL = ["full", "full, recomputed"]
+
+
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapter")
@@ -29,20 +32,19 @@ def adapter(tmp_path_factory):
     return folder
 
 
-def product(zero3, folder, dial, *overrides):
-    """(place of the dial -> report, output) of four steps on 2 ranks."""
-    line = launch.command(2, zero3)
-    line = [
-        *line[: line.index(str(ROOT / "launchers" / "train.py"))],
-        str(ROOT / "tests" / "distributed" / "four_steps.py"),
-        *(str(zero3), str(PAIRS), str(folder / "report.json"), ",".join(map(str, dial))),
-        *RECIPE,
-        *overrides,
-    ]
-    done = subprocess.run(line, cwd=ROOT, env=launch.ENVIRONMENT, capture_output=True, text=True, timeout=400)
-    output = done.stdout + done.stderr
-    assert done.returncode == 0, output[-6000:]
-    return json.loads((folder / "report.json").read_text()), output
+@pytest.fixture(scope="module")
+def product(zero3, adapter, tmp_path_factory):
+    """Case -> (report, output) of four steps on 2 ranks, all of one launch."""
+    lora, full = ["optim.lr=1e-3", f"lora.init_from={adapter}"], ["optim.lr=1e-4", "model.tune=full"]
+    cases = {name: (place, [*RECIPE, *lora]) for place, name in enumerate(DIAL)}
+    cases |= {name: (place, [*RECIPE, *full]) for name, place in zip(FULL, (0, LAYERS))}
+    cases["compiled"] = 2, [*RECIPE, *lora, "model.compile=true"]
+    out = tmp_path_factory.mktemp("product") / "report.json"
+    output = launch.output(2, "tests/distributed/four_steps.py", zero3, PAIRS, out, json.dumps(cases))
+    reports = json.loads(out.read_text())
+    assert reports.keys() == cases.keys()
+    parts = dict(part.split("\n", 1) for part in output.split("case ")[1:])
+    return {name: (report, parts[name]) for name, report in reports.items()}
 
 
 def from_scratch(lora_adapter, lr):
@@ -91,12 +93,10 @@ def gathered(report):
     return sum(size for name, (_, size) in report["collectives"].items() if "gather" in name) / report["model_bytes"]
 
 
-def test_lora_at_every_place_of_the_dial(zero3, tmp_path, adapter):
+def test_lora_at_every_place_of_the_dial(product, adapter):
     losses, norms = from_scratch(adapter, 1e-3)
-    reports, output = product(zero3, tmp_path, range(LAYERS + 1), "optim.lr=1e-3", f"lora.init_from={adapter}")
-    assert len(reports) == LAYERS + 1
     kept = kept_per_token(adapter)
-    for report in reports.values():
+    for report, output in (product[case] for case in DIAL):
         assert report["losses"] == pytest.approx(losses, rel=1e-5)
         assert report["norms"] == pytest.approx(norms, rel=1e-4)
         assert gathered(report) <= 2.0
@@ -105,38 +105,36 @@ def test_lora_at_every_place_of_the_dial(zero3, tmp_path, adapter):
         # Padded blocks differ a little between the ranks' pairs and ours; a layer's weights would be far more.
         assert report["kept_per_token"] == pytest.approx(kept, rel=0.05)
         assert calls(report, "reduce") <= 2, "gradients travel once a step, with the norm"
+        steady(output)
     assert abs(losses[-1] - losses[0]) > 0.01, "the run must move, or this test shows nothing"
-    steady(output)
 
 
-def test_compiled_layers(zero3, tmp_path, adapter):
+def test_compiled_layers(product, adapter):
     losses, norms = from_scratch(adapter, 1e-3)
-    reports, output = product(zero3, tmp_path, (2,), "optim.lr=1e-3", f"lora.init_from={adapter}", "model.compile=true")
-    assert reports["2"]["losses"] == pytest.approx(losses, rel=1e-5)
-    assert reports["2"]["norms"] == pytest.approx(norms, rel=1e-4)
-    assert gathered(reports["2"]) <= 2.0
+    report, output = product["compiled"]
+    assert report["losses"] == pytest.approx(losses, rel=1e-5)
+    assert report["norms"] == pytest.approx(norms, rel=1e-4)
+    assert gathered(report) <= 2.0
     # Compiled, a layer keeps less than eager, and it is still seen what.
-    assert 0.2 < reports["2"]["kept_per_token"] / kept_per_token(adapter) <= 1.05
+    assert 0.2 < report["kept_per_token"] / kept_per_token(adapter) <= 1.05
     steady(output)
 
 
-def test_full_fine_tuning_with_the_frozen_copy(zero3, tmp_path):
+def test_full_fine_tuning_with_the_frozen_copy(product):
     losses, norms = from_scratch(None, 1e-4)
-    reports, output = product(zero3, tmp_path, (0, LAYERS), "optim.lr=1e-4", "model.tune=full")
-    for report in reports.values():
+    for report, output in (product[case] for case in FULL):
         assert report["losses"] == pytest.approx(losses, rel=1e-5)
         assert report["norms"] == pytest.approx(norms, rel=1e-4)
         # Of both models' weights: the policy's layers twice, the copy's once.
         assert 1.0 < gathered(report) <= 1.6
+        steady(output)
     assert abs(losses[-1] - losses[0]) > 0.01
-    steady(output)
 
 
 def steady(output):
     """The order of modules never changes once ZeRO-3 has learned it: DeepSpeed says when it has to learn it again."""
-    parts = output.split("steady\n")[1:]
-    assert parts
-    for part in parts:
-        counted, _, after = part.partition("counted")
-        assert "Invalidate trace cache" not in counted
-        assert "Invalidate trace cache" in after, "the control: a module out of turn is told of"
+    _, _, steps = output.partition("steady\n")
+    counted, there, after = steps.partition("counted")
+    assert there
+    assert "Invalidate trace cache" not in counted
+    assert "Invalidate trace cache" in after, "the control: a module out of turn is told of"

@@ -5,7 +5,6 @@ The first run compiles DeepSpeed's CPU Adam and its asynchronous I/O, which take
 
 import json
 import shutil
-import subprocess
 import time
 from dataclasses import replace
 
@@ -71,10 +70,11 @@ def close(ours, theirs):
     assert abs(ours[STEPS]["loss"] - ours[1]["loss"]) > 1e-3, "the run must move, or this test shows nothing"
 
 
-def test_offloaded_to_the_cpu(root, zero3):
+def test_offloaded_to_the_cpu(root):
     ds = ROOT / "ds_configs" / "zero3_offload.json"
     offloaded = train(root, "cpu", ds)
-    close(offloaded, train(root, "plain", zero3))
+    launch.alone(*RECIPE, f"run.root={root}", "run.name=plain")
+    close(offloaded, launch.training(root / "plain"))
     assert resumed(root, "cpu", ds) == offloaded
 
 
@@ -115,11 +115,7 @@ def test_hierarchical_shards_and_their_checksum(zero3, tmp_path):
     settings["zero_optimization"] |= {key: value for key, value in small.items() if "stage3_" in key}
     ds = tmp_path / "hierarchical.json"
     ds.write_text(json.dumps(settings))
-    line = launch.command(2, ds)
-    script = [str(ROOT / "tests" / "distributed" / "hierarchy.py"), str(ds), str(tmp_path / "rank")]
-    line = [*line[: line.index(str(ROOT / "launchers" / "train.py"))], *script, f"model.base={BASE}", "optim.lr=1e-3"]
-    done = subprocess.run(line, cwd=ROOT, env=launch.ENVIRONMENT, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    launch.output(2, "tests/distributed/hierarchy.py", ds, tmp_path / "rank", f"model.base={BASE}", "optim.lr=1e-3")
     for rank in (0, 1):
         report = json.loads((tmp_path / f"rank-{rank}.json").read_text())
         assert report["group"] == 2

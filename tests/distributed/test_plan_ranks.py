@@ -1,7 +1,6 @@
 """Two real ranks hold and gather what the plan says: memory within a tenth, traffic within a fiftieth."""
 
 import json
-import subprocess
 
 import launch
 import pytest
@@ -16,15 +15,7 @@ def test_two_ranks_hold_and_gather_what_is_planned(tmp_path):
     small["zero_optimization"]["reduce_bucket_size"] = 100_000
     file = tmp_path / "zero3.json"
     file.write_text(json.dumps(small))
-    line = launch.command(2, file)
-    line = [
-        *line[: line.index(str(ROOT / "launchers" / "train.py"))],
-        str(ROOT / "tests" / "distributed" / "plan_ranks.py"),
-    ]
-    done = subprocess.run(
-        [*line, str(file), str(out)], cwd=ROOT, env=launch.ENVIRONMENT, capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    launch.output(2, "tests/distributed/plan_ranks.py", file, out)
     rows = json.loads(out.read_text())
     assert len(rows) == 16
     assert not [row for row in rows if not row["passed"]], rows

@@ -71,30 +71,32 @@ def test_four_ranks(root, two, zero3):
     assert_close(train(root, "four", 4, zero3), two)
 
 
-def test_zero2(root, two, zero2):
-    assert_close(train(root, "zero2", 2, zero2), two)
-
-
-def test_cached_reference(root, two, zero3):
+def test_zero2_and_a_cached_reference(root, two, zero2, zero3):
     """The reference from a pass of its own before the first step, which teaches ZeRO-3 another order of modules."""
-    assert_close(train(root, "cached", 2, zero3, "model.reference=cached"), two)
+    recipe = [*RECIPE, f"run.root={root}"]
+    launch.runs(
+        2,
+        (zero2, [*recipe, "run.name=zero2"]),
+        (zero3, [*recipe, "run.name=cached", "model.reference=cached"]),
+    )
+    for name in ("zero2", "cached"):
+        assert_close(root / name, two)
 
 
 def test_without_deepspeed_and_with_other_micro_batches(root, two):
-    plain = train(root, "plain", None, "none", "optim.tokens_per_micro_batch=100000", "data.workers=0")
-    assert_close(plain, two)
+    launch.alone(*RECIPE, f"run.root={root}", "run.name=plain", "optim.tokens_per_micro_batch=100000")
+    assert_close(root / "plain", two)
 
 
 def kill_after(root, name, step, ranks, ds):
-    """Starts the run and kills every process of it with SIGKILL once ``step`` is logged."""
-    process = launch.start(ranks, ds, *RECIPE, f"run.root={root}", f"run.name={name}")
+    """Starts or continues the run and kills every process of it with SIGKILL once ``step`` is logged."""
+    process = launch.start(ranks, ds, *RECIPE, f"run.root={root}", f"run.name={name}", "run.resume=auto")
     wait_for(root / name, step, process)
     os.killpg(process.pid, signal.SIGKILL)
     # The launcher puts its children in sessions of their own on some versions: none may be left to write on.
     for pid in find(str(root / name) + r"|run\.name=" + name):
         os.kill(pid, signal.SIGKILL)
     process.communicate()
-    return root / name
 
 
 def wait_for(folder, step, process):
@@ -120,78 +122,80 @@ def find(pattern):
     return found
 
 
-def test_killed_and_resumed(root, two, zero3, zero2):
-    """Bit for bit at the same number of ranks; within the tolerance at 3 (whose shares need padding), 2 with ZeRO-2, and 1."""
-    killed = kill_after(root, "killed", 10, 2, zero3)
-    for name in ("three", "other", "alone"):
-        shutil.copytree(killed, root / name)
-    assert (killed / "checkpoints" / "latest").read_text() == "step-000008"
-    train(root, "killed", 2, zero3, "run.resume=auto")
-    assert launch.training(killed) == launch.training(two)
-    assert len(launch.metrics(killed)) == STEPS, "no line twice"
+def test_asked_to_stop_in_every_way_then_killed_and_resumed(root, two, zero3, zero2):
+    """What reaches rank, launch.py or the `deepspeed` command ends in a save; the exit code tells only of the first.
+
+    One run is stopped in all these ways and killed at last. Resumed it is the run that never stopped: bit for bit at the same
+    number of ranks; within the tolerance at 3 (whose shares need padding), and 2 with ZeRO-2.
+    """
+    folder = root / "asked"
+    for whom, number, step, code, reason in (
+        ("rank", signal.SIGUSR1, 2, 75, "SIGUSR1"),
+        ("launch.py", signal.SIGTERM, 5, 1, "SIGTERM"),  # it passes the signal on, to loader workers as well
+        ("deepspeed", signal.SIGTERM, 8, -signal.SIGTERM, "its launcher is gone"),  # it passes nothing on
+        ("launch.py", signal.SIGKILL, 11, 0, "its launcher is gone"),
+    ):
+        stopped = stop(root, step, whom, number, code, reason, zero3)
+    kill_after(root, "asked", 15, 2, zero3)
+    newest = max(stopped, 15 // EVERY * EVERY)
+    assert (folder / "checkpoints" / "latest").read_text() == f"step-{newest:06d}"
+    for name in ("three", "other"):
+        shutil.copytree(folder, root / name)
+    train(root, "asked", 2, zero3, "run.resume=auto")
+    assert launch.training(folder) == launch.training(two)
+    assert len(launch.metrics(folder)) == STEPS, "no line twice"
+    assert look(folder)[1] == 0
     train(root, "three", 3, zero3, "run.resume=auto")
     assert_close(root / "three", two)
     train(root, "other", 2, zero2, "run.resume=auto")
     assert_close(root / "other", two)
-    # Without the optimizer's state the next steps would be far off: the control for the tolerance above.
-    train(root, "alone", None, "none", "run.resume=auto")
-    assert_close(root / "alone", two)
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_a_changed_run_refused(root, two, zero3):
+def stop(root, step, whom, number, code, reason, ds):
+    """Starts or continues run ``asked``, sends signal ``number`` once ``step`` is logged, and says where it stopped."""
+    folder = root / "asked"
+    process = launch.start(2, ds, *RECIPE, f"run.root={root}", "run.name=asked", "run.resume=auto")
+    wait_for(folder, step, process)
+    runner = psutil.Process(process.pid)
+    (launcher,) = (p for p in runner.children() if "deepspeed.launcher.launch" in p.cmdline())
+    ranks = launcher.children()
+    {"rank": ranks[1], "launch.py": launcher, "deepspeed": runner}[whom].send_signal(number)
+    if whom == "rank":  # once more, in the step or in the save
+        time.sleep(0.3)
+        ranks[0].send_signal(number)
+    output, _ = process.communicate(timeout=200)
+    psutil.wait_procs(ranks, timeout=60)
+    assert process.returncode == code, output[-4000:]
+    said, verdict = look(folder)
+    assert verdict == 75, said
+    assert f"asked: stopped: {reason} (exit code 75)" in said
+    (stopped,) = re.findall(r"step (\d+) of 20", said)
+    assert step < int(stopped) < STEPS
+    assert (folder / "checkpoints" / "latest").read_text() == f"step-{int(stopped):06d}"
+    assert not (folder / "adapter").exists(), "what is done at the end of a run is not done when it stops"
+    assert output.count("stopped: ") == 1
+    assert "Traceback" not in output
+    return int(stopped)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_a_changed_run_refused(root, two, capsys):
+    """And what 2 ranks wrote under ZeRO-3 is resumed by one process without DeepSpeed."""
     copy = root / "damaged"
     shutil.copytree(two, copy)
     newest = copy / "checkpoints" / f"step-{STEPS:06d}"
     weights = newest / "trainable.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     (copy / "checkpoints" / "step-000016" / "MANIFEST.json").unlink()
-    output = launch.run(None, "none", *RECIPE, f"run.root={root}", "run.name=damaged", "run.resume=auto")
-    assert "passing over the checkpoint" in output
-    assert "other contents" in output
-    assert "never finished" in output
+    line = [*RECIPE, f"run.root={root}", "run.name=damaged", "run.resume=auto"]
+    with pytest.warns(UserWarning, match="passing over the checkpoint") as warned:
+        launch.alone(*line)
+    said = " ".join(str(warning.message) for warning in warned)
+    assert "other contents" in said
+    assert "never finished" in said
+    # Without the optimizer's state the next steps would be far off: the control for the tolerance.
     assert_close(copy, two)
-    process = launch.start(
-        None, "none", *RECIPE, f"run.root={root}", "run.name=damaged", "run.resume=auto", "optim.global_batch=8"
-    )
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 2
-    assert "optim.global_batch was 6 and is 8" in " ".join(output.split())
-
-
-def test_asked_to_stop_in_every_way_and_resumed(root, two, zero3):
-    """What reaches rank, launch.py or the `deepspeed` command ends in a save; the exit code tells only of the first."""
-    folder = root / "asked"
-    for whom, number, step, code, reason in (
-        ("rank", signal.SIGUSR1, 2, 75, "SIGUSR1"),
-        ("launch.py", signal.SIGTERM, 5, 1, "SIGTERM"),  # it passes the signal on, to loader workers as well
-        ("deepspeed", signal.SIGTERM, 8, -signal.SIGTERM, "its launcher is gone"),  # it passes nothing on
-        ("launch.py", signal.SIGKILL, 13, 0, "its launcher is gone"),
-    ):
-        process = launch.start(2, zero3, *RECIPE, f"run.root={root}", "run.name=asked", "run.resume=auto")
-        wait_for(folder, step, process)
-        runner = psutil.Process(process.pid)
-        (launcher,) = (p for p in runner.children() if "deepspeed.launcher.launch" in p.cmdline())
-        ranks = launcher.children()
-        {"rank": ranks[1], "launch.py": launcher, "deepspeed": runner}[whom].send_signal(number)
-        if whom == "rank":  # once more, in the step or in the save
-            time.sleep(0.3)
-            ranks[0].send_signal(number)
-        output, _ = process.communicate(timeout=200)
-        psutil.wait_procs(ranks, timeout=60)
-        assert process.returncode == code, output[-4000:]
-        said, verdict = look(folder)
-        assert verdict == 75, said
-        assert f"asked: stopped: {reason} (exit code 75)" in said
-        (stopped,) = re.findall(r"step (\d+) of 20", said)
-        assert step < int(stopped) < STEPS
-        assert (folder / "checkpoints" / "latest").read_text() == f"step-{int(stopped):06d}"
-        assert not (folder / "adapter").exists(), "what is done at the end of a run is not done when it stops"
-        assert output.count("stopped: ") == 1
-        assert "Traceback" not in output
-    train(root, "asked", 2, zero3, "run.resume=auto")
-    assert launch.training(folder) == launch.training(two)
-    assert len(launch.metrics(folder)) == STEPS, "no line twice"
-    assert look(folder)[1] == 0
+    assert launch.here("train.py", "--ds", "none", *line, "optim.global_batch=8") == 2
+    assert "optim.global_batch was 6 and is 8" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_rank_that_dies_ends_the_run(root, zero3):

@@ -8,22 +8,25 @@ import launch
 import pytest
 from places import ROOT
 
+ZERO3 = ("--ds", "ds_configs/zero3.json", "--repetitions", "1")
 
-def bench(*arguments, ranks=0):
-    program = [str(ROOT / "launchers" / "bench.py"), *arguments]
-    port = ["--master_port", str(launch.free_port())]
-    line = ["deepspeed", "--num_accelerators", str(ranks), *port, *program] if ranks else [sys.executable, *program]
-    return subprocess.run(line, cwd=ROOT, env=launch.ENVIRONMENT, capture_output=True, text=True, timeout=400)
+
+@pytest.fixture
+def bench(capsys):
+    """Runs launchers/bench.py in this process: arguments -> (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        code = launch.here("bench.py", *arguments)
+        return code, *capsys.readouterr()
+
+    return run
 
 
 def test_ladder_under_zero3_writes_table_figures_and_picture(tmp_path):
     rows = "six+six,authors-shaped,+ lockstep"
-    done = bench(
-        "--ds", "ds_configs/zero3.json", "--repetitions", "1", "--rows", rows, "--out", str(tmp_path / "x"), ranks=2
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "| + lockstep |" in done.stdout
-    assert (tmp_path / "x.md").read_text().strip() in done.stdout
+    output = launch.output(2, "launchers/bench.py", *ZERO3, "--rows", rows, "--out", tmp_path / "x")
+    assert "| + lockstep |" in output
+    assert (tmp_path / "x.md").read_text().strip() in output
     assert (tmp_path / "x.png").stat().st_size > 10_000
     (result,) = json.loads((tmp_path / "x.json").read_text())
     moved = {
@@ -36,9 +39,8 @@ def test_ladder_under_zero3_writes_table_figures_and_picture(tmp_path):
 @pytest.mark.slow
 def test_scaling_launches_and_measures(tmp_path):
     with launch.default_port():
-        done = bench(
-            "--scaling", "2", "--ds", "ds_configs/zero3.json", "--repetitions", "1", "--out", str(tmp_path / "x")
-        )  # fmt: skip
+        line = [sys.executable, "launchers/bench.py", "--scaling", "2", *ZERO3, "--out", str(tmp_path / "x")]
+        done = subprocess.run(line, cwd=ROOT, env=launch.ENVIRONMENT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "x.md").read_text().strip() in done.stdout
     line = next(line for line in done.stdout.splitlines() if line.startswith("| 2 on 1 |"))
@@ -48,10 +50,10 @@ def test_scaling_launches_and_measures(tmp_path):
     assert float(gathered) > 1 > float(reduced) > 0, "LoRA gathers the model and reduces its adapters"
 
 
-def test_loader_keeps_up():
-    done = bench("--data", "data_shards/train-000000.tar")
-    assert done.returncode == 0, done.stdout + done.stderr
-    line = next(line for line in done.stdout.splitlines() if "the tiny model on this CPU" in line)
+def test_loader_keeps_up(bench):
+    code, out, err = bench("--data", "data_shards/train-000000.tar")
+    assert code == 0, out + err
+    line = next(line for line in out.splitlines() if "the tiny model on this CPU" in line)
     assert float(line.split("|")[-2]) >= 5, line
 
 
@@ -65,17 +67,17 @@ def test_loader_keeps_up():
         (["--objective", "dop"], "known objectives"),
     ],
 )
-def test_mistakes(arguments, says):
-    done = bench(*arguments)
-    assert done.returncode == 2
-    assert says in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
+def test_mistakes(bench, arguments, says):
+    code, _, err = bench(*arguments)
+    assert code == 2
+    assert says in " ".join(err.split())
+    assert "Traceback" not in err
 
 
-def test_swift_is_prepared(tmp_path):
-    done = bench("--peer", "swift", "--out", str(tmp_path / "swift"))
-    assert done.returncode == 0, done.stderr
-    assert "nothing was run" in done.stdout
+def test_swift_is_prepared(bench, tmp_path):
+    code, out, err = bench("--peer", "swift", "--out", tmp_path / "swift")
+    assert code == 0, err
+    assert "nothing was run" in out
     first = json.loads((tmp_path / "swift" / "train.jsonl").read_text().splitlines()[0])
     assert first["messages"][0]["content"].startswith("<image>")
     assert first["rejected_response"] != first["messages"][1]["content"]

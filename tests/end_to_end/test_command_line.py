@@ -1,9 +1,7 @@
 """The command line as people use and misuse it: one clear paragraph, exit code 2, no traceback."""
 
 import json
-import runpy
 import shutil
-import sys
 import tarfile
 
 import launch
@@ -15,18 +13,11 @@ from svco.data.shards import write_shards
 
 
 @pytest.fixture
-def train(monkeypatch, capsys, tmp_path):
+def train(capsys, tmp_path):
     """Runs launchers/train.py in this process: arguments -> (exit code, stdout, stderr with single spaces)."""
-    monkeypatch.chdir(ROOT)
 
     def run(*arguments):
-        line = [*arguments, f"run.root={tmp_path / 'runs'}", "data.workers=0"]
-        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, line)])
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / "launchers" / "train.py"), run_name="__main__")
-        except SystemExit as done:
-            code = done.code
+        code = launch.here("train.py", *arguments, f"run.root={tmp_path / 'runs'}", "data.workers=0")
         captured = capsys.readouterr()
         return code, captured.out, " ".join(captured.err.split())
 

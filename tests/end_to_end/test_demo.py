@@ -133,9 +133,7 @@ def test_adapter_in_plain_transformers_and_peft(demo, tmp_path):
 
 def test_warm_start_from_the_adapter(demo, tmp_path):
     """``lora.init_from`` begins where the adapter ended: its loss is the tuned one at once, not 4 ln 2."""
-    launch.run(
-        None,
-        "none",
+    launch.alone(
         f"run.root={tmp_path}",
         "run.name=warm",
         f"lora.init_from={demo[0] / 'adapter'}",

@@ -1,7 +1,6 @@
 """launchers/eval.py as people run it: files, figures, comparisons, several ranks, and mistakes."""
 
 import json
-import runpy
 import subprocess
 import sys
 
@@ -19,17 +18,11 @@ SET = "heldout=data_shards/heldout-000000.tar"
 
 
 @pytest.fixture
-def evaluate(monkeypatch, capsys):
+def evaluate(capsys):
     """Runs launchers/eval.py in this process: arguments -> (exit code, stderr with single spaces)."""
-    monkeypatch.chdir(ROOT)
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["eval.py", "--base", str(BASE), "--workers", "0", *map(str, arguments)])
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / "launchers" / "eval.py"), run_name="__main__")
-        except SystemExit as done:
-            code = done.code
+        code = launch.here("eval.py", "--base", BASE, "--workers", 0, *arguments)
         return code, " ".join(capsys.readouterr().err.split())
 
     return run
@@ -41,19 +34,15 @@ def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("eval")
     make_mmvp(folder / "mmvp")
     make_cv_bench(folder / "cv")
-    done = subprocess.run(
-        _line(folder, "alone", None), cwd=ROOT, env=launch.ENVIRONMENT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    assert launch.here("eval.py", *_asked(folder, "alone")) == 0
     return folder
 
 
-def _line(folder, out, ranks):
-    ranked = ["-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", str(launch.free_port())]
+def _asked(folder, out):
     return [
-        *(sys.executable, *(ranked if ranks else ()), str(ROOT / "launchers" / "eval.py"), "--base", str(BASE)),
-        *("--out", str(folder / out), "--set", SET, "--pairs", "21", "--generate", "5", "--corrupt", "grey"),
-        *("--answers-per-batch", "3", "--mmvp", str(folder / "mmvp"), "--cv-bench", str(folder / "cv")),
+        *("--base", str(BASE), "--out", str(folder / out), "--set", SET, "--pairs", "21", "--generate", "5"),
+        *("--corrupt", "grey", "--answers-per-batch", "3", "--mmvp", str(folder / "mmvp")),
+        *("--cv-bench", str(folder / "cv")),
     ]
 
 
@@ -96,7 +85,9 @@ def test_what_it_leaves_behind(alone):
 
 
 def test_two_ranks_say_what_one_process_says(alone):
-    done = subprocess.run(_line(alone, "two", 2), cwd=ROOT, env=launch.ENVIRONMENT, capture_output=True, text=True)
+    ranks = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(launch.free_port())]
+    line = [sys.executable, *ranks, "launchers/eval.py", *_asked(alone, "two")]
+    done = subprocess.run(line, cwd=ROOT, env=launch.ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     one, two = (np.load(alone / name / "heldout.npz") for name in ("alone", "two"))
     assert (one["key"] == two["key"]).all() and (one["tokens"] == two["tokens"]).all()

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +12,7 @@ from places import RECIPES, ROOT
 from svco.basics.errors import UserError
 from svco.batches.encode import EncodedPair
 from svco.batches.pack import PackedCollate
+from svco.cli import main
 from svco.commands.bench.plan_check import Case, check, described
 from svco.commands.bench.shapes import SHAPES, SyntheticFamily, random_pairs
 from svco.commands.plan import activations
@@ -308,22 +307,25 @@ def test_lengths_are_cut_as_the_run_cuts_them(tmp_path, monkeypatch):
     assert found[0].pair.tokens != found[1].pair.tokens
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, monkeypatch, capsys):
     """A recipe whose shards are here is measured; mistakes are told in a sentence."""
+    monkeypatch.chdir(ROOT)
 
     def svco(*arguments):
-        line = [sys.executable, "-m", "svco.cli", "plan", *arguments]
-        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        monkeypatch.setattr("sys.argv", ["svco", "plan", *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            main()
+        return done.value.code, *capsys.readouterr()
 
     files = [tmp_path / "plan.json", tmp_path / "scaling.png"]
-    done = svco("launchers/recipes/tiny.yaml", "--gpus", "2", "--json", files[0], "--figure", files[1])
-    assert done.returncode == 0, done.stderr
-    assert "lengths: measured" in done.stdout
-    assert "model, not measured" in done.stdout
+    code, out, err = svco("launchers/recipes/tiny.yaml", "--gpus", 2, "--json", files[0], "--figure", files[1])
+    assert code == 0, err
+    assert "lengths: measured" in out
+    assert "model, not measured" in out
     assert files[1].stat().st_size > 10_000
     found = json.loads(files[0].read_text())
     assert found["recommended"] in {plan["ds"] for plan in found["plans"]} == CONFIGS.keys()
-    wrong = svco("launchers/recipes/tiny.yaml", "--gpu", "h300")
-    assert wrong.returncode == 2
-    assert "known: a100-40g" in wrong.stderr
-    assert "Traceback" not in wrong.stderr
+    code, _, err = svco("launchers/recipes/tiny.yaml", "--gpu", "h300")
+    assert code == 2
+    assert "known: a100-40g" in err
+    assert "Traceback" not in err

@@ -85,7 +85,6 @@ def test_signals_are_heard_inside_and_left_alone_outside():
 ORPHAN = """
 import os, sys, time
 from svco.basics.dist import World
-from svco.export import read_facts
 from svco.run.stopping import StopRequests
 with StopRequests(World()) as stops:
     print("ready", flush=True)
@@ -209,6 +208,25 @@ def test_status_of_a_run_in_every_state(run):
     assert code == 1
     assert "one: failed: ValueError: no such thing (exit code 1)" in text
     assert find_runs([run.parent]) == [run]
+
+
+@pytest.mark.parametrize(
+    ("command", "ranks", "says"),
+    [
+        ("svco train --ds zero3 --ranks 2", 2, "svco train --ds zero3 --ranks 2"),
+        ("svco train --ds zero3 --ranks=2 --resume auto", 2, "svco train --ds zero3 --ranks=2"),
+        ("svco train --ds zero3", 1, "svco train --ds zero3"),
+        ("svco train --ds none", 1, "svco train --ds none"),
+        ("svco train --ds zero3", 16, "deepspeed --module svco train --ds zero3"),  # a launcher's ranks
+        ("svco train --local_rank=3 --ds zero3 --ranks 1", 16, "deepspeed --module svco train --ds zero3 --ranks 1"),
+        ("my_train.py --ds none", 1, "python my_train.py --ds none"),
+    ],
+)
+def test_the_command_that_continues_a_run(run, command, ranks, says):
+    with pytest.raises(Stopped), Heartbeat(run, True, ranks, tuple(command.split())):
+        raise Stopped("SIGTERM")
+    where = f"run.root={run.parent} run.name=one run.resume=auto"
+    assert f"continue ({ranks} ranks before): {says} {where}" in look(run)[0]
 
 
 def test_a_run_whose_process_or_heart_is_gone_is_dead(run):

@@ -1,4 +1,4 @@
-"""What ``launchers/bench.py`` does with its arguments."""
+"""What ``svco bench`` does with its arguments."""
 
 from __future__ import annotations
 

@@ -242,6 +242,6 @@ def prepare_swift(target: Path, world: World) -> str:
             "    swift rlhf --rlhf_type dpo --model llava-hf/llava-1.5-7b-hf --train_type lora --padding_free true \\",
             f"        --dataset {target}/train.jsonl --attn_impl flash_attn --torch_dtype bfloat16 --deepspeed zero3 \\",
             "        --beta 0.1 --per_device_train_batch_size 4 --gradient_checkpointing true --max_steps 20",
-            "    python launchers/bench.py --shape llava15-7b --objective dpo --pairs 4 --rows '+ lockstep'",
+            "    svco bench --shape llava15-7b --objective dpo --pairs 4 --rows '+ lockstep'",
         ]
     )

@@ -32,6 +32,7 @@ import torch
 from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.markdown import markdown
+from ...basics.ranks import under
 from ...objectives.table import make_objective
 from ...recipe.config import ObjectiveConfig
 from .ladder import PRODUCT, ROWS
@@ -128,7 +129,7 @@ def launch(number: int, arguments: Namespace) -> Point:
     ]
     program += ["--vocab", arguments.vocab, "--objective", arguments.objective, "--tune", arguments.tune]
     program += ["--pairs", arguments.pairs, "--repetitions", arguments.repetitions, "--one-point"]
-    line = [*shlex.split(arguments.launch.replace("{n}", str(number))), str(Path(sys.argv[0])), *map(str, program)]
+    line = [*under(arguments.launch.replace("{n}", str(number)), "bench"), *map(str, program)]
     print(f"$ {shlex.join(line)}", file=sys.stderr, flush=True)
     try:
         process = subprocess.Popen(line, text=True, stdout=subprocess.PIPE)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from ...basics.shipped import FOLDER, SHARDS
 from ...batches.encode import EncodedPair
 from ...families import EncodedText, Pictures
 from ...families.llava import LlavaArchitecture
 
-TINY = Path(__file__).resolve().parents[3] / "data_shards" / "tiny_llava"
+TINY = (FOLDER / SHARDS / "tiny_llava").resolve()
 """The embedded base model, whose processor is lent where one is needed."""
 
 

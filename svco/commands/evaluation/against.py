@@ -52,7 +52,7 @@ class Evaluation:
             sets, benchmarks = list(told["sets"]), list(told["benchmarks"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"--against {folder} is no finished evaluation ({error}). Give the --out of another launchers/eval.py."
+                f"--against {folder} is no finished evaluation ({error}). Give the --out of another svco eval."
             ) from None
         for name in sets:
             found.sets[name] = SetScores.load(folder / f"{name}.npz")

@@ -72,7 +72,7 @@ class SetScores:
                 return cls(*(arrays[name] for name in ("key", "contrast", "kind", "logps", "tokens")))
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"{path} does not hold scores of an evaluation ({error}). --against takes the --out of another launchers/eval.py."
+                f"{path} does not hold scores of an evaluation ({error}). --against takes the --out of another svco eval."
             ) from None
 
 

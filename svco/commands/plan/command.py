@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...basics.errors import UserError
+from ...basics.shipped import DS_CONFIGS, names
 from ...recipe.ds_config import read_ds_config
 from ...recipe.read import load_recipe
 from .calibration import calibrated
@@ -16,8 +17,6 @@ from .machine import Machine, find_gpu, network
 from .planner import advise, plan_all
 from .question import Assumed, ask
 from .report import as_json, text
-
-SHIPPED = Path(__file__).resolve().parents[3] / "ds_configs"
 
 
 def run(arguments: Namespace) -> int:
@@ -54,5 +53,5 @@ def make_machine(arguments: Namespace) -> Machine:
 
 def ds_configs(wanted: str) -> dict[str, Mapping[str, Any]]:
     """Name -> JSON of the DeepSpeed config ``wanted``, or of all that are shipped."""
-    files = sorted(SHIPPED.glob("*.json")) if wanted == "all" else [Path(wanted)]
+    files = names(DS_CONFIGS).values() if wanted == "all" else [Path(wanted)]
     return {file.stem: read_ds_config(file) for file in files}

@@ -171,7 +171,7 @@ def _words(ids: np.ndarray, gaps: dict[str, np.ndarray], tokenizer: Any) -> list
 def _facts(arguments: Namespace, probed: Probed, subject: Subject) -> dict[str, Any]:
     """What was read with what; names only, no paths."""
     return {
-        "base": public_base(arguments.base).name,
+        "base": public_base(subject.base).name,
         "adapter": subject.name if subject.adapter else None,
         "shards": [Path(redacted(spec)).name for spec in arguments.shards],
         "pairs": len(probed.pairs),

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 
-def add(commands: Any) -> None:
-    """Adds ``probe`` to the commands of ``svco``."""
-    parser = commands.add_parser(
-        "probe",
-        help="perplexity of the right answer with its image, without, and with the other; token by token",
-        description="Scores the responses of pairs under every view, by a base model and, beside it, by an adapter on it. Writes "
-        "a table, a figure and one HTML page that colours every token by what the image says about it.",
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds what ``probe`` takes."""
+    parser.description = (
+        "Scores the responses of pairs under every view, by a base model and, beside it, by an adapter on it. Writes a table, a "
+        "figure and one HTML page that colours every token by what the image says about it."
     )
     parser.add_argument("--base", required=True, help="base model, folder or hub id; a fully tuned model as well")
     parser.add_argument("--adapter", type=Path, metavar="FOLDER", help="PEFT LoRA adapter: scored beside its base")
@@ -38,10 +35,10 @@ def add(commands: Any) -> None:
         help="tokens of a forward pass (default %(default)s): lower it when memory runs out",
     )
     parser.add_argument("--title", help="title of the page")
-    parser.set_defaults(run=_run)
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    from .command import run
+def run(arguments: argparse.Namespace) -> int:
+    """Probes; 0."""
+    from . import command
 
-    return run(arguments)
+    return command.run(arguments)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shlex
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ...basics.errors import UserError
+from ...basics.ranks import under
+from ...basics.shipped import DS_CONFIGS, RECIPES, find
 from ...recipe.config import Config, DataConfig, ModelConfig
 from ...recipe.read import load_recipe
 from ...record.board import METRICS_FILE, last_line
 from .sources import identity, shards_of
 from .spec import Group, Settings, Study
 
-LAUNCHERS = Path("launchers")
 BASE = "BASE"
 CHOSEN_BY = "validation/pair_accuracy"
 
@@ -59,7 +58,7 @@ class Task:
     run: Path | None = None
     """The run's folder; None for BASE."""
     evaluation: Path | None = None
-    """What launchers/eval.py writes; None for trials."""
+    """What svco eval writes; None for trials."""
     group: str = ""
     """Name of the group; empty for trials."""
     trial: Settings | None = None
@@ -159,8 +158,13 @@ def _cell(study: Study, group: Group, method: str, data: str, seed: int) -> Task
 
 def _place(study: Study, stage: str, method: str, data: str, settings: Settings, sources: Any) -> Path:
     """A folder whose name changes with everything that decides what is in it."""
-    ds = study.ds if study.ds == "none" else _digest(study.ds)
-    told = {"recipe": _digest(study.recipe), "settings": settings, "sources": sources, "ds": ds}
+    ds = study.ds if study.ds == "none" else _digest(find(study.ds, DS_CONFIGS, "DeepSpeed config"))
+    told = {
+        "recipe": _digest(find(study.recipe, RECIPES, "recipe file")),
+        "settings": settings,
+        "sources": sources,
+        "ds": ds,
+    }
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=list).encode()).hexdigest()[:8]
     words = re.sub(r"[^a-z0-9]+", "-", f"{method} {data}".lower()).strip("-")
     seed = f"-s{settings['run.seed']}" if "run.seed" in settings else ""
@@ -168,13 +172,11 @@ def _place(study: Study, stage: str, method: str, data: str, settings: Settings,
 
 
 @cache
-def _digest(path: str) -> str:
+def _digest(file: Path) -> str:
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
-        raise UserError(
-            f"{path}, which the study names, cannot be read ({error.strerror}). A study is run from the repository's folder."
-        ) from None
+        raise UserError(f"{file}, which the study names, cannot be read: {error.strerror}.") from None
 
 
 def _sources(study: Study, data: str, other: Any) -> Any:
@@ -193,12 +195,12 @@ def _run_folder(study: Study, folder: Path) -> Path:
 
 def _train(study: Study, settings: Settings, run: Path) -> Command:
     fixed = [f"run.root={run.parent}", f"run.name={run.name}"]
-    line = [*_launcher(study, "train.py"), "--ds", study.ds, "--recipe", study.recipe]
+    line = [*under(study.launch, "train"), "--ds", study.ds, "--recipe", study.recipe]
     return Command("train", (*line, *_overrides(settings), *fixed, "run.resume=auto"))
 
 
 def _evaluate(study: Study, group: Group, folder: Path, model: str, adapter: Path | None, config: Config) -> Command:
-    line = [*_launcher(study, "eval.py"), "--base", model, "--out", str(folder)]
+    line = [*under(study.launch, "eval"), "--base", model, "--out", str(folder)]
     line += _as_trained(config)
     line += ["--adapter", str(adapter)] if adapter else []
     for name in group.tests:
@@ -211,7 +213,7 @@ def _evaluate(study: Study, group: Group, folder: Path, model: str, adapter: Pat
 
 
 def _as_trained(config: Config) -> list[str]:
-    """Options of launchers/eval.py for what a run's recipe says of reading pairs; nothing for defaults."""
+    """Options of svco eval for what a run's recipe says of reading pairs; nothing for defaults."""
     given = {
         "--dtype": (config.model.dtype, ModelConfig.dtype),
         "--attention": (config.model.attention, ModelConfig.attention),
@@ -220,10 +222,6 @@ def _as_trained(config: Config) -> list[str]:
     }
     words = [word for option, (value, default) in given.items() if value != default for word in (option, str(value))]
     return words + (["--paper-compat"] if config.model.paper_compat else [])
-
-
-def _launcher(study: Study, script: str) -> list[str]:
-    return [*(shlex.split(study.launch) or [sys.executable]), str(LAUNCHERS / script)]
 
 
 def _overrides(settings: Settings) -> list[str]:
@@ -240,7 +238,7 @@ def choice(study: Study, method: str, data: str) -> Settings:
     if len(found) < len(scores):
         raise TrialsMissing(
             f"The trials of {method} on {data} are not finished, and they choose its settings. Run the study's stage 'trials' "
-            "first (launchers/study.py without --stage does both)."
+            "first (svco study without --stage does both)."
         )
     return trials[scores.index(max(found))]
 

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...basics.errors import UserError
-from .cells import LAUNCHERS, cell_count, cell_tasks, trial_tasks
+from ...basics.shipped import located
+from .cells import cell_count, cell_tasks, trial_tasks
 from .conduct import How, first_of_run
 from .sources import missing
 from .spec import Study
 
-SCRIPT = LAUNCHERS / "study.slurm"
+SCRIPT = "launchers/study.slurm"
 JOBS = "jobs.json"
 """Numbers of the jobs that were submitted last, in the folder ``slurm`` of the study."""
 
@@ -42,7 +43,7 @@ def submit(study: Study, how: How, recipe: str, quick: bool, options: str = "", 
             (_folder(study) / JOBS).write_text(json.dumps(list(jobs.values())) + "\n", encoding="utf-8")
     if not stages:
         print("Everything is finished.")
-    print(f"to collect: {shlex.join(['python', str(LAUNCHERS / 'study.py'), *common, '--collect'])}")
+    print(f"to collect: {shlex.join(['svco', 'study', *common, '--collect'])}")
     return 0
 
 
@@ -88,7 +89,7 @@ def _line(
     line += [f"--array={array}{f'%{how.jobs}' if how.jobs else ''}"] if array else []
     # A stage whose predecessor failed would wait for ever.
     line += [f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"] if after else []
-    return [*line, str(SCRIPT), *common, "--stage", stage]
+    return [*line, located(SCRIPT), *common, "--stage", stage]
 
 
 def _folder(study: Study) -> Path:
@@ -97,8 +98,6 @@ def _folder(study: Study) -> Path:
 
 def _ready(study: Study) -> None:
     """Makes the folder of the logs, without which SLURM ends a job unheard; UserError for what stands in the way."""
-    if not SCRIPT.exists():
-        raise UserError(f"There is no {SCRIPT} here: a study is submitted from the repository's folder.")
     _folder(study).mkdir(parents=True, exist_ok=True)
     try:
         before = json.loads((_folder(study) / JOBS).read_text(encoding="utf-8"))

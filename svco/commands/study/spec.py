@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...basics.errors import UserError
+from ...basics.errors import UserError, nearest
 from ...recipe.config import CorruptKind
 from ...recipe.parse import plain, read_yaml
-from ...recipe.read import known_keys, nearest
+from ...recipe.read import known_keys
 
 Settings = dict[str, Any]
 """Recipe key (``section.field``) -> value."""
@@ -90,7 +90,7 @@ class Study:
     ds: str = "none"
     """DeepSpeed JSON of every cell, or ``none``."""
     launch: str = ""
-    """What starts launchers/train.py and eval.py: empty for this Python, or e.g. ``deepspeed --num_gpus 8``."""
+    """What starts the ranks of svco train and svco eval: empty for this Python, or e.g. ``deepspeed --num_gpus 8``."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of every row: the order of pairs and the adapters' first values."""
     settings: Settings = field(default_factory=dict)

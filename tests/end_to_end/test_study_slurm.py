@@ -1,7 +1,7 @@
 """A study under SLURM: what is submitted, and the way from submitting to collecting, with one element preempted.
 
 Its queue is an emulation of SLURM's contract (tests/slurm_queue.py), and its runs are stand-ins here, real in
-tests/end_to_end/test_study_twin.py. Under a real SLURM of one node: launchers/results/2026-11-25_study_slurm.md.
+test_study_twin.py. Under a real SLURM of one node: launchers/results/2026-11-25_study_slurm.md.
 """
 
 import os
@@ -31,7 +31,7 @@ WORK = """
 import json, pathlib, signal, sys, time
 import numpy as np
 told = dict(word.split("=", 1) for word in sys.argv if "=" in word)
-if "train.py" in sys.argv[1]:
+if sys.argv[2] == "train":
     run = pathlib.Path(told["run.root"]) / told["run.name"]
     run.mkdir(parents=True, exist_ok=True)
     if (run / "broken").exists():
@@ -85,7 +85,7 @@ def test_from_submitting_to_collecting(twin):
     assert code == 0, output
     data, trials, cells = jobs = queue.submitted()
     assert output.count("sbatch ") == 3
-    assert f"to collect: python launchers/study.py {' '.join(named)} --root {study.root} --collect" in output
+    assert f"to collect: svco study {' '.join(named)} --root {study.root} --collect" in output
     assert all({"parsable": "", "partition": "a", "time": "9"}.items() <= job.options.items() for job in jobs)
     assert [job.options.get("array") for job in jobs] == [None, "0-3%2", "0-2%2"]
     assert [job.options.get("dependency") for job in jobs] == [None, "afterok:40", "afterok:50"]
@@ -239,6 +239,6 @@ def test_the_job_script(tmp_path, code, send, state, restarts, requeued, ends, s
         process.send_signal(signal.Signals[f"SIG{send}"])
     output, _ = process.communicate(timeout=30)
     assert (process.returncode, says in output) == (ends, True), output
-    assert (tmp_path / "called").read_text() == "-u launchers/study.py --recipe a b.yaml --stage cells --task 3\n"
+    assert (tmp_path / "called").read_text() == "-u -m svco study --recipe a b.yaml --stage cells --task 3\n"
     assert queue.requeued() == (["40_3"] if requeued else [])
     assert not send or code is None or (tmp_path / "got").read_text() == f"{send}\n"

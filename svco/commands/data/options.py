@@ -1,0 +1,150 @@
+"""The options of ``svco data``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ...basics.progress import shown
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the tools of ``data``."""
+    parser.description = "Imports other people's pairs, builds shards of them, corrupts and verifies shards."
+    tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
+
+    importer = tools.add_parser("import", help="a released data set to records (JSONL)")
+    importer.add_argument(
+        "format", choices=("mvc-json", "jsonl"), help="mvc-json: the S-VCO authors' release; jsonl: svco's own"
+    )
+    importer.add_argument("file", type=Path, help="the file to import")
+    importer.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
+    importer.add_argument("-o", "--output", type=Path, default=Path("records.jsonl"), help="default: %(default)s")
+    importer.add_argument(
+        "--max-missing", type=float, default=0.0, help="share of pairs that may lack an image (default 0)"
+    )
+    importer.set_defaults(work=_import)
+
+    builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
+    builder.add_argument("records", type=Path, help="records.jsonl")
+    builder.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
+    builder.add_argument("--seed", type=int, default=0)
+    builder.add_argument("--val", type=float, default=0.02, help="share of validation pairs (default 0.02)")
+    builder.add_argument("--heldout", type=float, default=0.02, help="share of held-out pairs (default 0.02)")
+    _add_shard_options(builder)
+    builder.set_defaults(work=_build)
+
+    _add_corrupt(tools)
+
+    verifier = tools.add_parser("verify", help="read every byte of shards; exit code 1 when something is wrong")
+    verifier.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
+    verifier.set_defaults(work=_verify)
+
+
+def _add_corrupt(tools) -> None:
+    corrupter = tools.add_parser(
+        "corrupt",
+        help="shards to pairs of an image with its right answer and the same image corrupted with the wrong one",
+        description="Pairs as mDPO and others train on them: side 0 is a side of the pair as it is, side 1 its image corrupted "
+        "with the other side's answer. Keys, questions and contrast types stay.",
+    )
+    corrupter.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
+    corrupter.add_argument("--side", type=int, choices=(0, 1), default=0, help="the side that is kept (default 0)")
+    corrupter.add_argument(
+        "--kind", choices=("crop", "noise", "grey", "zero"), default="crop", help="default: %(default)s"
+    )
+    corrupter.add_argument(
+        "--scale",
+        type=float,
+        nargs=2,
+        default=(0.01, 0.2),
+        metavar=("LEAST", "MOST"),
+        help="crop: share of the area kept",
+    )
+    corrupter.add_argument("--step", type=int, default=500, help="noise: step of the diffusion (default %(default)s)")
+    corrupter.add_argument("--seed", type=int, default=0, help="another number, other crops and noise")
+    _add_shard_options(corrupter)
+    corrupter.set_defaults(work=_corrupt)
+
+
+def _add_shard_options(parser: argparse.ArgumentParser) -> None:
+    """Of the tools that write shards."""
+    parser.add_argument("-o", "--output", type=Path, required=True, help="empty folder for the shards")
+    parser.add_argument("--pairs-per-shard", type=int, default=512)
+    parser.add_argument(
+        "--max-unreadable", type=float, default=0.0, help="share of pairs that may be bad and are left out (default 0)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs one of the tools; its exit code."""
+    return arguments.work(arguments)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from .importers import IMPORTERS
+    from .records import drop_missing, missing_lines, write_records
+
+    records = IMPORTERS[arguments.format](arguments.file)
+    kept, missing = drop_missing(records, arguments.images, arguments.max_missing, shown(True))
+    write_records(arguments.output, kept)
+    print(f"{len(kept)} of {len(records)} pairs written to {arguments.output}. {missing_lines(missing)}".rstrip())
+    print(f"next: svco data build {arguments.output} --images {arguments.images} -o shards")
+    return 0
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from .build import BuildPlan, build
+    from .records import read_records
+
+    plan = BuildPlan(
+        arguments.seed, arguments.val, arguments.heldout, arguments.pairs_per_shard, arguments.max_unreadable
+    )
+    manifest = build(read_records(arguments.records), arguments.images, arguments.output, plan, shown(True))
+    for split, count in manifest["pairs"].items():
+        print(f"{split:<8}{count:>9} pairs")
+    print(f"left out: {manifest['left_out']['unreadable']} unreadable, {manifest['left_out']['duplicate']} repeated")
+    print(f"next: svco data verify {arguments.output}")
+    return 0
+
+
+def _corrupt(arguments: argparse.Namespace) -> int:
+    from ...recipe.config import Config, CorruptConfig
+    from ...recipe.limits import check
+    from .corrupt import corrupt_shards
+
+    config = CorruptConfig(arguments.kind, tuple(arguments.scale), arguments.step, arguments.seed)
+    check(Config(corrupt=config))
+    manifest = corrupt_shards(
+        arguments.shards,
+        arguments.output,
+        config,
+        side=arguments.side,
+        pairs_per_shard=arguments.pairs_per_shard,
+        max_unreadable=arguments.max_unreadable,
+        progress=shown(True),
+    )
+    for split, count in manifest["pairs"].items():
+        print(f"{split:<8}{count:>9} pairs")
+    for reason in manifest["left_out"]["unreadable"]:
+        print(f"left out: {reason}")
+    print(f"next: svco data verify {arguments.output}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from .verify import verify
+
+    found = verify(arguments.shards, None, shown(True))
+    for split, count in found.pairs.items():
+        print(f"{split:<12}{count:>9} pairs")
+    for kind, count in sorted(found.types.items()):
+        print(f"  {kind:<10}{count:>9}")
+    for problem in found.problems:
+        print(f"problem: {problem}")
+    print(
+        f"{len(found.problems)} problems"
+        if found.problems
+        else "all is well: every shard, sample and picture reads, no pair is repeated, no picture is in two splits"
+    )
+    return 1 if found.problems else 0

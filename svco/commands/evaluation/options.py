@@ -1,0 +1,100 @@
+"""The options of ``svco eval``, and of ``launchers/eval.py`` for launchers that start a file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ...basics.ranks import add_ranks, start_ranks
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds what ``eval`` takes."""
+    parser.description = (
+        "Scores any base, with any PEFT LoRA adapter, on shards and on MMVP and CV-Bench: figures with errors, and paired tests "
+        "against other evaluations. Each rank holds the whole model and scores its share."
+    )
+    parser.add_argument("--base", required=True, help="folder or hub id of the base, or of a whole tuned model")
+    parser.add_argument("--adapter", metavar="DIR", help="PEFT LoRA adapter folder (default: none)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="sets",
+        metavar="NAME=SHARDS",
+        help="a set to score: a path, brace pattern, glob, directory or URL of shards; may be given again",
+    )
+    parser.add_argument("--pairs", type=int, default=0, help="score at most this many pairs of each set (default: all)")
+    parser.add_argument(
+        "--corrupt",
+        choices=("crop", "noise", "grey", "zero"),
+        help="also score the corrupt view: the own image, corrupted (default: not)",
+    )
+    parser.add_argument(
+        "--generate",
+        type=int,
+        default=0,
+        metavar="N",
+        help="let the model answer the questions of the first N pairs of each set, under both images",
+    )
+    parser.add_argument(
+        "--generate-on", action="append", default=[], metavar="NAME", help="of this set alone; may be given again"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=64, help="tokens of an answer (default %(default)s)")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="--out of other evaluations: paired differences with errors and tests",
+    )
+    parser.add_argument("--mmvp", type=Path, metavar="DIR", help="MMVP's release: Questions.csv and 'MMVP Images'")
+    parser.add_argument("--cv-bench", type=Path, metavar="DIR", help="CV-Bench's release: test_2d, test_3d and img")
+    parser.add_argument(
+        "--paper-compat",
+        action="store_true",
+        help="as the S-VCO authors evaluate: float16 on a GPU, and LLaVA-1.5's prompts end with an end-of-sequence token",
+    )
+    add_ranks(parser)
+    _add_effort(parser)
+
+
+def _add_effort(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights"
+    )
+    parser.add_argument("--attention", default="auto", help="auto, flash, varlen or sdpa (default %(default)s)")
+    parser.add_argument("--max-text-tokens", type=int, default=128, help="as in training (default %(default)s)")
+    parser.add_argument(
+        "--tokens-per-batch", type=int, default=16384, help="of a forward pass on a rank; lower it when memory runs out"
+    )
+    parser.add_argument(
+        "--answers-per-batch", type=int, default=16, help="generated side by side (default %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="loader processes a rank (default %(default)s)")
+    parser.add_argument("--cache", default="", metavar="DIR", help="for indices and lengths (default: ~/.cache/svco)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluates, on every rank; 0."""
+    start_ranks(arguments.typed, arguments.ranks)
+
+    from ...basics.dist import naming_lost_ranks, world_from_environment
+    from . import command
+
+    world = world_from_environment()
+    question = command.wanted(arguments)
+    if world.size == 1:
+        command.run(question, world)
+        return 0
+    from ... import engine
+
+    try:
+        engine.start(world)
+        with naming_lost_ranks():
+            command.run(question, world)
+    finally:
+        engine.stop()
+    return 0

@@ -1,0 +1,1 @@
+"""``svco export``: what a run trained, for plain transformers and peft. The work is done in ``svco/export/``."""

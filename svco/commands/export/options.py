@@ -1,0 +1,61 @@
+"""The options of ``svco export``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ...basics.progress import shown
+from ...basics.shipped import located
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds what ``export`` takes."""
+    parser.description = (
+        "Writes what a run trained for plain transformers and peft: finished, or stopped and with a valid checkpoint. Also "
+        "converts a PEFT adapter or a model between the names of transformers 4 and 5."
+    )
+    parser.add_argument(
+        "source", type=Path, help="a run folder, a checkpoint folder of one, a PEFT adapter folder or a model folder"
+    )
+    parser.add_argument("--to", type=Path, help="new or empty folder (default: export/FORMAT in the run)")
+    parser.add_argument(
+        "--format",
+        choices=("adapter", "merged", "full"),
+        help="adapter: PEFT; merged: the adapter in its base; full: a fully tuned model (default: adapter of LoRA, else full)",
+    )
+    parser.add_argument(
+        "--checkpoint", help="step-N or latest of a run (default: its final weights, or its newest valid checkpoint)"
+    )
+    parser.add_argument(
+        "--names", choices=("4", "5"), help="names of transformers 4 or 5 (default: the base's own; of an adapter 5)"
+    )
+    parser.add_argument("--shard-size", default="5GB", help="largest weight file (default %(default)s)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(default: the run's)")
+    parser.add_argument(
+        "--base", type=located, help="where the base model is now, folder or hub id (default: where the run had it)"
+    )
+    parser.add_argument(
+        "--base-name", help="what to call the base in public (default: its hub id or its folder's name)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exports; 0."""
+    from ...export import Wanted, export
+
+    wanted = Wanted(
+        arguments.source,
+        arguments.to,
+        arguments.format,
+        arguments.checkpoint,
+        arguments.names,
+        arguments.shard_size,
+        arguments.dtype,
+        arguments.base,
+        arguments.base_name,
+    )
+    target = export(wanted, shown(True))
+    told = "; its README.md says what it is and how to load it" if (target / "README.md").is_file() else ""
+    print(f"exported to {target}{told}")
+    return 0

@@ -1,0 +1,1 @@
+"""``svco status``: how runs are, and what to do next. What it says is read in ``svco/record/status.py``."""
