@@ -56,12 +56,17 @@ def located_paths(config: Config) -> Config:
 
 def lasting_paths(config: Config) -> Config:
     """``config`` with the paths of what it reads written so that they hold from any folder."""
-    data = {name: tuple(map(lasting, getattr(config.data, name))) for name in ("train", "validation", "heldout")}
+    data = config.data
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, base=lasting(config.model.base)),
         lora=dataclasses.replace(config.lora, init_from=lasting(config.lora.init_from)),
-        data=dataclasses.replace(config.data, **data),
+        data=dataclasses.replace(
+            data,
+            train=tuple(map(lasting, data.train)),
+            validation=tuple(map(lasting, data.validation)),
+            heldout=tuple(map(lasting, data.heldout)),
+        ),
     )
 
 
