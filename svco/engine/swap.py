@@ -24,7 +24,7 @@ _AHEAD = 3
 """Buffers beyond a layer's own: weights that are read ahead."""
 _OPTIMIZER_BYTES = 16
 """float32 master, two moments and gradient of a trained weight."""
-_REMOTE = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "9p", "afs", "fuse", "tmpfs", "ramfs")
+REMOTE = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "9p", "afs", "fuse", "tmpfs", "ramfs")
 """Starts of the names of file systems that are no disk of this node."""
 
 
@@ -124,7 +124,7 @@ def _problem(sections: dict[str, dict[str, Any]], model: nn.Module, world: World
             free = shutil.disk_usage(folder).free
         except OSError as error:
             return f"The folder {folder} for offloading to NVMe cannot be made: {error}. Set run.swap to another one."
-        if (kind := node.file_system(folder)).startswith(_REMOTE):
+        if (kind := node.file_system(folder)).startswith(REMOTE):
             return f"{folder} is on {kind}, which is no disk of this node's own. Set run.swap to a folder on a local NVMe disk."
         if free < bytes_needed:
             return (
