@@ -25,7 +25,7 @@ export PATH := $(BIN):$(PATH)
 .PHONY: demo test test-all install lint clean
 
 demo: $(STAMP)
-	deepspeed --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json
+	deepspeed --quiet --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json
 
 test: $(STAMP) lint
 	python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
