@@ -36,6 +36,7 @@ test-all:
 lint: $(STAMP)
 	ruff check
 	ruff format --check
+	mypy
 
 install: $(STAMP)
 
@@ -51,4 +52,4 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info runs .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -5,6 +5,7 @@ From the repository's root: ``python launchers/example.py [section.key=value ...
 
 import argparse
 import json
+from typing import Any
 
 import svco
 from svco.basics.errors import exit_codes
@@ -40,7 +41,7 @@ def main() -> None:
 
     # 4. An objective of one's own: a function of a side that lists terms. Hinge on match over blind, mean of both sides.
     @svco.register("see-it", "match over blind, by a hinge", sides="both", combine="mean")
-    def see_it(side, objective):
+    def see_it(side: int, objective: object) -> list[svco.Term]:
         return [svco.Term("attend", side, {(side, MATCH): 1, (side, BLIND): -1}, link=lambda m: torch.relu(1 - m))]
 
     # 5. Five steps with it, in this process; ``ds="ds_configs/zero3.json"`` would be one rank of a DeepSpeed launch.
@@ -51,7 +52,7 @@ def main() -> None:
     show("after training, nats", svco.score(config.model.base, [pair], folder / "adapter").logps[0])
 
 
-def show(title, cells):
+def show(title: str, cells: Any) -> None:
     print(f"\n{title:<40}" + "".join(f"{view:>10}" for view in VIEWS))
     for side, row in enumerate(cells.tolist()):
         print(f"{f'answer {side}':<40}" + "".join(f"{value:10.4f}" for value in row))

@@ -10,9 +10,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import UserError, first_line
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -35,7 +38,7 @@ class World:
         return self.rank == 0
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         """The torch device of this rank: its GPU, or the CPU where there is none."""
         import torch
 

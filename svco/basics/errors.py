@@ -66,7 +66,7 @@ class BadSample(Exception):
         super().__init__(message)
         self.reason = reason
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[BadSample], tuple[str, str]]:
         # Exceptions pickle by their args alone, which would lose the reason on the way out of a loader worker.
         return type(self), (self.reason, str(self))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 Progress = Callable[..., Any]
@@ -31,11 +31,8 @@ class Shown:
 
     def __init__(self, items: Iterable[Any], what: str, total: int | None = None, done: int = 0):
         self.items, self.what, self.done = items, what, done
-        self.total = total if total is not None or not hasattr(items, "__len__") else done + len(items)
+        self.total = total if total is not None or not isinstance(items, Sized) else done + len(items)
         self.note = ""
-
-    def __len__(self) -> int:
-        return len(self.items)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
         return self._on_a_terminal() if sys.stderr.isatty() else self._in_lines()
@@ -67,6 +64,6 @@ class Shown:
         from tqdm import tqdm
 
         line = tqdm.format_meter(
-            count, self.total, seconds, ncols=0, prefix=self.what, initial=self.done, postfix=self.note or None
+            count, self.total or 0, seconds, ncols=0, prefix=self.what, initial=self.done, postfix=self.note or None
         )
         print(line, file=sys.stderr, flush=True)

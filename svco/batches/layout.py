@@ -63,8 +63,8 @@ class Layout:
         if not len(q) or q.min() < 1:
             raise ValueError("a layout has at least one segment, and every segment has a token")
         index = np.concatenate([np.arange(start, stop) for ranges in keys for start, stop in ranges])
-        cumulative = [torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32)) for lengths in (q, k)]
-        return cls(queries, keys, *cumulative, torch.from_numpy(index), int(q.max()), int(k.max()))
+        cu_q, cu_k = (torch.from_numpy(np.concatenate([[0], n.cumsum()]).astype(np.int32)) for n in (q, k))
+        return cls(queries, keys, cu_q, cu_k, torch.from_numpy(index), int(q.max()), int(k.max()))
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Layout:
         return replace(self, cu_q=function(self.cu_q), cu_k=function(self.cu_k), key_index=function(self.key_index))

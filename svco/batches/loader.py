@@ -7,12 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from ..basics.errors import BadSample, UserError
 from ..basics.signals import outlive_stop_signals
 from ..data.pairs import Pair
 from ..data.shards import ShardSet
 from .balance import divide, imbalance
+
+Prepare = Callable[[Sequence[Pair | BadSample]], tuple[Any, list[BadSample]]]
+"""The slots of a micro-batch -> (its batch, the bad samples met)."""
 
 
 class Batches(Protocol):
@@ -55,7 +60,7 @@ class Loader:
         shards: ShardSet,
         order: Batches,
         costs: np.ndarray,
-        prepare: Callable[[Sequence[Pair | BadSample]], tuple[Any, list[BadSample]]],
+        prepare: Prepare,
         *,
         world: int,
         rank: int,
@@ -72,9 +77,6 @@ class Loader:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[StepBatches]:
-        import torch
-        from torch.utils.data import DataLoader
-
         loader = DataLoader(
             self.steps,
             batch_size=None,
@@ -90,13 +92,20 @@ class Loader:
             yield made
 
 
-class _Steps:
+@dataclass
+class _Steps(Dataset[StepBatches | UserError]):
     """A map-style dataset whose items are steps."""
 
-    def __init__(self, shards, order, costs, prepare, world, rank, budget, start, stop, references):
-        self.shards, self.order, self.costs, self.prepare = shards, order, costs, prepare
-        self.references = references
-        self.world, self.rank, self.budget, self.start, self.stop = world, rank, budget, start, stop
+    shards: ShardSet
+    order: Batches
+    costs: np.ndarray
+    prepare: Prepare
+    world: int
+    rank: int
+    budget: int
+    start: int
+    stop: int
+    references: np.ndarray | None
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
@@ -133,8 +142,6 @@ class _Steps:
         """``batch`` with the cached reference of its pairs, if there is one; zeros for the filler of an empty batch."""
         if self.references is None:
             return batch
-        import torch
-
         rows = self.references[indices] if len(indices) else np.zeros_like(self.references[:1])
         absent = indices[(batch.weight.numpy()[: len(indices)] > 0) & ~rows[: len(indices)].any(axis=(1, 2))]
         if len(absent):
@@ -153,7 +160,5 @@ class _Steps:
 
 def _worker(_: int) -> None:
     """Decodes one image at a time, as more threads would only take cores from the model, and outlives its rank's signals."""
-    import torch
-
     torch.set_num_threads(1)
     outlive_stop_signals()

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..basics.views import ALL_CELLS, BLIND_CONDITION, VIEWS, Cell, condition, prefix_of, views_of
-from ..families import Family, Pictures
+from ..families import ModelSide, Pictures
 from .encode import EncodedPair
 from .layout import Layout, Range
 from .lengths import Lengths
@@ -60,11 +61,8 @@ class PackedBatch:
 
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> PackedBatch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(
-            self,
-            **{name: function(v) for name, v in values.items() if isinstance(v, torch.Tensor)},
-            layout=self.layout.map(function),
-        )
+        moved: dict[str, Any] = {name: function(v) for name, v in values.items() if isinstance(v, torch.Tensor)}
+        return replace(self, **moved, layout=self.layout.map(function))
 
     def to(self, device: torch.device) -> PackedBatch:
         return self if device.type == "cpu" else self._map(lambda tensor: tensor.to(device, non_blocking=True))
@@ -86,9 +84,15 @@ class Tree:
 
 
 def pack(
-    trees: Iterable[Tree], pictures: Pictures, tokens: list, weight: list, family: Family, views: int = len(VIEWS)
+    trees: Iterable[Tree],
+    pictures: Pictures,
+    tokens: list[list[int]],
+    weight: list[float],
+    family: ModelSide,
+    views: int = len(VIEWS),
 ) -> PackedBatch:
-    """Lays ``trees`` one behind another. ``pictures`` are the images of their placeholders, in order; ``views`` is V."""
+    """Lays ``trees`` one behind another. ``pictures`` are the images of their placeholders, in order; ``tokens`` (P, 2) and
+    ``weight`` (P,) are of the pairs, ``views`` is V."""
     ids, positions, predicts, targets, cells = [], [], [], [], []
     segments: list[tuple[Range, tuple[Range, ...]]] = []
     here = 0
@@ -106,7 +110,7 @@ def pack(
         places = np.arange(len(tree.prefix))[None] if tree.positions is None else tree.positions
         prefix = lay(tree.prefix, places, ())
         for response, cell in tree.branches:
-            predicts.append([prefix[1] - 1])
+            predicts.append(np.array([prefix[1] - 1]))
             if len(response) > 1:
                 # Text counts on every axis alike, from behind the farthest position of the prefix.
                 behind = places.max() + 1 + np.arange(len(response) - 1)
@@ -138,7 +142,7 @@ class PackedCollate:
     cells: frozenset[Cell] = ALL_CELLS
     """The (side, view) cells to lay out; the others stay 0. Conditions and images that none of them needs are left out."""
 
-    def __call__(self, pairs: Sequence[EncodedPair], family: Family) -> PackedBatch:
+    def __call__(self, pairs: Sequence[EncodedPair], family: ModelSide) -> PackedBatch:
         trees, images = [], []
         views = len(views_of(self.cells))
         for p, pair in enumerate(pairs):

@@ -88,7 +88,7 @@ def crop_box(size: tuple[int, int], scale: tuple[float, float], rng: np.random.G
     width, height = size
     for _ in range(_TRIES):
         area = width * height * rng.uniform(*scale)
-        ratio = math.exp(rng.uniform(*map(math.log, _RATIO)))
+        ratio = math.exp(rng.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             left, top = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))

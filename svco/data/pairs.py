@@ -78,7 +78,8 @@ class Pair:
         the pair in messages and, where images are corrupted, decides how. BadSample for a text that no shard may hold,
         UserError for an image that cannot be read and for more or fewer than two.
         """
-        text = PairText(key, query, tuple(responses), system=system)
+        given: Any = tuple(responses)  # two, or decode_text says so
+        text = PairText(key, query, given, system=system)
         text = decode_text(key, encode_text(text), "Pair.of")  # as strict as of a shard
         if len(images) != 2:
             raise UserError(f"Pair.of: the pair {key!r} has {len(images)} images; a pair has two.")

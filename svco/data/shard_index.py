@@ -91,8 +91,8 @@ def _read(path: Path, tar: Path, status: os.stat_result) -> ShardIndex | None:
         if record["mtime_ns"] != status.st_mtime_ns and record["sha256"] != file_digest(tar):
             return None
         entries = tuple(
-            Entry(key, {name: tuple(place) for name, place in members.items()}, tuple(map(tuple, sizes)))
-            for key, members, sizes in record["samples"]
+            Entry(key, {name: tuple(place) for name, place in members.items()}, (tuple(first), tuple(second)))
+            for key, members, (first, second) in record["samples"]
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -129,9 +129,10 @@ def _build(tar: Path, size: int) -> ShardIndex:
         samples.setdefault(key, {})
         if name in MEMBERS:
             samples[key][name] = (member.offset_data, member.size)
+    first, second = IMAGE_MEMBERS
     with tar.open("rb") as stream:
         entries = tuple(
-            Entry(key, members, tuple(_image_size(stream, members.get(name)) for name in IMAGE_MEMBERS))
+            Entry(key, members, (_image_size(stream, members.get(first)), _image_size(stream, members.get(second))))
             for key, members in samples.items()
         )
     return ShardIndex(str(tar), size, file_digest(tar), entries)

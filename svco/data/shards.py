@@ -31,7 +31,8 @@ def write_shards(pairs: Iterable[Pair], directory: str | Path, split: str, pairs
     """Writes ``{split}-000000.tar`` … with their indices; the same pairs give the same bytes, whenever and by whomever."""
     import webdataset
 
-    folder, pairs, written = Path(directory), iter(pairs), []
+    folder, pairs = Path(directory), iter(pairs)
+    written: list[Path] = []
     folder.mkdir(parents=True, exist_ok=True)
     while chunk := list(islice(pairs, pairs_per_shard)):
         path = folder / f"{split}-{len(written):06d}.tar"
@@ -60,7 +61,7 @@ def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
     Braces as in WebDataset (``train-{000000..000007}.tar``). Order is as given, sorted within a directory or glob.
     UserError where nothing matches, and for a glob or directory over http(s), which cannot list.
     """
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # its stub lacks the error
 
     if not isinstance(spec, str):
         return tuple(shard for part in spec for shard in expand(part))
@@ -183,8 +184,8 @@ class ShardSet:
         index, entry = self._locate(i)
         with _open(index) as tar:
             text = self._text(index, entry, tar)
-            images = tuple(self._member(index, entry, name, tar) for name in IMAGE_MEMBERS)
-        return Pair(text, images)
+            first, second = (self._member(index, entry, name, tar) for name in IMAGE_MEMBERS)
+        return Pair(text, (first, second))
 
     def read_text(self, i: int) -> PairText:
         """The text of pair ``i`` alone; BadSample as in ``read``."""

@@ -8,7 +8,7 @@ whole: together that is every weight on every rank.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
@@ -38,7 +38,7 @@ def compressed(ds: Mapping[str, Any]) -> bool:
 class GatherCheck:
     """Checks a few layers after each of the first two steps and every ``EVERY`` from there on, other layers each time."""
 
-    def __init__(self, layers: nn.ModuleList, names: Mapping[int, str], quantised: bool, world: World):
+    def __init__(self, layers: Sequence[nn.Module], names: Mapping[int, str], quantised: bool, world: World):
         """``names`` are those of the parameters, by ``id``."""
         self.layers, self.names, self.quantised, self.world = layers, names, quantised, world
         self.tolerance = QUANTISED if quantised else 0.0
@@ -56,7 +56,8 @@ class GatherCheck:
     def _check(self, layer: nn.Module) -> None:
         from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
-        waiting = [p for p in layer.parameters() if p.ds_status == ZeroParamStatus.NOT_AVAILABLE]
+        parameters: list[Any] = list(layer.parameters())  # with what ZeRO-3 hangs on them
+        waiting = [p for p in parameters if p.ds_status == ZeroParamStatus.NOT_AVAILABLE]
         # As ZeRO-3 gathers a leaf module; its GatheredParameters takes another way.
         for hierarchical in (True, False):
             if group := [p for p in waiting if (p.ds_secondary_tensor is not None) is hierarchical]:
@@ -104,4 +105,4 @@ def distance(whole: torch.Tensor, shard: torch.Tensor, rank: int) -> float:
 def _digest(whole: torch.Tensor) -> str:
     import torch
 
-    return hashlib.blake2b(whole.detach().contiguous().view(torch.uint8).cpu().numpy(), digest_size=16).hexdigest()
+    return hashlib.blake2b(whole.detach().contiguous().view(torch.uint8).cpu().numpy().data, digest_size=16).hexdigest()

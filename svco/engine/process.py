@@ -32,7 +32,7 @@ def start(world: World, timeout_minutes: float = 30.0) -> None:
             "as the process lives. Start a process for each such run; runs without one may follow each other."
         )
     # srun tells under other names what DeepSpeed reads here.
-    place = {"RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_RANK": world.local_rank}
+    place: dict[str, int | str] = {"RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_RANK": world.local_rank}
     if world.size == 1:
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
     for key, value in place.items():

@@ -62,6 +62,7 @@ class DeepSpeedEngine:
             names = {id(p): name for name, p in tuned.scorer.named_parameters()}
             quantised = ds["zero_optimization"].get("zero_quantized_weights", False)
             self.check = GatherCheck(tuned.scorer.layers, names, quantised, world)
+        self.state: PortableState | SwappedState | PartitionedState
         if self.portable:
             self.state = PortableState(self.zero, self.stage, self.optimizer, self.trainable, world)
         elif offloaded(ds, "optimizer") == "nvme":

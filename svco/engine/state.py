@@ -93,7 +93,7 @@ class PortableState:
         if self.stage < 3:
             self.zero._lazy_init_hp_params_optimizer_state()
 
-    def _set(self, p: torch.nn.Parameter, value: torch.Tensor, moment: str | None) -> None:
+    def _set(self, p: Any, value: torch.Tensor, moment: str | None) -> None:
         """Puts a full float32 ``value`` into this rank's share of the master (moment None) or of a moment of ``p``."""
         import torch
         from deepspeed import utils

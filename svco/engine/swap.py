@@ -62,8 +62,8 @@ def swapping(
     ``outline`` makes the run's model without weights, ``name`` is the run's, ``strategy`` the reference's. On leaving, this
     rank's files are removed. UserError if the node has no libaio, or the folder is not a local disk or has too little room.
     """
-    swapped = [what for what in ("param", "optimizer") if ds is not None and offloaded(ds, what) == "nvme"]
-    if not swapped:
+    swapped = [] if ds is None else [what for what in ("param", "optimizer") if offloaded(ds, what) == "nvme"]
+    if ds is None or not swapped:
         yield ds
         return
     check_swapped(offloaded(ds, "param"), strategy)

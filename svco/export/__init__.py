@@ -68,11 +68,13 @@ def export(wanted: Wanted, progress: Progress) -> Path:
     target = _target(wanted, source, form)
     dtype = getattr(torch, wanted.dtype) if wanted.dtype else source.dtype
     base = wanted.base or source.base
-    known = source.run is not None and wanted.base_name is None
-    public = source.run.base if known else public_base(source.base or base, wanted.base_name)
+    if source.run is not None and wanted.base_name is None:
+        public = source.run.base
+    else:
+        public = public_base(source.base or base, wanted.base_name)
     with new_folder(target) as folder:
-        if form == "adapter":
-            names = _write_adapter(folder, source, base, wanted, public.name, dtype)
+        if form == "adapter" and source.form is not None:
+            names = _write_adapter(folder, source, source.form, base, wanted, public.name, dtype)
         else:
             names = wanted.names or "base"
             _write_model(folder, source, find_base(base), wanted, dtype, progress)
@@ -110,11 +112,17 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def _write_adapter(
-    folder: Path, source: Source, base: str, wanted: Wanted, public: str, dtype: torch.dtype | None
+    folder: Path,
+    source: Source,
+    form: AdapterForm,
+    base: str,
+    wanted: Wanted,
+    public: str,
+    dtype: torch.dtype | None,
 ) -> str:
     """Writes the adapter; the convention its names are in."""
     convention = wanted.names or "5"
-    values, form = source.values, source.form
+    values = source.values
     if source.run is None or convention != "5":
         names = weight_names(find_base(base))
         values, form = _renamed(values, form, names, convention)
@@ -151,7 +159,7 @@ def _write_model(
     progress: Progress,
 ) -> None:
     names = weight_names(base)
-    if source.kind == "lora":
+    if source.form is not None:
         into = names.convert(source.values, "5")
         values = {into[name]: value for name, value in source.values.items()}
         weights = merged(read_folder(base), names, values, source.form.scale, dtype)

@@ -33,12 +33,12 @@ def merged(
     for name, five, weight in _pairs(base, names):
         stem = five.removesuffix(".weight")
         down, up = values.pop(stem + _A, None), values.pop(stem + _B, None)
-        if (down is None) != (up is None):
-            raise UserError(f"The adapter has only one of A and B of {stem}; it is damaged.")
-        if down is not None:
+        if down is not None and up is not None:
             changed[name] = _with_delta(name, weight, (down, up, scale(down.shape[0])), dtype or weight.dtype)
-        else:
+        elif down is None and up is None:
             changed[name] = _replaced(name, weight, values.pop(five, None), dtype)
+        else:
+            raise UserError(f"The adapter has only one of A and B of {stem}; it is damaged.")
     _require_used(values, "adapter")
     return changed
 

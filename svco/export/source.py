@@ -70,7 +70,7 @@ def open_source(path: Path, checkpoint: str | None, progress: Progress) -> Sourc
     if (path / ADAPTER_CONFIG).is_file():
         return _open_adapter(path, run)
     if (path / "config.json").is_file():
-        return Source("model", {}, None, str(path), run and read_facts(run, None), "")
+        return Source("model", {}, None, str(path), read_facts(run, None) if run else None, "")
     raise UserError(
         f"{path} is nothing svco can export: neither a run folder ({RECIPE}), a checkpoint ({MANIFEST}), a PEFT adapter "
         f"({ADAPTER_CONFIG}) nor a model in Hugging Face layout (config.json)."
@@ -140,4 +140,4 @@ def _open_adapter(folder: Path, run: Path | None) -> Source:
     else:
         base = json.loads((folder / ADAPTER_CONFIG).read_text())["base_model_name_or_path"] or ""
     form = read_form(folder)
-    return Source("lora", stored, form, base, run and read_facts(run, None), "")
+    return Source("lora", stored, form, base, read_facts(run, None) if run else None, "")

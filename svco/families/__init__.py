@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError, first_line
-from .protocol import EncodedText, Family, Parts, Pictures
+from .protocol import EncodedText, Family, HfModel, ModelSide, Parts, Pictures
 
 __all__ = [
     "EncodedText",
     "Family",
+    "HfModel",
+    "ModelSide",
     "Parts",
     "Pictures",
     "architecture",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .protocol import Parts, Pictures
+from .protocol import HfModel, Parts, Pictures
 from .text import Size, TextSide
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
-    from torch import nn
 
 Grids = tuple[tuple[int, ...], ...]
 
@@ -18,7 +17,7 @@ Grids = tuple[tuple[int, ...], ...]
 class LlavaArchitecture:
     """Where the parts of a ``LlavaForConditionalGeneration`` are and how they run; needs no processor."""
 
-    def parts(self, model: nn.Module) -> Parts:
+    def parts(self, model: HfModel) -> Parts:
         inner = model.model
         return Parts(
             config=model.config,
@@ -36,11 +35,11 @@ class LlavaArchitecture:
         classes = vision.model_type == "clip_vision_model" and config.vision_feature_select_strategy == "full"
         return patches + classes
 
-    def projector(self, inner: nn.Module) -> nn.Module:
+    def projector(self, inner: HfModel) -> HfModel:
         """What turns the tower's output into features of the language model."""
         return inner.multi_modal_projector
 
-    def drop_tower(self, model: nn.Module) -> None:
+    def drop_tower(self, model: HfModel) -> None:
         model.model.vision_tower = None
 
     def vision_attention(self, backend: str) -> str:
@@ -70,7 +69,7 @@ class LlavaArchitecture:
         return {"pixel_values": pictures.pixels}
 
 
-def language_parts(model: nn.Module) -> dict[str, nn.Module]:
+def language_parts(model: HfModel) -> dict[str, Any]:
     """The parts of the language model, which lie alike in all families."""
     language = model.model.language_model
     return {

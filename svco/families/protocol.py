@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import nn
 
+HfModel = Any
+"""A Hugging Face model or a part of one. As an ``nn.Module`` its every attribute would be ``Tensor | Module``, whatever it is."""
 ImageSizes = tuple[tuple[int, int], tuple[int, int]]
 """(width, height) of image 0 and image 1, in pixels."""
 
@@ -23,7 +25,7 @@ class Parts:
 
     config: Any
     """The model's own ``config``."""
-    tower: nn.Module | None
+    tower: HfModel
     """Vision tower: never trained, shared by policy and reference; None where it was let go."""
     projector: nn.Module
     """Between vision tower and language model, with whatever it adds of its own: what ``project`` runs."""
@@ -37,8 +39,8 @@ class Parts:
     """Decoder layers: (1, T, hidden) -> (1, T, hidden), keyword arguments handed on to the attention function."""
     norm: nn.Module
     """Final norm."""
-    head: nn.Module
-    """``nn.Linear`` from hidden to vocabulary, without bias."""
+    head: nn.Linear
+    """From hidden to vocabulary, without bias."""
     language_model: nn.Module
     """The module that holds embedding, layers and norm: where adapters go."""
 
@@ -77,7 +79,35 @@ class EncodedText:
         return self.responses[side] if self.budgets is None else self.responses[side][: self.budgets[shown]]
 
 
-class Family(Protocol):
+class ModelSide(Protocol):
+    """What packing and scoring need of a family: pairs are token ids and images already."""
+
+    def pixels(self, images: list[Image]) -> Pictures:
+        """RGB images as the vision tower's input."""
+        ...
+
+    def image_token_mask(self, ids: Any) -> Any:
+        """True at the placeholders among ``ids`` (array or tensor), which image features take in order."""
+        ...
+
+    def parts(self, model: HfModel) -> Parts:
+        """The modules of ``model``, an instance of the family's Hugging Face class."""
+        ...
+
+    def drop_tower(self, model: HfModel) -> None:
+        """Lets the vision tower of ``model``, a frozen copy, go."""
+        ...
+
+    def encode_images(self, parts: Parts, pixels: torch.Tensor, grids: tuple[tuple[int, ...], ...]) -> torch.Tensor:
+        """What the vision tower, never trained, says of ``pixels``: the input of ``project``."""
+        ...
+
+    def project(self, parts: Parts, encoded: torch.Tensor, grids: tuple[tuple[int, ...], ...]) -> torch.Tensor:
+        """(features of all images in order, hidden): what takes the placeholders' places."""
+        ...
+
+
+class Family(ModelSide, Protocol):
     """One family's adapter. Picklable; loads no weights."""
 
     name: str
@@ -85,6 +115,8 @@ class Family(Protocol):
     fingerprint: str
     """Hex digest of everything ``encode_text`` depends on: tokenizer, template, budget, end rule."""
 
+    tokenizer: Any
+    """The Hugging Face tokenizer of its texts."""
     max_text_tokens: int
     """Text tokens of a prompt and a response together, at most."""
     paper_compat: bool
@@ -118,10 +150,6 @@ class Family(Protocol):
         """The shortest text that uses every module: ``token`` (1,) as blind prefix and as both responses."""
         ...
 
-    def pixels(self, images: list[Image]) -> Pictures:
-        """RGB images as the vision tower's input."""
-        ...
-
     def features_of(self, size: tuple[int, int]) -> int:
         """Features that an image of ``size`` (width, height) becomes."""
         ...
@@ -130,26 +158,6 @@ class Family(Protocol):
         """An image that stands in the slot of a sample that has none."""
         ...
 
-    def image_token_mask(self, ids: Any) -> Any:
-        """True at the placeholders among ``ids`` (array or tensor), which image features take in order."""
-        ...
-
-    def parts(self, model: nn.Module) -> Parts:
-        """The modules of ``model``, an instance of the family's Hugging Face class."""
-        ...
-
-    def drop_tower(self, model: nn.Module) -> None:
-        """Lets the vision tower of ``model``, a frozen copy, go."""
-        ...
-
     def vision_attention(self, backend: str) -> str:
         """transformers' attention implementation for the vision tower, where the language model's is ``backend``."""
-        ...
-
-    def encode_images(self, parts: Parts, pixels: torch.Tensor, grids: tuple[tuple[int, ...], ...]) -> torch.Tensor:
-        """What the vision tower, never trained, says of ``pixels``: the input of ``project``."""
-        ...
-
-    def project(self, parts: Parts, encoded: torch.Tensor, grids: tuple[tuple[int, ...], ...]) -> torch.Tensor:
-        """(features of all images in order, hidden): what takes the placeholders' places."""
         ...

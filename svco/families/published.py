@@ -32,7 +32,7 @@ _ONEVISION_PINPOINTS = [[384 * down, 384 * across] for down in range(1, 7) for a
 
 def _text(
     kind: str, hidden: int, inner: int, layers: int, heads: int, groups: int, vocabulary: int, **more: Any
-) -> dict:
+) -> dict[str, Any]:
     return {
         "model_type": kind,
         "hidden_size": hidden,
@@ -53,7 +53,7 @@ _MISTRAL_7B = _text(
 _YI_34B = _text("llama", 7168, 20480, 60, 56, 8, 64064, max_position_embeddings=4096, rms_norm_eps=1e-5)
 
 
-def _llava(text: dict) -> dict:
+def _llava(text: dict[str, Any]) -> dict[str, Any]:
     return {
         "model_type": "llava",
         "image_token_index": 32000,
@@ -64,7 +64,7 @@ def _llava(text: dict) -> dict:
     }
 
 
-def _llava_next(text: dict, image_token: int = 32000) -> dict:
+def _llava_next(text: dict[str, Any], image_token: int = 32000) -> dict[str, Any]:
     return _llava(text) | {
         "model_type": "llava_next",
         "image_token_index": image_token,
@@ -72,7 +72,9 @@ def _llava_next(text: dict, image_token: int = 32000) -> dict:
     }
 
 
-def _qwen25_vl(hidden: int, inner: int, layers: int, heads: int, groups: int, vocabulary: int, tied: bool) -> dict:
+def _qwen25_vl(
+    hidden: int, inner: int, layers: int, heads: int, groups: int, vocabulary: int, tied: bool
+) -> dict[str, Any]:
     text = _text("qwen2_5_vl_text", hidden, inner, layers, heads, groups, vocabulary, max_position_embeddings=128000)
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
     text["tie_word_embeddings"] = tied

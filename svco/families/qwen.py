@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from .llava import Grids, language_parts
-from .protocol import Parts, Pictures
+from .protocol import HfModel, Parts, Pictures
 from .text import Size, TextSide
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class QwenTower(nn.Module):
     Windows and positions are computed on the host, from grids that are known there.
     """
 
-    def __init__(self, visual: nn.Module):
+    def __init__(self, visual: HfModel):
         super().__init__()
         self.patch_embed = visual.patch_embed
         self.rotary_pos_emb = visual.rotary_pos_emb
@@ -77,7 +77,7 @@ def _window_order(grids: Grids, merge: int, window: int, patch: int) -> tuple[to
 class QwenArchitecture:
     """Where the parts of a ``Qwen2_5_VLForConditionalGeneration`` are. A grid is (frames, patches down, patches across)."""
 
-    def parts(self, model: nn.Module) -> Parts:
+    def parts(self, model: HfModel) -> Parts:
         visual = model.model.visual
         return Parts(
             config=model.config,
@@ -87,8 +87,10 @@ class QwenArchitecture:
             **language_parts(model),
         )
 
-    pixel_limits = (56 * 56, 28 * 28 * 16384)
-    """Fewest and most pixels of an image, as released; bigger and smaller ones are resized."""
+    @property
+    def pixel_limits(self) -> tuple[int, int]:
+        """Fewest and most pixels of an image, as released; bigger and smaller ones are resized."""
+        return 56 * 56, 28 * 28 * 16384
 
     def features(self, config: Any, size: Size) -> int:
         """A feature a square of merged patches."""
@@ -104,7 +106,7 @@ class QwenArchitecture:
         down, across = smart_resize(height, width, factor, min_pixels=fewest, max_pixels=most)
         return down // factor, across // factor
 
-    def drop_tower(self, model: nn.Module) -> None:
+    def drop_tower(self, model: HfModel) -> None:
         model.model.visual.patch_embed = model.model.visual.blocks = None
 
     def vision_attention(self, backend: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,13 +28,15 @@ class TextSide:
     """
 
     name = ""
+    features: Callable[[Any, Size], int]
+    """(config, size of an image) -> its placeholders: the architecture's."""
 
     def __init__(self, base: str, max_text_tokens: int, paper_compat: bool = False):
         from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
         try:
             self.config = AutoConfig.from_pretrained(base)
-            self.tokenizer = AutoTokenizer.from_pretrained(base)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
             self.image_processor = AutoImageProcessor.from_pretrained(base, backend="pil")
         except (OSError, ValueError, ImportError) as error:
             raise UserError(
@@ -96,9 +99,10 @@ class TextSide:
             self._prefix(text, np.asarray(blind_prefix, dtype=np.int64), None),
             strict=True,
         )
+        first, second = (np.asarray(r[:longest], dtype=np.int64) for r in responses)
         return EncodedText(
             prefixes=prefixes,
-            responses=tuple(np.asarray(r[:longest], dtype=np.int64) for r in responses),
+            responses=(first, second),
             cut=sum(max(0, len(r) - shortest) for r in responses),
             positions=positions,
             budgets=(shown_budget, shown_budget, blind_budget),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from .llava import Grids, LlavaArchitecture
-from .protocol import Parts, Pictures
+from .protocol import HfModel, Parts, Pictures
 from .text import Size, TextSide
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class TileProjector(nn.Module):
     """Projector and newline in one module: the newline hangs on the whole model otherwise, where ZeRO-3 would never gather it."""
 
-    def __init__(self, inner: nn.Module, options: dict[str, Any]):
+    def __init__(self, inner: HfModel, options: dict[str, Any]):
         super().__init__()
         self.projection = inner.multi_modal_projector
         self.image_newline = inner.image_newline
@@ -62,7 +62,7 @@ class LlavaNextArchitecture(LlavaArchitecture):
             columns -= 2 * ((columns - int(round(width * (rows / height), 7))) // 2)
         return rows, columns
 
-    def projector(self, inner: nn.Module) -> nn.Module:
+    def projector(self, inner: HfModel) -> HfModel:
         strategy = inner.config.vision_feature_select_strategy
         return TileProjector(inner, {"vision_feature_select_strategy": strategy})
 
@@ -78,7 +78,7 @@ class LlavaNextArchitecture(LlavaArchitecture):
 class OnevisionArchitecture(LlavaNextArchitecture):
     """The same, with pictures of many tiles made smaller (``anyres_max_9``)."""
 
-    def projector(self, inner: nn.Module) -> nn.Module:
+    def projector(self, inner: HfModel) -> HfModel:
         return TileProjector(inner, {"vision_aspect_ratio": inner.config.vision_aspect_ratio})
 
     def _laid_out(self, config: Any, size: Size, side: int) -> tuple[int, int]:

@@ -73,7 +73,7 @@ def write_adapter(folder: Path, values: Mapping[str, torch.Tensor], form: Adapte
     ranks = {name.removesuffix(_A): value.shape[0] for name, value in values.items() if name.endswith(_A)}
     config = PeftLoraConfig(
         r=next(iter(ranks.values())),
-        lora_alpha=form.alpha,
+        lora_alpha=form.alpha,  # type: ignore[arg-type]  # peft takes any number, and says int
         lora_dropout=form.dropout,
         use_rslora=form.rslora,
         bias="none",

@@ -89,7 +89,8 @@ def kernel_of(backend: str) -> Callable[..., torch.Tensor]:
     return partial(varlen, call=calls[backend]()) if backend in calls else blocked
 
 
-@torch.compiler.disable  # the layout's lengths change with every pack: traced, each would be compiled anew
+# The layout's lengths change with every pack: traced, each would be compiled anew.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def tree_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -146,7 +147,14 @@ def flash_call() -> Varlen:
     return partial(_flash, function=flash_attn_varlen_func)
 
 
-def _flash(q, k, v, layout: Layout, scale: float, function: Callable[..., torch.Tensor]) -> torch.Tensor:
+def _flash(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    layout: Layout,
+    scale: float,
+    function: Callable[..., torch.Tensor],
+) -> torch.Tensor:
     return function(
         q,
         k,
@@ -160,16 +168,27 @@ def _flash(q, k, v, layout: Layout, scale: float, function: Callable[..., torch.
     )
 
 
-def torch_call(function: Callable[..., torch.Tensor] | None = None) -> Varlen:
+def torch_call(function: Callable[..., Any] | None = None) -> Varlen:
     """torch's kernel in whichever of its two signatures: ``is_causal`` (2.10, 2.11) or ``window_size`` (later)."""
     if function is None:
-        from torch.nn.attention.varlen import varlen_attn as function
+        from torch.nn.attention.varlen import varlen_attn
+
+        function = varlen_attn
     known = inspect.signature(function).parameters
     causal = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
     return partial(_torch, function=function, known=frozenset(known), causal=causal)
 
 
-def _torch(q, k, v, layout: Layout, scale: float, function, known: frozenset[str], causal: dict) -> torch.Tensor:
+def _torch(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    layout: Layout,
+    scale: float,
+    function: Callable[..., Any],
+    known: frozenset[str],
+    causal: dict[str, Any],
+) -> torch.Tensor:
     more = dict(causal)
     if q.shape[1] != k.shape[1]:
         if "enable_gqa" in known:

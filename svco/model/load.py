@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError, first_line
-from ..families import Family
+from ..families import Family, HfModel
 from ..recipe.config import Config, ModelConfig
 from .attention import attention_name, choose_backend, register
 from .lora import adapter_switch, add_adapters
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Tuned:
     """The model of a run: what learns, what it is compared with, and the module that scores both."""
 
-    policy: nn.Module
+    policy: HfModel
     """The Hugging Face model, with its adapters inside under LoRA."""
-    reference: nn.Module | None
+    reference: HfModel | None
     """The frozen copy, without its vision tower, of ``model.reference: frozen-copy``."""
     wrapped: Any
     """peft's wrapper around ``policy``, or None."""
@@ -120,7 +120,7 @@ def module_name(root: nn.Module, module: nn.Module) -> str:
     return next(name for name, candidate in root.named_modules() if candidate is module)
 
 
-def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> nn.Module:
+def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> HfModel:
     """The Hugging Face model ``base`` (folder or hub id) as the scorer runs it; ``backend`` must be registered. UserError where
     it cannot be loaded or lacks weights."""
     from transformers import AutoConfig, AutoModelForImageTextToText
@@ -131,7 +131,7 @@ def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> nn
         for part in (architecture, architecture.get_text_config()):
             if getattr(part, "attention_dropout", 0.0):
                 part.attention_dropout = 0.0
-        model, info = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             base,
             config=architecture,
             dtype=dtype,
@@ -141,6 +141,7 @@ def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> nn
             },
             output_loading_info=True,
         )
+        model, info = loaded
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"The base model {base!r} cannot be loaded: {first_line(error)}") from None
     if odd := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):
@@ -155,5 +156,8 @@ def model_files(base: str) -> list[Path]:
     """The config and weight files of a base model: a folder here, or its copy in the hub's cache."""
     from transformers.utils import cached_file
 
-    folder = Path(base) if Path(base).is_dir() else Path(cached_file(base, "config.json")).parent
+    folder = Path(base)
+    if not folder.is_dir():
+        config: Any = cached_file(base, "config.json")  # raises where there is none
+        folder = Path(config).parent
     return [file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin") or file.name == "config.json"]

@@ -9,6 +9,7 @@ not needed again. With a trained head each chunk's logits are computed again in 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ def chunks(rows: int, vocabulary: int, chunk_bytes: int = CHUNK_BYTES) -> Iterat
     return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
 
 
-class LogProbHead(nn.Module):
+class ChunkedHead(nn.Module):
     """A language-model head that says log-probabilities of given tokens. Declared a ZeRO-3 leaf: its weight is gathered when
     the module runs, and never read outside of it."""
 
@@ -33,6 +34,10 @@ class LogProbHead(nn.Module):
             raise ValueError("a language-model head with a bias is not supported")
         self.head = head
         self.chunk_bytes = chunk_bytes
+
+
+class LogProbHead(ChunkedHead):
+    """A head that is frozen: ``attach`` makes what it says differentiable."""
 
     def forward(
         self, targets: torch.Tensor, *streams: torch.Tensor, derivative: bool
@@ -48,8 +53,8 @@ class LogProbHead(nn.Module):
             return direction, (first, *(_logps(s, weight, targets, self.chunk_bytes, False)[0] for s in streams[1:]))
 
 
-class TrainedLogProbHead(LogProbHead):
-    """The same for a head that learns: gradients reach hidden states and weight."""
+class TrainedLogProbHead(ChunkedHead):
+    """A head that learns: gradients reach hidden states and weight."""
 
     def forward(self, targets: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Log-probabilities (R,) of ``targets`` after hidden states (R, hidden)."""
@@ -63,25 +68,27 @@ def attach(hidden: torch.Tensor, logps: torch.Tensor, direction: torch.Tensor) -
 
 class _Attached(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, logps, direction):
+    def forward(ctx: Any, hidden: torch.Tensor, logps: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(direction)
         return logps.clone()
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (direction,) = ctx.saved_tensors
         return (gradient.unsqueeze(1) * direction).to(direction.dtype), None, None
 
 
 class _Recomputed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, targets, chunk_bytes):
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, chunk_bytes: int
+    ) -> torch.Tensor:
         ctx.chunk_bytes = chunk_bytes
         ctx.save_for_backward(hidden, weight, targets)
         return _logps(hidden, weight, targets, chunk_bytes, False)[0]
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         hidden, weight, targets = ctx.saved_tensors
         hidden_gradient = torch.empty_like(hidden)
         exact = _exact(weight.dtype)
@@ -94,7 +101,9 @@ class _Recomputed(torch.autograd.Function):
         return hidden_gradient, weight_gradient.to(weight.dtype), None, None
 
 
-def _logps(hidden, weight, targets, chunk_bytes: int, derivative: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _logps(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, chunk_bytes: int, derivative: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(log-probabilities (R,), their derivatives (R, hidden) or an empty tensor)."""
     logps = torch.empty(len(hidden), dtype=_exact(hidden.dtype), device=hidden.device)
     direction = torch.empty_like(hidden) if derivative else hidden.new_empty(0)

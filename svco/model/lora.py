@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError, first_line
+from ..families import HfModel
 from ..recipe.config import LoraConfig
 from .adapter_files import ADAPTER, _example, _stored, load_values, read_adapter
 from .weight_names import WeightNames
@@ -37,7 +38,7 @@ def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trai
     targets = rf".*\b{re.escape(language_model.rpartition('.')[2])}\..*\b({'|'.join(map(re.escape, config.targets))})"
     peft_config = PeftLoraConfig(
         r=config.rank,
-        lora_alpha=config.alpha,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft takes any number, and says int
         lora_dropout=config.dropout,
         bias="none",
         target_modules=targets,
@@ -120,7 +121,7 @@ def adapter_switch(module: nn.Module) -> Callable[[], AbstractContextManager[Non
     return off
 
 
-def adapter_modules(model: nn.Module) -> list[nn.Module]:
+def adapter_modules(model: nn.Module) -> list[HfModel]:
     """The modules in which peft chooses between base and adapted computation."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper

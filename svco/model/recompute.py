@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..basics.dist import World
@@ -9,9 +10,8 @@ from ..basics.errors import UserError
 from ..recipe.config import OptimConfig
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from .scorer import PackedScorer
+    from .twin import TwinLayer
 
 _SPARED = 0.1
 """Share of the GPU left alone: fragmentation, and packs a little larger than those of the first step."""
@@ -69,7 +69,7 @@ class RecomputeDial:
         return total * (1 - _SPARED) - torch.cuda.max_memory_allocated(device)
 
 
-def set_recompute(layers: nn.ModuleList, count: int) -> None:
+def set_recompute(layers: Iterable[TwinLayer], count: int) -> None:
     """Recomputes the first ``count`` of ``layers``: the last ones' activations live the shortest."""
     for number, layer in enumerate(layers):
         layer.recompute = number < count

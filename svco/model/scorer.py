@@ -6,7 +6,7 @@ predict a scored token reach norm and head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +16,8 @@ from torch import nn
 
 from ..basics.views import Scores
 from ..batches.pack import PackedBatch
-from ..families import Family, Parts
-from .logprobs import LogProbHead, TrainedLogProbHead, attach
+from ..families import ModelSide, Parts
+from .logprobs import ChunkedHead, LogProbHead, TrainedLogProbHead, attach
 from .twin import SavedBytes, Stream, TwinLayer
 
 
@@ -41,7 +41,7 @@ class PackedScorer(nn.Module):
 
     def __init__(
         self,
-        family: Family,
+        family: ModelSide,
         policy: nn.Module,
         reference: Reference,
         switch: Callable[[nn.Module], Callable[[], AbstractContextManager[Any]]],
@@ -50,16 +50,17 @@ class PackedScorer(nn.Module):
         self.family = family
         parts = family.parts(policy)
         copy = None if reference.model is None else family.parts(reference.model)
-        self._parts = (parts, copy)  # in a tuple: not registered
+        self._parts = parts
         self.shared = reference.shared
         self.tower = parts.tower
         self.projector = parts.projector
         self.embedding = parts.embedding
         self.rotary = parts.rotary
-        self.layers = nn.ModuleList(
+        twins: Any = nn.ModuleList(
             TwinLayer(layer, frozen, switch(layer))
             for layer, frozen in zip(parts.layers, copy.layers if copy else [None] * len(parts.layers), strict=True)
         )
+        self.layers: Sequence[TwinLayer] = twins  # nn.ModuleList forgets the class of its modules
         self.norm = parts.norm
         trained = parts.head.weight.requires_grad
         self.head = TrainedLogProbHead(parts.head) if trained else LogProbHead(parts.head)
@@ -75,7 +76,7 @@ class PackedScorer(nn.Module):
         leaves of their own, like the policy's: a twin of both would gather the copy again in the backward pass, for nothing."""
         blocks = {type(m) for parent in self.tower.modules() if isinstance(parent, nn.ModuleList) for m in parent}
         decoder = {type(twin.layer) for twin in self.layers} if self.copy else {TwinLayer}
-        return [*decoder, LogProbHead, *sorted(blocks, key=lambda block: block.__name__)]
+        return [*decoder, ChunkedHead, *sorted(blocks, key=lambda block: block.__name__)]
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -113,19 +114,18 @@ class PackedScorer(nn.Module):
 
     def _embed(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
         """(1, T, hidden) of both streams. Each image is encoded once, whoever looks at it."""
-        ours, frozen = self._parts
         with torch.no_grad():
-            encoded = self.family.encode_images(ours, batch.pixels, batch.grids)
+            encoded = self.family.encode_images(self._parts, batch.pixels, batch.grids)
         text = self.embedding(batch.input_ids)
-        policy = _place(text, self.family.project(ours, encoded, batch.grids), batch.image_slots)
+        policy = _place(text, self.family.project(self._parts, encoded, batch.grids), batch.image_slots)
         reference = None
         with torch.no_grad():
-            if frozen is not None:
-                features = self.family.project(frozen, encoded, batch.grids)
+            if self.copy is not None:
+                features = self.family.project(self.copy.parts, encoded, batch.grids)
                 reference = _place(self.copy.embedding(batch.input_ids), features, batch.image_slots)
             elif self.shared and self._projector_trained:
                 with self._projector_off():
-                    features = self.family.project(ours, encoded, batch.grids)
+                    features = self.family.project(self._parts, encoded, batch.grids)
                     reference = _place(text.detach(), features, batch.image_slots)
             elif self.shared:
                 reference = policy.detach()
@@ -144,7 +144,7 @@ class PackedScorer(nn.Module):
                 theirs = norm(reference[0].index_select(0, batch.predicts))
         if isinstance(self.head, TrainedLogProbHead):
             logps = self.head(batch.targets, ours)
-            if theirs is not None:
+            if self.copy is not None and theirs is not None:
                 _, (theirs,) = self.copy.head(batch.targets, theirs, derivative=False)
             return logps, theirs
         streams = (ours.detach(),) if theirs is None else (ours.detach(), theirs)
@@ -164,6 +164,7 @@ class _FrozenEnds(nn.Module):
 
     def __init__(self, parts: Parts):
         super().__init__()
+        self.parts = parts
         self.projector = parts.projector
         self.embedding = parts.embedding
         self.norm = parts.norm

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError
 from ..basics.shipped import located
-from ..families import Family, load_family
-from ..recipe.config import ModelConfig
+from ..families import Family, HfModel, load_family
+from ..recipe.config import Dtype, ModelConfig
 from .attention import choose_backend, register
 from .load import load_base, resolve_dtype
 from .lora import adapter_modules, adapter_switch, attach_adapter
@@ -19,7 +19,6 @@ from .scorer import PackedScorer, Reference
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Subject:
     """Template, pixels and parts."""
     scorer: PackedScorer
     """``scorer(batch) -> (Scores, zeros)``: the policy's stream alone. There is no reference."""
-    policy: nn.Module
+    policy: HfModel
     """The Hugging Face model, adapters inside and on."""
     dtype: torch.dtype
     """Of the weights."""
@@ -56,7 +55,7 @@ class Subject:
         }
 
     @contextmanager
-    def answering(self) -> Iterator[nn.Module]:
+    def answering(self) -> Iterator[HfModel]:
         """The Hugging Face model for greedy ``generate``: with an attention of transformers' own, as the packed kernels read
         layouts, and without the sampling that a release's generation config asks for."""
         from transformers import GenerationConfig
@@ -77,7 +76,7 @@ def load_subject(
     base: str,
     adapter: str | None = None,
     *,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     attention: str = "auto",
     max_text_tokens: int = 128,
     paper_compat: bool = False,

@@ -7,7 +7,7 @@ leaf: they are gathered once for both streams in the forward pass, and once more
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ class TwinLayer(nn.Module):
         self,
         layer: nn.Module,
         reference: nn.Module | None = None,
-        adapters_off: Callable[[], AbstractContextManager[Any]] | None = None,
+        adapters_off: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ):
         super().__init__()
         self.layer = layer
@@ -68,7 +68,7 @@ def compile_layers(layers: Iterable[nn.Module]) -> None:
 class SavedBytes:
     """Measures, once, what one layer keeps for its backward pass when it is not recomputed."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.per_token: float | None = None
         """Bytes a token of one layer that is not recomputed; None until measured."""
         self.wanted = False

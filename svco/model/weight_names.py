@@ -73,4 +73,5 @@ def _sorted(transforms: list[Any]) -> tuple[list[Any], list[Any]]:
     """(renamings, converters), as transformers applies them."""
     from transformers.core_model_loading import WeightConverter, WeightRenaming
 
-    return tuple([t for t in transforms if isinstance(t, kind)] for kind in (WeightRenaming, WeightConverter))
+    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
+    return renamings, [t for t in transforms if isinstance(t, WeightConverter)]

@@ -257,7 +257,7 @@ def _bound(config: ObjectiveConfig) -> tuple[BoundTerm, ...]:
 
 def _refuse_idle_keys(config: ObjectiveConfig) -> None:
     """UserError for a key that differs from its default though any other value would make the same terms."""
-    fields = {f.name: f.default for f in dataclasses.fields(ObjectiveConfig)}
+    fields: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(ObjectiveConfig)}
     # A dropped term keeps its keys: attend alone by weight_reject=0 may still say what reject's β would be.
     weighted = replace(config, **{key: default for key, default in fields.items() if key.startswith("weight_")})
     for key, default in fields.items():

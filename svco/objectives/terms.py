@@ -108,10 +108,11 @@ def add_up(terms: Sequence[BoundTerm], policy: Scores, reference: Scores) -> tup
     report: Report = {}
     for term in terms:
         if term.link == "nll":
-            losses = -sum(
+            of_cells = [
                 factor * policy.logps[:, side, view] / policy.tokens[:, side].clamp(min=1)
                 for (side, view), factor in term.cells
-            )
+            ]
+            losses = -sum(of_cells, start=torch.zeros_like(loss))
         else:
             margins = term.beta * _compared(term, policy, reference, report) - term.shift
             losses = term.losses(margins)

@@ -9,6 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""What the weights of a model may be computed in; ``auto``: as the device allows."""
+CorruptKind = Literal["crop", "noise", "grey", "zero"]
+"""How an image is corrupted."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -42,7 +47,7 @@ class ModelConfig:
 
     base: str = "data_shards/tiny_llava"
     """Folder or hub id of the base model, in Hugging Face layout."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     """``float32``, ``bfloat16`` or ``float16``; ``auto``: bfloat16 on a GPU, float32 on a CPU."""
     attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
     """Kernel of the language model's attention: ``flash`` (flash-attn), ``varlen`` (torch's own), ``sdpa`` (any device and
@@ -111,7 +116,7 @@ class CorruptConfig:
     """How an image is corrupted, for objectives that read the corrupt view (``mdpo``, ``copo``, ``chip``). An image is corrupted
     alike in every epoch and run: it depends on the pair, the side and these keys only."""
 
-    kind: Literal["crop", "noise", "grey", "zero"] = "crop"
+    kind: CorruptKind = "crop"
     """``crop``: a random part of it, enlarged to its size (mDPO); ``noise``: diffusion noise (POVID, CHiP); ``grey`` or
     ``zero``: one colour, mid-grey or black."""
     scale: tuple[float, float] = (0.01, 0.2)

@@ -56,12 +56,17 @@ def located_paths(config: Config) -> Config:
 
 def lasting_paths(config: Config) -> Config:
     """``config`` with the paths of what it reads written so that they hold from any folder."""
-    data = {name: tuple(map(lasting, getattr(config.data, name))) for name in ("train", "validation", "heldout")}
+    data = config.data
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, base=lasting(config.model.base)),
         lora=dataclasses.replace(config.lora, init_from=lasting(config.lora.init_from)),
-        data=dataclasses.replace(config.data, **data),
+        data=dataclasses.replace(
+            data,
+            train=tuple(map(lasting, data.train)),
+            validation=tuple(map(lasting, data.validation)),
+            heldout=tuple(map(lasting, data.heldout)),
+        ),
     )
 
 
@@ -181,11 +186,13 @@ def dump(config: Config) -> str:
 @cache
 def field_docs(section_type: type) -> dict[str, str]:
     """{field: its docstring} of a config dataclass, read from its source."""
-    body = ast.parse(inspect.getsource(section_type)).body[0].body
+    (section,) = ast.parse(inspect.getsource(section_type)).body
+    body = list(ast.iter_child_nodes(section))
     return {
         a.target.id: inspect.cleandoc(b.value.value)
         for a, b in zip(body, body[1:])
         if isinstance(a, ast.AnnAssign)
+        and isinstance(a.target, ast.Name)
         and isinstance(b, ast.Expr)
         and isinstance(b.value, ast.Constant)
         and isinstance(b.value.value, str)
@@ -197,7 +204,7 @@ def help_text() -> str:
     lines = []
     for section in dataclasses.fields(Config):
         kind = _section_type(section.name)
-        lines.append(f"\n{section.name}: {inspect.cleandoc(kind.__doc__)}")
+        lines.append(f"\n{section.name}: {inspect.getdoc(kind)}")
         for f in dataclasses.fields(kind):
             default = list(f.default) if isinstance(f.default, tuple) else f.default
             lines.append(f"  {section.name}.{f.name} [{default!r}]")

@@ -126,16 +126,16 @@ class Heartbeat:
             threading.Thread(target=self._beat, name="svco-heartbeat", daemon=True).start()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, _: Any) -> None:
+    def __exit__(self, _kind: type | None, error: BaseException | None, _traceback: Any) -> None:
         self._over.set()
-        if kind is None:
+        if error is None:
             self.tell(state="finished", doing="", exit_code=0)
-        elif kind is Stopped:
+        elif isinstance(error, Stopped):
             self.tell(state="stopped", doing="", reason=str(error), exit_code=RESUBMIT)
         else:
-            code = 2 if kind is UserError else 130 if kind is KeyboardInterrupt else 1
-            said = first_line(error)
-            kinds = "" if kind is UserError or said == kind.__name__ else f"{kind.__name__}: "
+            code = 2 if isinstance(error, UserError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+            said, kind = first_line(error), type(error).__name__
+            kinds = "" if isinstance(error, UserError) or said == kind else f"{kind}: "
             self.tell(state="failed", reason=kinds + said, exit_code=code)
 
     def tell(self, **changes: Any) -> None:

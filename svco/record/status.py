@@ -32,8 +32,11 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 
 def look(folder: Path, verify: bool = False) -> tuple[str, int]:
-    """(what is to be said about the run in ``folder``, its exit code). ``verify``: read the checkpoint's every byte."""
+    """(what is to be said about the run in ``folder``, its exit code). ``verify``: read the checkpoint's every byte. UserError
+    where there is no run."""
     state = RunState.read(folder)
+    if state is None:
+        raise UserError(f"The run {folder} has no state.json that can be read.")
     now = time.time()
     verdict = state.verdict(now)
     metrics = last_line(folder / METRICS_FILE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ class Clock:
     def __init__(self, device: torch.device, now: Callable[[], float] = time.perf_counter):
         self.device = device
         self.now = now
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._events: list[tuple[str, Any, Any]] = []
         self._done: Counter[str] = Counter()
         self._started = now()
@@ -40,11 +40,11 @@ class Clock:
             return
         import torch
 
-        events = tuple(torch.cuda.Event(enable_timing=True) for _ in range(2))
-        events[0].record()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
         yield
-        events[1].record()
-        self._events.append((section, *events))
+        end.record()
+        self._events.append((section, start, end))
 
     def over(self, section: str, items: Iterable[Any]) -> Iterator[Any]:
         """``items``, with the seconds spent waiting for each of them counted under ``section`` (host time)."""

@@ -11,9 +11,10 @@ import numpy as np
 
 from ..basics.dist import World
 from ..basics.errors import UserError
+from ..basics.progress import Progress
 from ..batches.loader import Loader
 from ..batches.pack import PackedCollate
-from ..batches.split import Progress, Split, cache_dir, make_loader
+from ..batches.split import Split, cache_dir, make_loader
 from ..data.order import ORDER_VERSION, Order
 from ..families import Family, load_family
 from ..objectives.reference import choose_reference

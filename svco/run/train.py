@@ -145,8 +145,7 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
     session.begin("training")
     engine.train()
     loader = job.loader(world, start.step, session.references.get(config.data.train))
-    loader = board.progress(loader, start.step, job.steps)
-    for batches in clock.over("data", loader):
+    for batches in clock.over("data", board.progress(loader, start.step, job.steps)):
         step = batches.step + 1
         lr = learning_rate(config.optim, batches.step, job.steps)
         norm = take_step(job, engine, world, batches, lr, clock, tally)

@@ -107,7 +107,7 @@ def standard_error(influence: np.ndarray) -> float:
     return float(influence.std(ddof=1) / math.sqrt(len(influence))) if len(influence) > 1 else math.nan
 
 
-def wilson(successes: float, count: int) -> tuple[float, float]:
+def wilson(successes: float, count: float) -> tuple[float, float]:
     """Wilson's 95% score interval of a share (JASA 22, 1927): sensible at 0 and 1 too."""
     share, z2 = successes / count, Z**2 / count
     middle = (share + z2 / 2) / (1 + z2)

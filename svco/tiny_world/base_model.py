@@ -102,14 +102,15 @@ def make_model(processor: Any) -> Any:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    padding: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id}  # which LlavaConfig takes and does not list
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_seq_length=(SIDE // PATCH) ** 2,
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
+        **padding,
     )
     return LlavaForConditionalGeneration(config)

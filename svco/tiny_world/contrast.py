@@ -61,7 +61,7 @@ def tell(split: str, index: int, seed: int = 0) -> Told:
     text = PairText(
         key=f"{split}-{index:06d}",
         query=asked[0].ask(form),
-        responses=tuple(q.answer(q.value, form) for q in asked),
+        responses=(asked[0].answer(asked[0].value, form), asked[1].answer(asked[1].value, form)),
         contrast=CONTRAST_OF[kind],
         kind=kind,
         source="svco-world",
@@ -84,8 +84,8 @@ def seeded(what: object, split: str, index: int) -> Random:
 def drawn(told: Told, style: str, finish: Callable[[int, Image], Image] = lambda side, image: image) -> Pair:
     """The pair as it is stored: both sides drawn with one seed, so that nothing but the contrast differs between them, and
     ``finish``ed, (side, picture) -> picture."""
-    images = [finish(side, render(scene, told.draw, style)) for side, scene in enumerate(told.scenes)]
-    return Pair(told.text, tuple(map(jpeg, images)))
+    first, second = (jpeg(finish(side, render(scene, told.draw, style))) for side, scene in enumerate(told.scenes))
+    return Pair(told.text, (first, second))
 
 
 def world_pair(split: str, index: int, seed: int = 0, style: str = "solid") -> Pair:
@@ -117,7 +117,7 @@ def _contrasting(rng: Random, kind: str, unseen: bool) -> tuple[Scene, Scene]:
         # One object stays, the other moves from beside it to above or below it.
         stays, moves = rng.sample(sample_scene(rng, "two", correlated, unseen).things, 2)
         row, column = stays.cell
-        return tuple(Scene((stays, at(moves, cell))) for cell in ((row, 1 - column), (1 - row, column)))
+        return Scene((stays, at(moves, (row, 1 - column)))), Scene((stays, at(moves, (1 - row, column))))
     if kind == "colour" and rng.random() < 0.5 and not unseen:
         return _swapped_colours(rng, correlated)
     return Scene((thing,)), Scene((_changed(rng, kind, thing, unseen),))
@@ -132,14 +132,10 @@ def _changed(rng: Random, kind: str, thing: Thing, unseen: bool) -> Thing:
     if kind == "up-down":
         return at(thing, (1 - row, column))
     # Object or colour: a combination from the same side of the unseen line.
-    options = [
-        replace(thing, **change)
-        for change in (
-            [{"shape": shape} for shape in SHAPES if shape != thing.shape]
-            if kind == "object"
-            else [{"colour": colour} for colour in COLOURS if colour != thing.colour]
-        )
-    ]
+    if kind == "object":
+        options = [replace(thing, shape=shape) for shape in SHAPES if shape != thing.shape]
+    else:
+        options = [replace(thing, colour=colour) for colour in COLOURS if colour != thing.colour]
     return rng.choice([other for other in options if ((other.shape, other.colour) in UNSEEN) is unseen])
 
 

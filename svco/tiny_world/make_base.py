@@ -133,8 +133,8 @@ def measure(model: Any, family: Any, split: str, count: int) -> dict[str, float]
         tokens.append(scores.tokens.numpy())
         texts += [pair.text for pair in pairs]
     right, found = pair_right(np.concatenate(logps)), metrics(np.concatenate(logps), np.concatenate(tokens))
-    for label, names in (("contrast", [t.contrast for t in texts]), ("kind", [t.kind for t in texts])):
-        names = np.array(names)
+    for label, named in (("contrast", [t.contrast for t in texts]), ("kind", [t.kind for t in texts])):
+        names = np.array(named)
         found |= {f"{label} {name}": float(right[names == name].mean()) for name in dict.fromkeys(names.tolist())}
     unseen = np.array([bool(t.facts["unseen"]) for t in texts])
     return found | ({"unseen combinations": float(right[unseen].mean())} if unseen.any() else {})

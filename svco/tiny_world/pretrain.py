@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ..data.pairs import PairText
-from ..families import Family
+from ..families import Family, HfModel
 from .grammar import CAPTION_QUESTIONS, KINDS, RELATIONS, Question, caption, questions
 from .render import render
 from .scenes import CELLS, COLOURS, SHAPES, SIZES, Scene, relation, sample_scene
@@ -79,7 +79,7 @@ def make_pool(family: Family, count: int, seed: int, correlated: float, bar: Bar
     return Pool(scenes, torch.cat(pixels))
 
 
-def learn_sight(model: nn.Module, pool: Pool, steps: int, seed: int, bar: Bar) -> None:
+def learn_sight(model: HfModel, pool: Pool, steps: int, seed: int, bar: Bar) -> None:
     """The tower learns the contents of each patch's quarter; its linear heads are thrown away."""
     tower = model.model.vision_tower
     generator = torch.Generator().manual_seed(seed)
@@ -98,11 +98,11 @@ def learn_sight(model: nn.Module, pool: Pool, steps: int, seed: int, bar: Bar) -
         rows = torch.randint(len(pool.scenes), (64,), generator=generator)
         hidden = tower(pool.images[rows], output_hidden_states=True).hidden_states[-1][:, 1:]
         targets = [*labels[rows].unbind(-1), where]
-        loss = sum(
+        losses = [
             cross_entropy(part.flatten(0, 1), target.flatten())
             for part, target in zip(head(hidden).split(sizes, dim=-1), targets)
-        )
-        _update(optimizer, loss, 1e-3 * _cosine(step, steps))
+        ]
+        _update(optimizer, sum(losses[1:], losses[0]), 1e-3 * _cosine(step, steps))
 
 
 def _quarters(scene: Scene) -> list[list[int]]:
@@ -120,7 +120,7 @@ def _quarters(scene: Scene) -> list[list[int]]:
 
 
 @torch.no_grad()
-def encode_pool(model: nn.Module, pool: Pool) -> Pool:
+def encode_pool(model: HfModel, pool: Pool) -> Pool:
     """The pool with the frozen tower's features (N, 36, hidden) in place of pixels."""
     tower = model.model.vision_tower
     features = [tower(chunk, output_hidden_states=True).hidden_states[-1][:, 1:] for chunk in pool.images.split(200)]
@@ -208,7 +208,7 @@ class Packer:
         }
 
 
-def learn_answers(model: nn.Module, family: Family, pool: Pool, schedule: Schedule, lazy: bool, bar: Bar) -> None:
+def learn_answers(model: HfModel, family: Family, pool: Pool, schedule: Schedule, lazy: bool, bar: Bar) -> None:
     """Projector and language model learn from turns about a pool of tower features (truth or lazy stage)."""
     steps, peak = (schedule.lazy_steps, 6e-4) if lazy else (schedule.truth_steps, 2e-3)
     rng, packer = Random(schedule.seed + 7 + lazy), Packer(family)
@@ -224,9 +224,7 @@ def learn_answers(model: nn.Module, family: Family, pool: Pool, schedule: Schedu
         _update(optimizer, loss, peak * min(1.0, (step + 1) / 50) * _cosine(step, steps))
 
 
-def answer_loss(
-    model: nn.Module, family: Family, features: torch.Tensor, batch: dict[str, torch.Tensor]
-) -> torch.Tensor:
+def answer_loss(model: HfModel, family: Family, features: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Mean negative log-likelihood of the answers' tokens."""
     embeddings = model.get_input_embeddings()(batch["ids"])
     shown = family.image_token_mask(batch["ids"]).unsqueeze(-1)

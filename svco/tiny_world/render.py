@@ -73,16 +73,16 @@ def _background(rng: Random, noise: np.random.Generator) -> np.ndarray:
 def _draw(draw: ImageDraw.ImageDraw, thing: Thing, jitter: tuple[float, float, float, float], style: str) -> None:
     dx, dy, grow, shade = jitter
     radius = _RADIUS[thing.size] * grow * _SCALE
-    centre = [(SIDE / 4 + SIDE / 2 * place + shift) * _SCALE for place, shift in zip(reversed(thing.cell), (dx, dy))]
+    row, column = thing.cell
+    x, y = ((SIDE / 4 + SIDE / 2 * place + shift) * _SCALE for place, shift in ((column, dx), (row, dy)))
     colour = tuple(round(min(255, max(0, channel + shade))) for channel in _RGB[thing.colour])
-    outlines = _outlines(thing.shape, *centre, radius)
+    outlines = _outlines(thing.shape, x, y, radius)
     if style == "outline":
         for outline in outlines:
             draw.line([*outline, outline[0], outline[1]], fill=(40, 40, 40), width=round(radius * 0.5), joint="curve")
             draw.line([*outline, outline[0], outline[1]], fill=colour, width=round(radius * 0.3), joint="curve")
         return
     if thing.shape == "ring":
-        x, y = centre
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=round(radius * 0.42))
         return
     for outline in outlines:

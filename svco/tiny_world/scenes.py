@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
@@ -106,7 +107,7 @@ def sample_thing(rng: Random, correlated: bool, unseen: bool = False) -> Thing:
     )
 
 
-def _usually(rng: Random, typical: Any, values: tuple, correlated: bool) -> Any:
+def _usually(rng: Random, typical: Any, values: Sequence[Any], correlated: bool) -> Any:
     return typical if correlated and rng.random() < TYPICAL_SHARE else rng.choice(values)
 
 

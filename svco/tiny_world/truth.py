@@ -29,7 +29,7 @@ def false_words(answer: str, facts: Iterable[Mapping[str, Any]], query: str = ""
     for place, word in enumerate(words):
         owner = _described(words, place)
         subjects = [t for t in things if t.shape in ((owner,) if owner else asked)] or things
-        untrue = word in _TRUE_OF and not any(_TRUE_OF[word](thing) for thing in subjects)
+        untrue = word in _LOOKS and not any(word in _looks(thing) for thing in subjects)
         if untrue or (_counts(words, place) and NUMBERS.index(word) + 1 != len(subjects)):
             false.append(word)
     return false + [word for word in related if not _related(word, asked, things)]
@@ -61,18 +61,20 @@ def _described(words: list[str], place: int) -> str | None:
 
 def _related(word: str, asked: list[str], things: list[Thing]) -> bool:
     """Whether the first shape asked about is ``word`` the second; of scenes without two such shapes nothing is related."""
-    chosen = [next((t for t in things if t.shape == shape), None) for shape in dict.fromkeys(asked)][:2]
-    if len(chosen) < 2 or None in chosen:
+    first_of = {thing.shape: thing for thing in reversed(things)}
+    chosen = [first_of[shape] for shape in list(dict.fromkeys(asked))[:2] if shape in first_of]
+    if len(chosen) < 2:
         return False
     first, second = chosen
     straight = first.cell[0] == second.cell[0] or first.cell[1] == second.cell[1]
     return straight and Scene((first, second)).layout == "two" and relation(first, second) == word
 
 
-_TRUE_OF = {
-    **{word: lambda thing, word=word: thing.colour == word for word in COLOURS},
-    **{word: lambda thing, word=word: thing.size == word for word in SIZES},
-    **{word: lambda thing, row=row: thing.cell[0] == row for row, word in enumerate(ROWS)},
-    **{word: lambda thing, column=column: thing.cell[1] == column for column, word in enumerate(COLUMNS)},
-}
-"""Word -> whether it is true of one object."""
+_LOOKS = {*COLOURS, *SIZES, *ROWS, *COLUMNS}
+"""Words that are true of one object or not, whatever else there is."""
+
+
+def _looks(thing: Thing) -> tuple[str, ...]:
+    """Those that are true of ``thing``."""
+    row, column = thing.cell
+    return (thing.colour, thing.size, ROWS[row], COLUMNS[column])

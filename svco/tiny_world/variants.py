@@ -105,21 +105,21 @@ def _unfiltered(variant: Variant, split: str, index: int) -> Pair:
         draw = rng.randrange(2**62)
     name = "failed edit" if fault < FAILED_EDITS else "loose edit" if draw != told.draw else "none"
     images = (render(told.scenes[0], told.draw, variant.style), render(shown, draw, variant.style))
-    return Pair(_with_facts(told.text, fault=name), tuple(map(jpeg, images)))
+    return Pair(_with_facts(told.text, fault=name), (jpeg(images[0]), jpeg(images[1])))
 
 
 def _captions(variant: Variant, split: str, index: int) -> Pair:
     rng = seeded(variant.name, split, index)
     layouts = ("one", "many", "two")
-    scenes = [sample_scene(rng, rng.choice(layouts), variant.name == "captions") for _ in range(2)]
+    first, second = (sample_scene(rng, rng.choice(layouts), variant.name == "captions") for _ in range(2))
     text = PairText(
         key=f"{split}-{variant.name}-{index:06d}",
         query=rng.choice(CAPTION_QUESTIONS),
-        responses=tuple(map(caption, scenes)),
+        responses=(caption(first), caption(second)),
         source="svco-world",
-        facts={"scenes": [scene.facts() for scene in scenes]},
+        facts={"scenes": [first.facts(), second.facts()]},
     )
-    return drawn(Told(text, tuple(scenes), rng.randrange(2**62)), variant.style)
+    return drawn(Told(text, (first, second), rng.randrange(2**62)), variant.style)
 
 
 def _with_facts(text: PairText, **facts: Any) -> PairText:

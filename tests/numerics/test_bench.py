@@ -11,7 +11,8 @@ from svco.basics.dist import World
 from svco.basics.errors import UserError
 from svco.batches.layout import Layout
 from svco.commands.bench.count import LiveBytes
-from svco.commands.bench.gpu import Check, check_step
+from svco.commands.bench.gpu import Check, Timed, check_step
+from svco.commands.bench.gpu_report import Outcome, page
 from svco.commands.bench.head import bench_head
 from svco.commands.bench.ladder import BASELINE, LADDER, PRODUCT, Tune
 from svco.commands.bench.peer import trl_batch
@@ -116,6 +117,13 @@ def test_checks_that_were_not_judged_are_not_called_passed():
         assert not check.passed
         assert check.row()[-1] == "**FAILED**"
     assert Check("flash", 0.0, 1.0, note="not installed").passed
+
+
+def test_a_row_that_ran_out_of_memory_is_a_row_of_the_table():
+    rows = [Timed(BASELINE, [2.0], peak=10**9, loss=2.5), Timed(PRODUCT, [], failed="out of memory")]
+    lines = page(Outcome("a GPU", ladders={"LoRA": rows})).splitlines()
+    assert f"| {BASELINE} | 2 | 1.000 | – | 1.0 | 2.5000 |" in lines
+    assert f"| {PRODUCT} | out of memory |  |  |  |  |" in lines
 
 
 def test_trl_is_given_the_same_tokens():

@@ -176,6 +176,8 @@ def heart(folder):
 def test_status_of_a_run_in_every_state(run):
     with pytest.raises(UserError, match="There is no run in"):
         find_runs([run])
+    with pytest.raises(UserError, match="no state.json"):
+        look(run)
     with heart(run) as alive:
         alive.tell(doing="training", steps=20)
         alive.step(8)

@@ -62,6 +62,10 @@ def test_the_shipped_study_has_every_row_that_the_paper_and_the_issue_name(study
         ({"trials_of": {"SFT": [{"optim.lr": 1e-3}]}}, "the budget must be the same for all"),
         ({"data": {"MVC": {"world": "plane"}}}, "Did you mean 'plain'"),
         ({"data": {"MVC": {"world": "plain", "corrupt": "MVC"}}}, "exactly one of shards, corrupt and world"),
+        (
+            {"data": {"MVC": {"world": "plain"}, "VLF": {"corrupt": "MVC", "kind": "blur"}}},
+            "one of crop, noise, grey, zero",
+        ),
         ({"seeds": ["a"]}, "must be int"),
         ({"groups": [{"name": "x", "tests": ["clean"]}]}, "has no rows"),
         ({"groups": [{"name": "x", "rows": [["S-VCO", "MVC"]]}]}, "has no tests"),

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...model.load import Tuned
+from ...model.scorer import PackedScorer
 from .shapes import Shape
 
 
@@ -52,7 +53,7 @@ class LiveBytes(TorchDispatchMode):
         self.peak = self.largest_logits = 0
         self._at_most = 0  # bytes of ``alive`` before the dead are taken out
 
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         made = function(*arguments, **(keywords or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, torch.Tensor):
@@ -117,7 +118,7 @@ def count_step(tuned: Tuned, shape: Shape, batch: Any, pairs: int, loss_of: Call
     return counts
 
 
-def largest_gather(scorer: nn.Module) -> int:
+def largest_gather(scorer: PackedScorer) -> int:
     """Bytes of the weights of the leaf, or of the module outside of leaves, that has most."""
     leaves, sizes = tuple(scorer.leaves), [0]
 
@@ -146,14 +147,14 @@ def _tokens(tuned: Tuned, counts: Counts) -> Iterator[dict[str, bool]]:
     phase = {"forward": True}
     family = tuned.scorer.family
 
-    def at_layer(module: nn.Module, inputs: tuple, keywords: dict) -> None:
+    def at_layer(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         hidden = inputs[0] if inputs else keywords["hidden_states"]
         if phase["forward"]:
             # The reference never runs with gradients.
             name = "llm_tokens" if torch.is_grad_enabled() else "reference_tokens"
             setattr(counts, name, getattr(counts, name) + hidden.shape[0] * hidden.shape[1])
 
-    def at_tower(module: nn.Module, inputs: tuple, keywords: dict) -> None:
+    def at_tower(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         counts.images += len(inputs[0] if inputs else keywords["pixel_values"])
 
     with ExitStack() as hooks:

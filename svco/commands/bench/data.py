@@ -90,7 +90,9 @@ def photographs(count: int, seed: int = 0) -> Iterable[Pair]:
     rng = np.random.default_rng(seed)
 
     def picture() -> bytes:
-        small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((640, 480), Image.BICUBIC)
+        small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize(
+            (640, 480), Image.Resampling.BICUBIC
+        )
         grain = rng.integers(-12, 13, (480, 640, 1))
         stream = io.BytesIO()
         Image.fromarray((np.asarray(small) + grain).clip(0, 255).astype(np.uint8)).save(stream, "JPEG", quality=90)

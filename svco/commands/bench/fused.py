@@ -29,21 +29,23 @@ def backward(
 
 
 @attention.register_fake
-def _(q, k, v, area):
+def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, area: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.empty_like(q), q.new_empty(q.shape[:2], dtype=torch.float32)
 
 
 @backward.register_fake
-def _(gradient, q, k, v, area):
+def _(
+    gradient: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, area: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
-def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     q, k, v, ctx.area = inputs
     ctx.save_for_backward(q, k, v, *output)
 
 
-def _backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple:
+def _backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     q, k, v, _, _ = ctx.saved_tensors
     return *backward(gradient, q, k, v, ctx.area), None
 
@@ -52,13 +54,15 @@ attention.register_autograd(_backward, setup_context=_save)
 
 
 @register_flop_formula(torch.ops.svco_bench.attention)
-def _forward_flops(q, k, v, area, *rest, **more) -> int:
+def _forward_flops(q: torch.Size, k: torch.Size, v: torch.Size, area: int, *rest: Any, **more: Any) -> int:
     """Two matrix products over the area: scores, and output."""
     return 2 * 2 * area * q[1] * q[2]
 
 
 @register_flop_formula(torch.ops.svco_bench.attention_backward)
-def _backward_flops(gradient, q, k, v, area, *rest, **more) -> int:
+def _backward_flops(
+    gradient: torch.Size, q: torch.Size, k: torch.Size, v: torch.Size, area: int, *rest: Any, **more: Any
+) -> int:
     """Five: scores again, and the gradients of v, of the weights, of q and of k."""
     return 5 * 2 * area * q[1] * q[2]
 

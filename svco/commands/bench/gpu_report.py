@@ -146,7 +146,7 @@ def _ladder(outcome: Outcome, shape: Shape, setting: Setting, full: bool) -> Non
 def _row(row: Timed, base: float | None, ceiling: float) -> list[str]:
     took = seconds(row)
     if took is None:
-        return f"| {row.row} | {row.failed} | | | | |"
+        return [row.row, row.failed, "", "", "", ""]
     ratio = f"{took / base:.3f}" if base else "–"
     share = f"{row.floor_flops / took / ceiling:.0%}" if ceiling else "–"
     return [row.row, f"{took:.3g}", ratio, share, f"{row.peak / 1e9:.1f}", f"{row.loss:.4f}"]

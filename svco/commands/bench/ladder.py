@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from ...basics.views import BLIND_CONDITION, Cell, Scores, condition, prefix_of, views_of
 from ...batches.encode import EncodedPair
 from ...batches.pack import PackedBatch, PackedCollate, Tree, pack
-from ...families import Family, Parts
+from ...families import HfModel, ModelSide, Parts
 from ...model.attention import register
 from ...model.load import Tuned, module_name
-from ...model.logprobs import LogProbHead, TrainedLogProbHead, attach
+from ...model.logprobs import ChunkedHead, TrainedLogProbHead, attach
 from ...model.lora import adapter_switch, add_adapters
 from ...model.recompute import set_recompute
 from ...model.scorer import PackedScorer, Reference
@@ -35,7 +35,7 @@ class FlatCollate:
     cells: frozenset[Cell]
     """The cells to lay out."""
 
-    def __call__(self, pairs: Sequence[EncodedPair], family: Family) -> PackedBatch:
+    def __call__(self, pairs: Sequence[EncodedPair], family: ModelSide) -> PackedBatch:
         trees, images = [], []
         views = len(views_of(self.cells))
         for p, pair in enumerate(pairs):
@@ -58,10 +58,10 @@ class SequentialScorer(PackedScorer):
 
     @property
     def leaves(self) -> list[type[nn.Module]]:
-        return [LogProbHead] if self.chunked_head else []
+        return [ChunkedHead] if self.chunked_head else []
 
     def forward(self, batch: PackedBatch) -> tuple[Scores, Scores]:
-        ours, frozen = self._parts
+        ours, frozen = self._parts, None if self.copy is None else self.copy.parts
         with torch.no_grad():
             encoded = self.family.encode_images(ours, batch.pixels, batch.grids)
             off = nullcontext() if frozen is not None else self._everything_off()
@@ -108,9 +108,9 @@ class Row:
     """Its name in tables."""
     idea: str
     """What it adds to the row above."""
-    collate: Callable[[frozenset[Cell]], Callable[[Sequence[EncodedPair], Family], Any]]
+    collate: Callable[[frozenset[Cell]], Callable[[Sequence[EncodedPair], ModelSide], Any]]
     """The objective's cells -> how pairs are laid out."""
-    scorer: type[nn.Module] = PackedScorer
+    scorer: type[PackedScorer] | type[PaddedScorer] = PackedScorer
     """The root module."""
     features: tuple[tuple[str, bool], ...] = ()
     """Attributes of the scorer to set."""
@@ -165,15 +165,15 @@ class Tune:
 class Models:
     """What a row scores with."""
 
-    policy: nn.Module
+    policy: HfModel
     """The model that is trained, adapters inside."""
-    reference: nn.Module | None
+    reference: HfModel | None
     """The frozen copy of full fine-tuning, whole."""
     wrapped: Any
     """peft's wrapper, under LoRA."""
 
 
-def make_models(shape: Shape, family: Family, tune: Tune, dtype: torch.dtype, device: torch.device) -> Models:
+def make_models(shape: Shape, family: ModelSide, tune: Tune, dtype: torch.dtype, device: torch.device) -> Models:
     """Random models, the same weights on every call. LoRA's B is small but not 0: there the policy would be the reference."""
     policy = random_model(shape, "sdpa", dtype, device)
     parts = family.parts(policy)
@@ -188,12 +188,13 @@ def make_models(shape: Shape, family: Family, tune: Tune, dtype: torch.dtype, de
     return Models(policy, None, wrapped)
 
 
-def build(row: Row, models: Models, family: Family, attention: str, shared: bool = False) -> Tuned:
+def build(row: Row, models: Models, family: ModelSide, attention: str, shared: bool = False) -> Tuned:
     """The root module of a row around ``models``. ``shared``: other rows use them too, so nothing may be taken out."""
     live = row.reference == "live"
     reference = models.reference if live else None
-    if row.scorer is PaddedScorer:
-        scorer = PaddedScorer(family, models.policy, reference, adapter_switch(models.policy))
+    scorer: Any  # for an engine they are alike
+    if not issubclass(row.scorer, PackedScorer):
+        scorer = row.scorer(family, models.policy, reference, adapter_switch(models.policy))
     else:
         if reference is not None and not shared:
             family.drop_tower(reference)
@@ -232,7 +233,7 @@ def _wake(policy: nn.Module) -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
 
 
-def make_batch(row: Row, objective: Objective, pairs: Sequence[EncodedPair], family: Family, reference: Any) -> Any:
+def make_batch(row: Row, objective: Objective, pairs: Sequence[EncodedPair], family: ModelSide, reference: Any) -> Any:
     """The row's batch of ``pairs``; ``reference`` (P, 2, V) is what a cached row is given."""
     batch = row.collate(objective.cells)(pairs, family)
     return replace(batch, reference_logps=reference) if row.reference == "cached" else batch

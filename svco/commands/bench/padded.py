@@ -16,7 +16,7 @@ from torch import nn
 
 from ...basics.views import BLIND_CONDITION, VIEWS, Cell, Scores, condition, prefix_of, views_of
 from ...batches.encode import EncodedPair
-from ...families import Family
+from ...families import HfModel, ModelSide
 
 Groups = tuple[tuple[Cell, ...], ...]
 
@@ -42,7 +42,8 @@ class PaddedBatch:
 
     def to(self, device: torch.device) -> PaddedBatch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: v.to(device) for name, v in values.items() if isinstance(v, torch.Tensor)})
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, torch.Tensor)}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class PaddedCollate:
     groups: Groups
     """The cells of each forward pass."""
 
-    def __call__(self, pairs: Sequence[EncodedPair], family: Family) -> PaddedBatches:
+    def __call__(self, pairs: Sequence[EncodedPair], family: ModelSide) -> PaddedBatches:
         views = len(views_of(cell for cells in self.groups for cell in cells))
         return PaddedBatches(
             tuple(_pad(pairs, cells, family, views) for cells in self.groups),
@@ -80,8 +81,9 @@ class PaddedCollate:
         )
 
 
-def _pad(pairs: Sequence[EncodedPair], cells: tuple[Cell, ...], family: Family, views: int) -> PaddedBatch:
-    rows, images, predicts, cell = [], [], [], []
+def _pad(pairs: Sequence[EncodedPair], cells: tuple[Cell, ...], family: ModelSide, views: int) -> PaddedBatch:
+    rows: list[np.ndarray] = []
+    images, predicts, cell = [], [], []
     for p, pair in enumerate(pairs):
         for side, view in cells:
             shown = condition(side, view)
@@ -117,7 +119,7 @@ class PaddedScorer(nn.Module):
     leaves: tuple[type[nn.Module], ...] = ()
     """Nothing is gathered in one piece."""
 
-    def __init__(self, family: Family, policy: nn.Module, reference: nn.Module | None, adapters_off: Callable[[], Any]):
+    def __init__(self, family: ModelSide, policy: HfModel, reference: HfModel | None, adapters_off: Callable[[], Any]):
         super().__init__()
         self.family, self.policy, self.reference, self.adapters_off = family, policy, reference, adapters_off
 
@@ -130,15 +132,14 @@ class PaddedScorer(nn.Module):
                     reference = self._scores(self.policy, batches)
         return self._scores(self.policy, batches), reference
 
-    def _scores(self, model: nn.Module, batches: PaddedBatches) -> Scores:
-        sums = 0
+    def _scores(self, model: HfModel, batches: PaddedBatches) -> Scores:
+        size, sums = len(batches.weight) * 2 * batches.view_count, []
         for part in batches.parts:
             logps = self._token_logps(model, part)
-            empty = logps.new_zeros(len(batches.weight) * 2 * batches.view_count)
-            sums = sums + empty.index_add(0, part.cell, logps)
-        return Scores(sums.view(-1, 2, batches.view_count), batches.tokens)
+            sums.append(logps.new_zeros(size).index_add(0, part.cell, logps))
+        return Scores(sum(sums[1:], sums[0]).view(-1, 2, batches.view_count), batches.tokens)
 
-    def _token_logps(self, model: nn.Module, batch: PaddedBatch) -> torch.Tensor:
+    def _token_logps(self, model: HfModel, batch: PaddedBatch) -> torch.Tensor:
         """(R,) log-probabilities, from the logits of every position as TRL's and the authors' trainers take them."""
         embeddings = model.get_input_embeddings()(batch.input_ids)
         parts = self.family.parts(model)

@@ -48,7 +48,7 @@ def trl_duel(plan: Plan, ds: dict[str, Any], world: World) -> str:
     bench = Bench(plan, make_objective(ObjectiveConfig(name="dpo")), ds, world)
     ours = bench.enter(ROWS[PRODUCT], Measured(PRODUCT), None)
     with tempfile.TemporaryDirectory() as folder:
-        theirs = make_trl(bench, ours, folder)
+        theirs = make_trl(bench, ds, ours, folder)
         theirs.train()
     duel = theirs.duel
     # TRL's is the mean over its own micro-batch, ours too; both over the same pairs.
@@ -92,7 +92,8 @@ class Duel:
         self.seconds: list[float] = []
         self.losses: list[torch.Tensor] = []
         self.collectives: dict[str, tuple[int, int]] = {}
-        self._counting, self._found = ExitStack(), {}
+        self._counting = ExitStack()
+        self._found: dict[str, tuple[int, int]] = {}
         self._began = 0.0
 
     def begin(self, step: int) -> None:
@@ -111,7 +112,7 @@ class Duel:
         self.ours.timed_step()
 
 
-def make_trl(bench: Bench, ours: Contestant, folder: str) -> Any:
+def make_trl(bench: Bench, ds: dict[str, Any], ours: Contestant, folder: str) -> Any:
     """A ``DPOTrainer`` on the same weights and pairs, with a ``duel`` that has been told of every step."""
     from datasets import Dataset
     from peft import LoraConfig as PeftLoraConfig
@@ -122,14 +123,14 @@ def make_trl(bench: Bench, ours: Contestant, folder: str) -> Any:
     duel, batch, steps = Duel(ours, bench.world), trl_batch(bench), plan.repetitions + 4
 
     class Told(TrainerCallback):
-        def on_step_begin(self, args, state, control, **more):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             duel.begin(state.global_step)
 
-        def on_step_end(self, args, state, control, **more):
+        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             duel.end(state.global_step - 1)
 
-    class Trainer(DPOTrainer):
-        def training_step(self, *args, **more):
+    class Trainer(DPOTrainer):  # type: ignore[misc]  # trl has no types
+        def training_step(self, *args: Any, **more: Any) -> torch.Tensor:
             loss = super().training_step(*args, **more)
             duel.losses.append(loss.detach())
             return loss
@@ -137,14 +138,14 @@ def make_trl(bench: Bench, ours: Contestant, folder: str) -> Any:
     model = random_model(shape, "sdpa", bench.dtype, torch.device("cpu"))
     trainer = Trainer(
         model=model,
-        args=trl_arguments(bench, steps, folder),
+        args=trl_arguments(bench, ds, steps, folder),
         train_dataset=Dataset.from_list(
             [{"images": [], "index": i} for i in range(steps * plan.pairs * bench.world.size)]
         ),
         processing_class=AutoProcessor.from_pretrained(TINY),
         peft_config=PeftLoraConfig(
             r=min(tune.rank, shape.hidden // 8),
-            lora_alpha=2.0 * tune.rank,
+            lora_alpha=2 * tune.rank,
             target_modules=rf".*\blanguage_model\..*\b({'|'.join(LoraConfig().targets)})",
         ),
         data_collator=lambda examples: dict(batch),
@@ -159,7 +160,7 @@ def make_trl(bench: Bench, ours: Contestant, folder: str) -> Any:
     return trainer
 
 
-def trl_arguments(bench: Bench, steps: int, folder: str) -> Any:
+def trl_arguments(bench: Bench, ds: dict[str, Any], steps: int, folder: str) -> Any:
     """TRL's settings that make its step the same as ours."""
     from trl import DPOConfig
 
@@ -183,7 +184,7 @@ def trl_arguments(bench: Bench, steps: int, folder: str) -> Any:
         remove_unused_columns=False,
         dataloader_num_workers=0,
         deepspeed={
-            "zero_optimization": tight(bench.ds, bench.live)["zero_optimization"],
+            "zero_optimization": tight(ds, bench.live)["zero_optimization"],
             "train_micro_batch_size_per_gpu": "auto",
             "gradient_accumulation_steps": "auto",
             "train_batch_size": "auto",

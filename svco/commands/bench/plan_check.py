@@ -161,7 +161,7 @@ def count_case(case: Case) -> dict[str, float]:
         forward, kept = live.peak, sum(live.held().values())
         live.peak = 0
         loss.backward()
-    found = {
+    found: dict[str, float] = {
         "weights": sum(p.numel() * p.element_size() for p in parameters),
         "kept": kept,
         "backward": live.peak,

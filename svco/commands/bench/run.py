@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -250,7 +250,8 @@ class Contestant:
         """Two steps to settle ZeRO-3's trace, then one whose collectives are counted."""
         for _ in range(2):
             self.step()
-        with engines.counting_collectives(self.world) if counting else nullcontext({}) as found:
+        none: AbstractContextManager[dict[str, tuple[int, int]]] = nullcontext({})
+        with engines.counting_collectives(self.world) if counting else none as found:
             loss = self.step()
         self.result.collectives = dict(found)
         self.result.loss = sum(self.world.gather(float(loss))) / self.world.size

@@ -63,7 +63,7 @@ class Point:
     """What it ran on."""
 
 
-def measure(plan: Plan, ds: dict[str, Any], world: World) -> Point:
+def measure(plan: Plan, ds: dict[str, Any] | None, world: World) -> Point:
     """Times both engines in turn. A collective."""
     objective, row = make_objective(ObjectiveConfig(name=plan.objective)), ROWS[PRODUCT]
     together = Bench(plan, objective, ds, world).enter(row, Measured("together"), None)
@@ -137,7 +137,7 @@ def launch(number: int, arguments: Namespace) -> Point:
         raise UserError(f"--launch: there is no program {line[0]!r}.") from None
     found = None
     with process:
-        for text in process.stdout:
+        for text in process.stdout or ():
             before, mark, told = text.partition(MARK)
             if mark:
                 found = Point(**json.loads(told))

@@ -150,7 +150,7 @@ class SyntheticFamily(LlavaArchitecture):
     def __init__(self, shape: Shape):
         self.image_token_id = shape.vocabulary - 1
 
-    def pixels(self, images: list[torch.Tensor]) -> Pictures:
+    def pixels(self, images: list[Any]) -> Pictures:
         return Pictures(torch.stack(images) if images else torch.empty(0), ((1,),) * len(images))
 
     def image_token_mask(self, ids: Any) -> Any:

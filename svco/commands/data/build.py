@@ -146,7 +146,8 @@ def _pairs(chosen: list[tuple[int, Record]], images: Path, split: str, progress:
             ids=record.ids,
             system=record.system,
         )
-        yield Pair(text, tuple(as_jpeg((images / path).read_bytes(), path) for path in record.images))
+        first, second = (as_jpeg((images / path).read_bytes(), path) for path in record.images)
+        yield Pair(text, (first, second))
 
 
 def as_jpeg(data: bytes, where: str) -> bytes:

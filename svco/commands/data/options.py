@@ -41,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     verifier.set_defaults(work=_verify)
 
 
-def _add_corrupt(tools) -> None:
+def _add_corrupt(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     corrupter = tools.add_parser(
         "corrupt",
         help="shards to pairs of an image with its right answer and the same image corrupted with the wrong one",

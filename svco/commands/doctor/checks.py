@@ -75,7 +75,11 @@ def ranks(facts: Sequence[Facts]) -> Check:
 
 def apart_by(facts: Sequence[Facts], what: str, names: Iterable[str]) -> dict[str, dict[Any, list[str]]]:
     """Name -> {value: where}, of the ``names`` in mapping ``what`` of the facts whose values are not all alike."""
-    found = {name: by_value(facts, lambda fact, name=name: getattr(fact, what).get(name)) for name in names}
+
+    def of(name: str) -> Callable[[Facts], Any]:
+        return lambda fact: getattr(fact, what).get(name)
+
+    found = {name: by_value(facts, of(name)) for name in names}
     return {name: values for name, values in found.items() if len(values) > 1}
 
 
@@ -211,6 +215,6 @@ def clocks(seen: Sequence[tuple[str, float]]) -> Check:
     text = f"within {spread:.2g} s"
     if spread <= 1:
         return Check(OK, "clocks", text)
-    ahead, behind = max(times, key=times.get), min(times, key=times.get)
+    ahead, behind = max(times, key=lambda host: times[host]), min(times, key=lambda host: times[host])
     remedy = "synchronise the clocks (chrony, ntp): run names, logs and the age of files are compared between hosts"
     return Check(FAIL if spread > 60 else WARN, "clocks", f"{ahead} is {spread:.3g} s ahead of {behind}", remedy)

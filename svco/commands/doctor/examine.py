@@ -148,7 +148,9 @@ def deepspeed_json(
 
 def swap_folder(ds: Mapping[str, Any] | None) -> str:
     """The folder that the filled ``ds`` swaps to; empty when it swaps nothing."""
-    found = [what for what in OFFLOADS if ds and offloaded(ds, what) == "nvme"]
+    if ds is None:
+        return ""
+    found = [what for what in OFFLOADS if offloaded(ds, what) == "nvme"]
     return ds["zero_optimization"][f"offload_{found[0]}"]["nvme_path"] if found else ""
 
 
@@ -162,7 +164,7 @@ def compiles(ds: Mapping[str, Any] | None) -> bool:
 
 def deepspeed_env() -> dict[str, str]:
     """What the ``.deepspeed_env`` of the home folder and of this one say, as DeepSpeed reads them."""
-    found = {}
+    found: dict[str, str] = {}
     for folder in (Path("~").expanduser(), Path()):
         file = folder / os.environ.get("DS_ENV_FILE", ".deepspeed_env")
         if file.is_file():

@@ -19,7 +19,7 @@ from ...basics.dist import World
 from ...basics.errors import UserError, first_line
 
 if TYPE_CHECKING:
-    import torch
+    import torch.distributed
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Meeting(World):
     """
 
     store: torch.distributed.Store | None = None
-    """Rank 0's."""
+    """Rank 0's; None where there is one rank."""
     timeout: float = 60.0
     """Seconds to wait for the others, at each collective."""
     hosts: dict[int, str] = field(default_factory=dict)
@@ -38,12 +38,12 @@ class Meeting(World):
     _rounds: Iterator[int] = field(default_factory=itertools.count)
 
     def gather(self, value: Any) -> list[Any]:
-        if self.size == 1:
+        if self.store is None:
             return [value]
         key = f"svco/{next(self._rounds)}"
         try:
-            self.store.set(f"{key}/{self.rank}", pickle.dumps(value))
-            if absent := self._wait(key):
+            self.store.set(f"{key}/{self.rank}", pickle.dumps(value))  # type: ignore[arg-type]  # it takes bytes, and says str
+            if absent := self._wait(self.store, key):
                 raise UserError(self._absent(absent))
             return [pickle.loads(self.store.get(f"{key}/{rank}")) for rank in range(self.size)]
         except RuntimeError as error:  # of the store, whose host is gone
@@ -55,18 +55,18 @@ class Meeting(World):
 
     def part(self) -> None:
         """Leaves: rank 0, whose store it is, last."""
-        if self.size > 1:
+        if self.store is not None:
             self.store.set(f"svco/gone/{self.rank}", "")
-        if self.is_main and self.size > 1:
-            self._wait("svco/gone")
+            if self.is_main:
+                self._wait(self.store, "svco/gone")
 
-    def _wait(self, key: str) -> list[int]:
+    def _wait(self, store: torch.distributed.Store, key: str) -> list[int]:
         """Ranks that have not set ``key`` when the time is over."""
         deadline = time.monotonic() + self.timeout
         absent = list(range(self.size))
-        while absent := [rank for rank in absent if not self.store.check([f"{key}/{rank}"])]:
+        while absent := [rank for rank in absent if not store.check([f"{key}/{rank}"])]:
             for rank in set(range(self.size)) - set(absent) - set(self.hosts):
-                self.hosts[rank] = self.store.get(f"svco/host/{rank}").decode()
+                self.hosts[rank] = store.get(f"svco/host/{rank}").decode()
             if time.monotonic() > deadline:
                 return absent
             time.sleep(0.05)

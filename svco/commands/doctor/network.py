@@ -12,7 +12,7 @@ from .checks import FAIL, GB, OK, WARN, Check
 from .meeting import Meeting
 
 if TYPE_CHECKING:
-    import torch
+    import torch.distributed
 
 SLOW = 2 * GB
 """Bytes a second between GPUs of several hosts below which NCCL is hardly on a fast network."""
@@ -25,11 +25,12 @@ def check_network(meeting: Meeting, seconds: float, sizes: tuple[int, ...], seve
 
     device = meeting.device
     backend = "nccl" if device.type == "cuda" else "gloo"
-    if meeting.size == 1:
+    store = meeting.store
+    if store is None:
         return [Check(OK, "network", "one rank: nothing to connect")]
     # In a thread, since gloo's own timeouts add up to several times what it is given.
     answers: list[str] = []
-    trial = threading.Thread(target=lambda: answers.append(_join(meeting, backend, seconds)), daemon=True)
+    trial = threading.Thread(target=lambda: answers.append(_join(meeting, store, backend, seconds)), daemon=True)
     trial.start()
     trial.join(seconds)
     problems = meeting.gather(answers[0] if answers else f"no answer within {seconds:g} s")
@@ -51,7 +52,7 @@ def check_network(meeting: Meeting, seconds: float, sizes: tuple[int, ...], seve
     return checks
 
 
-def _join(meeting: Meeting, backend: str, seconds: float) -> str:
+def _join(meeting: Meeting, store: torch.distributed.Store, backend: str, seconds: float) -> str:
     """Makes the process group and sums the ranks' numbers over it; why that failed, or an empty text."""
     import torch
     import torch.distributed as dist
@@ -59,9 +60,12 @@ def _join(meeting: Meeting, backend: str, seconds: float) -> str:
     if meeting.device.type == "cuda":
         torch.cuda.set_device(meeting.device)
     try:
-        store = dist.PrefixStore("doctor", meeting.store)
         dist.init_process_group(
-            backend, store=store, rank=meeting.rank, world_size=meeting.size, timeout=timedelta(seconds=seconds)
+            backend,
+            store=dist.PrefixStore("doctor", store),
+            rank=meeting.rank,
+            world_size=meeting.size,
+            timeout=timedelta(seconds=seconds),
         )
         total = torch.tensor([float(meeting.rank)], device=meeting.device)
         dist.all_reduce(total)

@@ -93,7 +93,7 @@ def shards(facts: Sequence[Facts]) -> Check:
 
 
 def disk(facts: Sequence[Facts]) -> Check:
-    low = {}
+    low: dict[tuple[str, bool], list[str]] = {}
     places = {place: plenty for place, plenty in PLENTY.items() if place in facts[0].disk}
     for place, plenty in places.items():
         for host, free in {f.host: f.disk.get(place, 0) for f in facts}.items():

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...basics.dist import World
 from ...basics.errors import BadSample, UserError
+from ...basics.progress import Progress
 from ...data.pairs import decode_image
 from ...model.subject import Subject
 from .generation import Question, ask
-from .scoring import Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -142,10 +142,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _opener(item: Item) -> Callable[[], Image]:
     def opened() -> Image:
-        try:
-            data = item.image if isinstance(item.image, bytes) else item.image.read_bytes()
-        except OSError as error:
-            raise BadSample("undecodable-image", f"{item.image}: {error}") from None
+        if isinstance(item.image, bytes):
+            data = item.image
+        else:
+            try:
+                data = item.image.read_bytes()
+            except OSError as error:
+                raise BadSample("undecodable-image", f"{item.image}: {error}") from None
         return decode_image(data, f"the image of question {item.name}")
 
     return opened

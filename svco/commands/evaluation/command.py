@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from ...basics.progress import Progress, shown
 from ...batches.split import Split
 from ...model.subject import Subject, load_subject
 from ...recipe.config import CorruptConfig
-from . import cv_bench, mmvp
-from .against import BENCHMARKS, RESULT, Evaluation, answers_file, paired
+from . import RESULT, cv_bench, mmvp
+from .against import BENCHMARKS, Evaluation, answers_file, paired
 from .choices import Item, put
 from .figures import draw
 from .generation import answer_set
@@ -121,7 +123,7 @@ def run(question: Wanted, world: World) -> dict[str, Any]:
     asking = _asking(question, show)
     for name, questions in items.items():
         mine.benchmarks[name] = put(subject, questions, world, what=name, **asking)
-        world.on_main(lambda name=name: _write_lines(answers_file(question.out, name), mine.benchmarks[name]))
+        world.on_main(partial(_write_lines, answers_file(question.out, name), mine.benchmarks[name]))
     compat = question.options.get("paper_compat", False)
     told = {
         "model": subject.facts(),
@@ -171,7 +173,7 @@ def _finish(question: Wanted, mine: Evaluation, others: dict[str, Evaluation], t
     write_whole(question.out / RESULT, json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 

@@ -48,17 +48,17 @@ def _points(path: Path, ticks: list[str], groups: Mapping[str, list[Mapping[str,
     for number, (name, parts) in enumerate(groups.items()):
         shift = 0.6 * ((number + 0.5) / len(groups) - 0.5)
         colour = _COLOURS[number % len(_COLOURS)]
-        places = [n for n, part in enumerate(parts) if part and part["value"] is not None]
-        values = [scale * parts[n]["value"] for n in places]
+        known = {n: part for n, part in enumerate(parts) if part and part["value"] is not None}
+        values = [scale * part["value"] for part in known.values()]
         ends = [
-            [scale * (parts[n][end] if parts[n][end] is not None else parts[n]["value"]) for n in places]
+            [scale * (part["value"] if part[end] is None else part[end]) for part in known.values()]
             for end in ("low", "high")
         ]
         reach = [
             [max(0.0, v - low) for v, low in zip(values, ends[0])],
             [max(0.0, h - v) for v, h in zip(values, ends[1])],
         ]
-        axes.errorbar([n + shift for n in places], values, reach, fmt="o", color=colour, capsize=3, label=name)
+        axes.errorbar([n + shift for n in known], values, reach, fmt="o", color=colour, capsize=3, label=name)
     axes.set_xticks(range(len(ticks)), ticks)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e6e6")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...basics.dist import World
 from ...basics.errors import BadSample
+from ...basics.progress import Progress
 from ...data.pairs import PairText, decode_image
 from ...data.shards import ShardSet
 from ...model.subject import Subject
 from ...tiny_world.truth import false_words
-from .scoring import Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -107,7 +108,7 @@ def answer_set(
     """
     texts = [shards.read_text(index) for index in indices]
     questions = [
-        Question(text.key, text.query, lambda index=index, side=side: _image(shards, index, side), text.system)
+        Question(text.key, text.query, partial(_image, shards, index, side), text.system)
         for index, text in zip(indices, texts, strict=True)
         for side in (0, 1)
     ]

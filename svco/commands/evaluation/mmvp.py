@@ -52,7 +52,7 @@ def _item(row: Mapping[str, str], number: int, folder: Path) -> Item:
 def measures(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str, Measure]:
     """``score``: the share of pairs with both questions right; ``questions``: of single questions, by pair."""
     right = np.array(marks(lines, paper_compat), dtype=float).reshape(-1, 2)
-    return {"score": Measure.share(right.all(1)), "questions": Measure.rate(right.mean(1))}
+    return {"score": Measure.share(np.logical_and(right[:, 0], right[:, 1])), "questions": Measure.rate(right.mean(1))}
 
 
 def summary(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str, Any]:

@@ -68,11 +68,12 @@ class SetScores:
     def load(cls, path: Path) -> SetScores:
         """UserError when the file is not there or is something else."""
         try:
-            return cls(*read_arrays(path, "key", "contrast", "kind", "logps", "tokens"))
+            key, contrast, kind, logps, tokens = read_arrays(path, "key", "contrast", "kind", "logps", "tokens")
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{path} does not hold scores of an evaluation ({error}). --against takes the --out of another svco eval."
             ) from None
+        return cls(key, contrast, kind, logps, tokens)
 
 
 def open_set(
@@ -115,8 +116,8 @@ def score_set(
         return [(text.key, text.contrast, text.kind or "") for text in texts]
 
     rows = world.on_main(named)
-    columns = (np.array([row[n] for row in rows], dtype=str) for n in range(3))
-    return SetScores(*columns, found.policy, found.tokens, found.bad)
+    key, contrast, kind = (np.array([row[n] for row in rows], dtype=str) for n in range(3))
+    return SetScores(key, contrast, kind, found.policy, found.tokens, found.bad)
 
 
 def _config(effort: Effort, corrupt: CorruptConfig | None = None) -> Config:

@@ -74,7 +74,7 @@ def _tower(a: Architecture, row: Row) -> float:
     if tower.tokens:
         tokens = row.crops * tower.tokens
         patches = row.crops * tower.crop_features * tower.patch_features
-        seen = [tower.tokens] * tower.layers
+        seen: list[float] = [tower.tokens] * tower.layers
     else:  # as many patches as the image tokens are made of
         tokens = patches = row.features * tower.patch_features
         whole = patches / max(1.0, row.images)

@@ -76,14 +76,14 @@ def ask(recipe: str, config: Config, assumed: Assumed, measure: bool = True) -> 
     prefixes, responses = lengths.prefixes.astype(float).T, lengths.responses.astype(float).T
     features = (prefixes[0] + prefixes[1]) / 2 - prefixes[BLIND_CONDITION]
     rows = pair_row(objective.cells, prefixes, responses, features, _crops(a, features))
-    order = rows.tokens.argmax()
+    longest = np.argmax(rows.tokens)
 
     def pick(how: Any) -> Row:
         return Row(**{f.name: float(how(getattr(rows, f.name) + 0 * rows.tokens)) for f in fields(Row)})
 
     said = f"lengths: measured, {len(lengths.cut):,} pairs"
     return Question(
-        recipe, config, a, tuning, pick(lambda x: x.mean()), pick(lambda x: x[order]), len(lengths.cut), (said,)
+        recipe, config, a, tuning, pick(lambda x: x.mean()), pick(lambda x: x[longest]), len(lengths.cut), (said,)
     )
 
 

@@ -15,6 +15,9 @@ from functools import cache
 from .architecture import Architecture
 from .workload import Tuning
 
+Parameter = tuple[str, int]
+"""(its module's name, its number there)."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -43,7 +46,7 @@ class Module:
     children: tuple[Module, ...] = ()
     """Modules inside, which are met on their own."""
 
-    def parameters(self, inside: bool) -> Iterator[tuple[tuple[str, int], int]]:
+    def parameters(self, inside: bool) -> Iterator[tuple[Parameter, int]]:
         """((name, number), weights) of its own parameters, and with ``inside`` of its children's."""
         yield from (((self.name, n), size) for n, size in enumerate(self.sizes))
         for child in self.children if inside else ():
@@ -79,7 +82,8 @@ def visits(a: Architecture, tuning: Tuning, recompute: int) -> tuple[list[Module
     norm, copied_norm = Module("norm", (a.norm,)), Module("norm of the copy", (a.norm,))
     head = Module("embedding" if a.tied else "head", (a.embedding,), leaf=True)
     copied_head = Module("embedding of the copy" if a.tied else "head of the copy", (a.embedding,), leaf=True)
-    forward, backward = [*tower, embedding, *projector], []
+    forward = [*tower, embedding, *projector]
+    backward: list[Module] = []
     if copied:
         forward += [*_projector(a, " of the copy"), Module("embedding of the copy", (a.embedding,))]
     elif tuning.trains_projector and tuning.live:
@@ -141,8 +145,8 @@ class _Walk:
         self.persistent = sum(size for size in every.values() if size <= limits.persistent)
         self.own = [[p for p, _ in m.parameters(inside=False) if p in self.sizes] for m in order]
         self.queue = deque((p, step) for step, own in enumerate(self.own) for p in own)
-        self.here: set = set()
-        self.counted: dict = {}
+        self.here: set[Parameter] = set()
+        self.counted: dict[Parameter, int] = {}
         self.most = 0.0
         self.calls = 0
 
@@ -159,13 +163,14 @@ class _Walk:
         self._let_go(step)
         return self._weights(missing) + self._weights(ahead)
 
-    def _weights(self, parameters: Iterable) -> float:
+    def _weights(self, parameters: Iterable[Parameter]) -> float:
         return sum(self.sizes[p] for p in parameters)
 
-    def _ahead(self) -> list:
+    def _ahead(self) -> list[Parameter]:
         """Gathers ahead until a bucket is full; what is already here is counted on for its later use."""
         room = min(self.limits.live - self._weights(self.here), self.limits.prefetch)
-        found, amount = [], 0.0
+        found: list[Parameter] = []
+        amount = 0.0
         while self.queue and amount < room:
             parameter, use = self.queue.popleft()
             self.counted[parameter] = max(use, self.counted.get(parameter, -1))

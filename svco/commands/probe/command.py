@@ -26,7 +26,7 @@ from ...data.remote import redacted
 from ...data.shards import DEFAULT_CACHE, ShardSet, expand
 from ...export import public_base
 from ...model.subject import Subject, load_subject
-from ...recipe.config import Config, CorruptConfig, OptimConfig
+from ...recipe.config import Config, CorruptConfig, CorruptKind, OptimConfig
 from ...scores.pair_scores import in_turn
 from .figure import draw
 from .page import Card, page
@@ -124,7 +124,7 @@ def _cards(
     return [_one_card(probed.pairs[row], contrasts[row], shards, tokenizer, arguments.corrupt) for row in rows]
 
 
-def _corrupted(pair: Pair, kind: str) -> tuple[bytes, ...]:
+def _corrupted(pair: Pair, kind: CorruptKind) -> tuple[bytes, ...]:
     """The two images as the corrupt view has them, as PNG."""
     made = []
     for side, data in enumerate(pair.images):
@@ -134,17 +134,18 @@ def _corrupted(pair: Pair, kind: str) -> tuple[bytes, ...]:
     return tuple(made)
 
 
-def _one_card(tokens: PairTokens, contrast: str, shards: ShardSet, tokenizer: Any, kind: str | None) -> Card:
+def _one_card(tokens: PairTokens, contrast: str, shards: ShardSet, tokenizer: Any, kind: CorruptKind | None) -> Card:
     pair = shards.read(tokens.index)
     special = set(tokenizer.all_special_ids)
+    first, second = (ids.tolist() for ids in tokens.ids)
     return Card(
         key=pair.text.key,
         query=pair.text.query,
         contrast=contrast,
         images=pair.images,
         corrupted=_corrupted(pair, kind) if kind else (),
-        pieces=tuple(readable(tokenizer, ids.tolist()) for ids in tokens.ids),
-        special=tuple([i in special for i in ids.tolist()] for ids in tokens.ids),
+        pieces=(readable(tokenizer, first), readable(tokenizer, second)),
+        special=([i in special for i in first], [i in special for i in second]),
         logps=tokens.logps,
     )
 
@@ -182,7 +183,14 @@ def _facts(arguments: Namespace, probed: Probed, subject: Subject) -> dict[str, 
     }
 
 
-def _write(arguments: Namespace, facts: dict, models: dict, shares: dict, words: list, cards: list[Card]) -> None:
+def _write(
+    arguments: Namespace,
+    facts: dict[str, Any],
+    models: dict[str, Any],
+    shares: dict[str, Any],
+    words: list[dict[str, Any]],
+    cards: list[Card],
+) -> None:
     folder, line = arguments.output, reading(models)
     title = arguments.title or f"Where {facts['base']} looks, and where it guesses"
     told = {name.replace("_", " "): str(value) for name, value in facts.items() if value is not None}

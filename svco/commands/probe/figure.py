@@ -75,7 +75,7 @@ def _ticks(axes: Any) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _span(value: Mapping[str, float | None], end: str) -> float:
+def _span(value: Mapping[str, Any], end: str) -> float:
     """How far the interval reaches from its middle; 0 where one pair has none."""
     edge = value[end]
     return 0.0 if edge is None else abs(edge - value["value"])

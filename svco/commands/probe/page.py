@@ -118,10 +118,10 @@ def _image(data: bytes) -> dict[str, Any]:
         kind = Image.MIME.get(image.format or "", "image/jpeg")
         size = max(image.size)
         if size > _WIDEST:
-            image = image.convert("RGB")
-            image.thumbnail((_WIDEST, _WIDEST))
+            smaller = image.convert("RGB")
+            smaller.thumbnail((_WIDEST, _WIDEST))
             stream = io.BytesIO()
-            image.save(stream, "JPEG", quality=85)
+            smaller.save(stream, "JPEG", quality=85)
             data, kind = stream.getvalue(), "image/jpeg"
     return {"src": f"data:{kind};base64,{base64.b64encode(data).decode()}", "small": size < _SMALL}
 

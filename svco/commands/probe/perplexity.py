@@ -26,7 +26,7 @@ _SHOWN = 2
 """Times a token must occur to be listed among those that count most or least."""
 
 
-def perplexities(logps: np.ndarray, tokens: np.ndarray) -> dict[str, dict[str, float]]:
+def perplexities(logps: np.ndarray, tokens: np.ndarray) -> dict[str, dict[str, float | None]]:
     """View -> ``{"value", "low", "high"}``: perplexity per token of all 2N responses, with its 95% interval over pairs; one pair
     has none (None). ``logps`` (N, 2, V) nats, ``tokens`` (N, 2).
     """

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Side = np.ndarray
 """(T, V) float64, nats: log-probability of every token of a response under every view; NaN where a view's budget cut it."""
+BothSides = tuple[tuple[np.ndarray, Side], tuple[np.ndarray, Side]]
+"""((T,) int64 token ids, log-probabilities) of side 0 and of side 1."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Probed:
         return np.array(cells, float)
 
 
-def split(logps: torch.Tensor, batch: PackedBatch, pairs: int) -> list[tuple[tuple[np.ndarray, Side], ...]]:
+def split(logps: torch.Tensor, batch: PackedBatch, pairs: int) -> list[BothSides]:
     """The first ``pairs`` pairs of ``batch``: for each (ids, log-probabilities) of side 0 and of side 1.
 
     ``logps`` (R,) are those of ``batch.targets``. A response's ids are those of the view that scored most of it: a budget
@@ -69,7 +71,7 @@ def split(logps: torch.Tensor, batch: PackedBatch, pairs: int) -> list[tuple[tup
             table[: len(row), view] = values[row]
         return ids[longest], table
 
-    return [tuple(side((2 * p + s) * views) for s in (0, 1)) for p in range(pairs)]
+    return [(side(2 * p * views), side((2 * p + 1) * views)) for p in range(pairs)]
 
 
 def probe_pairs(
@@ -93,9 +95,9 @@ def probe_pairs(
     return Probed(tuple(sorted(found, key=lambda pair: pair.index)), tuple(bad))
 
 
-def _pair(index: int, by_model: Mapping[str, tuple[tuple[np.ndarray, Side], ...]]) -> PairTokens:
-    ids = tuple(ids for ids, _ in next(iter(by_model.values())))
-    return PairTokens(index, ids, {name: tuple(table for _, table in sides) for name, sides in by_model.items()})
+def _pair(index: int, by_model: Mapping[str, BothSides]) -> PairTokens:
+    (first, _), (second, _) = next(iter(by_model.values()))
+    return PairTokens(index, (first, second), {name: (a, b) for name, ((_, a), (_, b)) in by_model.items()})
 
 
 def readable(tokenizer: Any, ids: Sequence[int]) -> list[str]:

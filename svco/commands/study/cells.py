@@ -234,17 +234,18 @@ def choice(study: Study, method: str, data: str) -> Settings:
     if not trials:
         return {}
     scores = [trial_score(_trial(study, method, data, trial)) for trial in trials]
-    if None in scores:
+    found = [score for score in scores if score is not None]
+    if len(found) < len(scores):
         raise TrialsMissing(
             f"The trials of {method} on {data} are not finished, and they choose its settings. Run the study's stage 'trials' "
             "first (svco study without --stage does both)."
         )
-    return trials[scores.index(max(scores))]
+    return trials[scores.index(max(found))]
 
 
 def trial_score(task: Task) -> float | None:
     """The validation pair accuracy at the end of a trial, or None while it is not finished; −∞ of one that ended without."""
-    if not task.finished:
+    if task.run is None or not task.finished:
         return None
     found = last_line(task.run / METRICS_FILE).get(CHOSEN_BY)
     return float("-inf") if found is None else found

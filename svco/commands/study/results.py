@@ -60,7 +60,7 @@ def rows(study: Study, tasks: Iterable[Task]) -> Iterator[Row]:
     """The rows of those of ``tasks`` that are finished."""
     groups = {group.name: group for group in study.groups}
     for task in tasks:
-        if task.finished:
+        if task.evaluation is not None and task.finished:
             work = 0.0 if task.method == BASE else pair_flops(study, task.settings)
             measured = measures(study, groups[task.group], task.evaluation)
             yield Row(

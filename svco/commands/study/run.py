@@ -48,7 +48,7 @@ class Children:
     """The commands that run now, so that a signal to the study reaches each of them, and none outlives it."""
 
     def __init__(self) -> None:
-        self.running: set[subprocess.Popen] = set()
+        self.running: set[subprocess.Popen[bytes]] = set()
         self.stopping = False
 
     def run(self, line: Sequence[str], log: Path, threads: int) -> int:

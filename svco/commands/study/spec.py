@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...basics.errors import UserError, nearest
+from ...recipe.config import CorruptKind
 from ...recipe.parse import plain, read_yaml
 from ...recipe.read import known_keys
 
@@ -27,7 +28,7 @@ class Source:
     """Paths, patterns, folders or URLs of shards."""
     corrupt: str = ""
     """Name of a data set whose pairs become VLF-type ones: (image, right answer) against (its corrupted image, wrong answer)."""
-    kind: str = "crop"
+    kind: CorruptKind = "crop"
     """With ``corrupt``: how the image is corrupted (``corrupt.kind``)."""
     kept: int = 0
     """With ``corrupt``: the side whose image and answer are the right ones."""
@@ -170,7 +171,7 @@ def _build(kind: type, tree: Any, where: str) -> Any:
 
 def _value(kind: Any, value: Any, where: str) -> Any:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _build(kind, value, where)
     if origin is dict:
         if not isinstance(value, Mapping):
@@ -182,7 +183,9 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         if len(kinds) != len(values):
             raise UserError(f"{where}: takes {len(kinds)} values, not {value!r}.")
         return tuple(_value(k, part, where) for k, part in zip(kinds, values))
-    if kind is Any:
+    if origin is typing.Literal and value not in inner:
+        raise UserError(f"{where}: must be one of {', '.join(inner)}, not {value!r}.")
+    if kind is Any or origin is typing.Literal:
         return value
     if kind is str and isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # a side

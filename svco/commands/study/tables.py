@@ -139,7 +139,8 @@ def average_gains(named: dict[Name, list[Row]], columns: Sequence[Column]) -> di
     gains = {}
     for name, many in named.items():
         per_seed = [
-            np.mean([100 * better * (row.measures[m] / base[m] - 1) for m, better in counted.items()]) for row in many
+            float(np.mean([100 * better * (row.measures[m] / base[m] - 1) for m, better in counted.items()]))
+            for row in many
         ]
         gains[name] = Column("", "", percent=False).shown(per_seed) if name[0] != BASE else "0"
     return gains
@@ -157,10 +158,12 @@ def paired_table(study: Study, group: Group, rows: Sequence[Row]) -> str:
         return ""
     tests = [test for test in group.tests if contrasted(test, named[ours][0].measures)]
     # A row stands in many comparisons: what it says of each pair is read once.
-    counted: dict[str, tuple[Callable[[Row], dict[str, float]], int]] = {}
-    for test in tests:
-        told = cache(partial(right, test=test))
-        counted[f"{test}: pairs right, points"] = (lambda row, told=told: told(row.evaluation), 100)
+    read = cache(right)
+
+    def right_in(test: str) -> Callable[[Row], dict[str, float]]:
+        return lambda row: read(row.evaluation, test)
+
+    counted = {f"{test}: pairs right, points": (right_in(test), 100) for test in tests}
     if group.kind == "artefact":
         shifts = cache(partial(edited, study, group))
         counted["own image though edited, points"] = (lambda row: shifts(Path(row.evaluation))["own_edited"], 100)
