@@ -25,7 +25,7 @@ export PATH := $(BIN):$(PATH)
 .PHONY: demo test test-all install lint clean
 
 demo: $(STAMP)
-	deepspeed --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json
+	deepspeed --quiet --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json
 
 test: $(STAMP) lint
 	python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
@@ -48,7 +48,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 		|| { echo "Python's headers are missing: apt-get install python3-dev"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --use-pep517 --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 clean:

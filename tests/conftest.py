@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(config, items):
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU; this machine has none"))
+                item.add_marker(pytest.mark.skip(reason="NOT TESTED: needs a CUDA GPU, and this machine has none"))
 
 
 def pytest_sessionfinish():

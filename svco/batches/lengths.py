@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from ..basics.errors import BadSample
-from ..basics.files import replacing
+from ..basics.files import read_arrays, replacing
 from ..families import Family
 from .encode import FILLER_TOKEN
 
@@ -38,8 +37,7 @@ class Lengths:
 
     @classmethod
     def load(cls, path: Path) -> Lengths:
-        with np.load(path) as arrays:
-            return cls(**{name: arrays[name] for name in ("prefixes", "responses", "cut", "reasons")})
+        return cls(*read_arrays(path, "prefixes", "responses", "cut", "reasons"))
 
     def summary(self) -> dict[str, Any]:
         """Counts a person wants before a run: pairs, pairs cut, bad pairs by reason."""
@@ -54,7 +52,7 @@ def measure_lengths(shards: Any, family: Family, cache_dir: Path, progress: Call
     if path.exists():
         try:
             return Lengths.load(path)
-        except (OSError, ValueError, KeyError, BadZipFile):
+        except (OSError, ValueError):
             pass  # a damaged sidecar is measured again
     count = len(shards)
     prefixes, responses = np.zeros((count, 3), np.int32), np.zeros((count, 2), np.int32)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
+from io import StringIO
 from typing import Any
 
 from ..basics.dist import World
@@ -36,17 +37,34 @@ def start(world: World, timeout_minutes: float = 30.0) -> None:
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
     for key, value in place.items():
         os.environ.setdefault(key, str(value))
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # DeepSpeed calls collectives by names that torch has since renamed; nobody who runs svco can do anything about it.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-    import deepspeed
     import torch
 
     if torch.cuda.is_available():
         # Before the first collective: NCCL runs on the current device, which is GPU 0 for everyone unless said otherwise.
         torch.cuda.set_device(world.local_rank)
-    deepspeed.logger.setLevel(logging.WARNING)
-    deepspeed.init_distributed(verbose=False, timeout=timedelta(minutes=timeout_minutes))
+    else:
+        # Told so, DeepSpeed does not warn on every rank that it looked for a GPU in vain.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # DeepSpeed calls collectives by names that torch has since changed; nobody who runs svco can do anything about it.
+    renamed = r"`torch\.distributed\.[\w.]+` (is|will be) "
+    warnings.filterwarnings("ignore", renamed, FutureWarning, r"torch\.distributed")
+    import deepspeed
+
+    with _not_telling_what_was_built():
+        deepspeed.init_distributed(verbose=False, timeout=timedelta(minutes=timeout_minutes))
+
+
+@contextmanager
+def _not_telling_what_was_built() -> Iterator[None]:
+    """Inside, what is printed waits until the end, without DeepSpeed's line that it built an operator: every rank has it at
+    every start."""
+    printed = StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:
+        lines = printed.getvalue().splitlines(keepends=True)
+        sys.stdout.writelines(line for line in lines if not line.rstrip().endswith("_op built successfully"))
 
 
 def can_build_async_io() -> bool:

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +24,43 @@ _AHEAD = 3
 """Buffers beyond a layer's own: weights that are read ahead."""
 _OPTIMIZER_BYTES = 16
 """float32 master, two moments and gradient of a trained weight."""
-_REMOTE = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "9p", "afs", "fuse", "tmpfs", "ramfs")
+REMOTE = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "9p", "afs", "fuse", "tmpfs", "ramfs")
 """Starts of the names of file systems that are no disk of this node."""
+
+
+def file_system(folder: Path) -> str:
+    """Name of the file system that ``folder`` is on; empty where the kernel does not say."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return ""
+    above = [(len(point), kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
+    return max(above, default=(0, ""))[1]
+
+
+@dataclass(frozen=True)
+class Node:
+    """How this node is asked whether it can swap. Tests give answers of their own: not every machine has libaio."""
+
+    can_build_async_io: Callable[[], bool] = can_build_async_io
+    """Whether DeepSpeed's operator can be compiled."""
+    file_system: Callable[[Path], str] = file_system
+    """Name of the file system that a folder is on."""
 
 
 @contextmanager
 def swapping(
-    ds: dict[str, Any] | None, outline: Callable[[], nn.Module], name: str, strategy: str, world: World
+    ds: dict[str, Any] | None,
+    outline: Callable[[], nn.Module],
+    name: str,
+    strategy: str,
+    world: World,
+    node: Node = Node(),
 ) -> Iterator[dict[str, Any] | None]:
     """Yields ``ds`` with all that swapping to NVMe needs filled in; ``ds`` itself when it does not swap. A collective.
 
     ``outline`` makes the run's model without weights, ``name`` is the run's, ``strategy`` the reference's. On leaving, this
-    rank's files are removed. UserError if the folder is not a local disk or has too little room.
+    rank's files are removed. UserError if the node has no libaio, or the folder is not a local disk or has too little room.
     """
     swapped = [] if ds is None else [what for what in ("param", "optimizer") if offloaded(ds, what) == "nvme"]
     if ds is None or not swapped:
@@ -50,10 +76,10 @@ def swapping(
     for section in sections.values():
         _remove(Path(section["nvme_path"]), world)  # of an earlier start of this run
     world.barrier()  # or a rank that still cleans up would take the empty folder away from one that has made it
-    problems = [p for p in world.gather(_problem(sections, model, world)) if p]
-    if problems:
-        raise UserError(problems[0])
     try:
+        problems = [p for p in world.gather(_problem(sections, model, world, node)) if p]
+        if problems:
+            raise UserError(problems[0])
         yield ds | {"zero_optimization": ds["zero_optimization"] | {f"offload_{w}": s for w, s in sections.items()}}
     finally:
         for section in sections.values():
@@ -79,10 +105,10 @@ def _fit_buffers(section: dict[str, Any], model: nn.Module, world: World) -> Non
             section[key] = value
 
 
-def _problem(sections: dict[str, dict[str, Any]], model: nn.Module, world: World) -> str | None:
+def _problem(sections: dict[str, dict[str, Any]], model: nn.Module, world: World, node: Node) -> str | None:
     """Why this node cannot swap, or None."""
-    if not can_build_async_io():
-        return "Offloading to NVMe needs libaio and its headers (Debian: apt install libaio-dev) on every node."
+    if not node.can_build_async_io():
+        return "Offloading to NVMe needs libaio and its headers (Debian: apt-get install libaio-dev) on every node."
     needs = {
         "param": sum(p.numel() * p.element_size() for p in model.parameters()),
         "optimizer": sum(p.numel() for p in model.parameters() if p.requires_grad) * _OPTIMIZER_BYTES,
@@ -98,7 +124,7 @@ def _problem(sections: dict[str, dict[str, Any]], model: nn.Module, world: World
             free = shutil.disk_usage(folder).free
         except OSError as error:
             return f"The folder {folder} for offloading to NVMe cannot be made: {error}. Set run.swap to another one."
-        if (kind := _file_system(folder)).startswith(_REMOTE):
+        if (kind := node.file_system(folder)).startswith(REMOTE):
             return f"{folder} is on {kind}, which is no disk of this node's own. Set run.swap to a folder on a local NVMe disk."
         if free < bytes_needed:
             return (
@@ -106,16 +132,6 @@ def _problem(sections: dict[str, dict[str, Any]], model: nn.Module, world: World
                 "run.swap to a larger disk, or use more nodes."
             )
     return None
-
-
-def _file_system(folder: Path) -> str:
-    """Name of the file system that ``folder`` is on; empty where the kernel does not say."""
-    try:
-        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
-    except OSError:
-        return ""
-    above = [(len(point), kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
-    return max(above, default=(0, ""))[1]
 
 
 def _remove(folder: Path, world: World) -> None:

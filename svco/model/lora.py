@@ -27,7 +27,6 @@ def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trai
     ZeRO-3, and the optimizer keeps float32 masters anyway.
     """
     from peft import LoraConfig as PeftLoraConfig
-    from peft import get_peft_model
 
     known = {name.rpartition(".")[2] for name, _ in model.get_submodule(language_model).named_modules()}
     if missing := sorted(set(config.targets) - known):
@@ -45,9 +44,7 @@ def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trai
         target_modules=targets,
         modules_to_save=list(trained_whole) or None,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that has since been changed
-        wrapped = get_peft_model(model, peft_config, adapter_name=ADAPTER, autocast_adapter_dtype=False)
+    wrapped = _wrap(model, peft_config)
     if config.init_from:
         load_values(model, read_adapter(config.init_from, wrapped))
     return wrapped
@@ -59,7 +56,7 @@ def attach_adapter(model: nn.Module, folder: str | Path) -> Any:
     What is adapted is read from the tensors and not from the config's patterns, so an adapter of transformers 4's time finds its
     modules. UserError unless every tensor of it, and nothing else, has its place. Its values take the base's dtype.
     """
-    from peft import PeftConfig, get_peft_model
+    from peft import PeftConfig
 
     try:
         config = PeftConfig.from_pretrained(str(folder))
@@ -84,12 +81,22 @@ def attach_adapter(model: nn.Module, folder: str | Path) -> Any:
     config.base_model_name_or_path = None  # peft would warn that the base has another name here
     config.target_modules, config.exclude_modules, config.layers_to_transform = set(targets), None, None
     config.inference_mode = False  # peft would freeze what read_adapter looks for
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # see add_adapters
-        wrapped = get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=False)
+    wrapped = _wrap(model, config)
     load_values(model, read_adapter(folder, wrapped))
     wrapped.requires_grad_(False)
     return wrapped
+
+
+def _wrap(model: nn.Module, config: Any) -> Any:
+    """peft's wrapper around ``model``, with adapters by the ``PeftConfig`` in ``model``'s dtype."""
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        # peft asks transformers by a name that has since been changed, which nobody who runs svco can do anything about.
+        warnings.filterwarnings(
+            "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning, r"transformers\.modeling_utils"
+        )
+        return get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=False)
 
 
 def adapter_switch(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:

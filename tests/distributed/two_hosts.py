@@ -64,7 +64,7 @@ def missing() -> str | None:
         return "two hosts need root, for namespaces and mounts"
     absent = [tool for tool in TOOLS if not shutil.which(tool)] + ([] if SSHD else ["sshd"])
     if absent:
-        return f"two hosts need {', '.join(absent)} (Debian: apt-get install iproute2 util-linux openssh-server pdsh)"
+        return f"two hosts need {', '.join(absent)} (Debian: apt-get install iproute2 openssh-server pdsh)"
     trial = subprocess.run(
         ["unshare", *NAMESPACES, "--fork", "--mount-proc", "sh", "-c",
          "ip link add eth0 type veth peer name eth1 && mount -t tmpfs none /run"],

@@ -49,8 +49,10 @@ def test_table_progress_and_files(demo):
         "state.json",
     ):
         assert (folder / name).exists(), name
-    assert "Invalidate trace cache" not in out + err
-    assert "Traceback" not in out + err
+    # Of all that comes from outside there are two lines of DeepSpeed's launcher, where there is no GPU: it says so.
+    foreign = r"[Ww]arning|\[(INFO|WARNING|ERROR)\]|built successfully|Invalidate trace cache|Traceback"
+    heard = [line for line in (out + err).splitlines() if re.search(foreign, line)]
+    assert len(heard) <= 2 and all("Setting accelerator to CPU" in line for line in heard), heard
 
 
 def test_the_effect_is_real(demo):

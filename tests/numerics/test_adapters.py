@@ -1,5 +1,7 @@
 """Adapters: only what is declared is trained, and off means off."""
 
+import warnings
+
 import oracle
 import pytest
 import torch
@@ -9,6 +11,7 @@ from svco.basics.errors import UserError
 from svco.model.adapter_files import read_adapter
 from svco.model.load import load_tuned
 from svco.model.lora import adapter_switch
+from svco.model.subject import load_subject
 from svco.recipe.read import load_recipe
 
 
@@ -58,6 +61,15 @@ def test_only_the_declared_parameters_are_trained(family):
     assert any("multi_modal_projector" in name for name in full.trainable)
     assert full.reference is not None
     assert not any(p.requires_grad for p in full.reference.parameters())
+
+
+def test_adapters_are_put_on_without_a_warning(family, tmp_path):
+    """What peft and transformers tell each other is not for people; a filter of pytest's own would hide it here."""
+    oracle.make_adapter(BASE, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tuned(family)
+        load_subject(str(BASE), str(tmp_path), device=torch.device("cpu"))
 
 
 def test_unfit_adapters_are_refused_not_ignored(family, tmp_path):

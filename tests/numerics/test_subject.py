@@ -107,6 +107,7 @@ def test_an_adapter_fits_whole_or_not_at_all(foreign, tmp_path, change, said):
         subject(BASE, _altered(foreign[0], tmp_path, change))
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning:peft.tuners")  # done on purpose
 def test_what_is_no_model_and_no_adapter_is_said(tmp_path):
     with pytest.raises(UserError, match="neither a folder here nor a model the hub gives us"):
         subject("nobody/nothing")

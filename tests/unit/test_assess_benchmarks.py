@@ -4,8 +4,10 @@ import builtins
 import json
 import math
 
+import pyarrow
 import pytest
 from benchmarks import cv_records, make_cv_bench, make_mmvp, picture
+from pyarrow import parquet
 
 from svco.basics.errors import UserError
 from svco.commands.evaluation import cv_bench, mmvp
@@ -89,9 +91,6 @@ def test_cv_bench_by_the_releases_formula(tmp_path):
 
 
 def test_cv_bench_from_parquet_is_the_same(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
     rows = [record | {"image": {"bytes": picture(record["idx"]), "path": None}} for record in cv_records()]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "test_2d.parquet")
     make_cv_bench(tmp_path / "lines")
@@ -100,6 +99,12 @@ def test_cv_bench_from_parquet_is_the_same(tmp_path):
         (item.prompt, item.options, item.right) for item in theirs
     ]
     assert [item.image for item in ours] == [item.image.read_bytes() for item in theirs]
+
+
+def test_parquet_that_is_none_is_said(tmp_path):
+    (tmp_path / "test_2d.parquet").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(UserError, match=r"test_2d\.parquet cannot be read: .*parquet"):
+        cv_bench.read(tmp_path)
 
 
 def test_parquet_without_pyarrow_says_what_to_do(tmp_path, monkeypatch):

@@ -1,11 +1,12 @@
-"""Errors, intervals and tests against closed forms, by hand and by other ways to the same number."""
+"""Errors, intervals and tests against closed forms, by hand, against scipy and by other ways to the same number."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from svco.scores.statistics import Measure, Z, compare, estimate, mcnemar, wilson
+from svco.scores.statistics import FLIPS, Measure, Z, compare, estimate, mcnemar, wilson
 
 
 def random(*shape):
@@ -92,10 +93,61 @@ def test_perplexities_are_exchanged_whole():
     assert found["ppl"].p == 2 / 16
 
 
-def test_against_scipy_where_it_is_installed():
-    stats = pytest.importorskip("scipy.stats")
-    a, b = random(2, 60) > 0.2
-    only = int((a & ~b).sum()), int((b & ~a).sum())
-    assert mcnemar(a, b) == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue)
-    interval = stats.binomtest(int(a.sum()), 60).proportion_ci(method="wilson")
-    assert wilson(a.sum(), 60) == pytest.approx((interval.low, interval.high))
+def test_shares_and_their_tests_are_scipys():
+    assert stats.norm.ppf(0.975) == Z
+    for count in (1, 2, 13, 60, 4000):
+        for hits in sorted({0, 1, count // 3, count // 2, count - 1, count}):
+            binomial = stats.binomtest(hits, count)
+            interval = binomial.proportion_ci(method="wilson")
+            assert wilson(hits, count) == pytest.approx((interval.low, interval.high), rel=1e-12, abs=1e-15)
+            a = np.arange(count + 5) < hits  # of ``count`` that differ; on the last five both are right
+            b = ~a
+            a[-5:] = b[-5:] = True
+            assert mcnemar(a, b) == pytest.approx(binomial.pvalue, rel=1e-9, abs=1e-300)
+
+
+def test_a_means_error_and_interval_are_scipys():
+    values = random(50)
+    found, interval = estimate(Measure.mean(values)), stats.norm(values.mean(), stats.sem(values)).interval(0.95)
+    assert found.se == pytest.approx(stats.sem(values), rel=1e-12)
+    assert (found.low, found.high) == pytest.approx(interval, rel=1e-12)
+
+
+@pytest.mark.parametrize("count", [5, 13, 14])
+@pytest.mark.parametrize("form", ["mean", "rate", "exp"])
+def test_exchanging_is_scipys_permutation_test_of_paired_samples(form, count):
+    """Of whole pairs: what scipy exchanges are their rows. Up to 13 pairs ours is exact too; scipy's of 14 is."""
+    draw = np.random.default_rng(count)
+    cases, better = draw.integers(1, 9, 2 * count), np.repeat([0.2, 0.0], count)
+    sums = {"mean": cases * (draw.normal(size=2 * count) + better), "rate": draw.binomial(cases, 0.5 + better)}
+    sums["exp"] = 0.5 * sums["mean"]
+    pairs = Measure(sums[form].astype(float), cases.astype(float), form)
+
+    def figures(rows):
+        ratio = pairs.numerator[rows].sum(-1) / pairs.denominator[rows].sum(-1)
+        return np.exp(ratio) if form == "exp" else ratio
+
+    rows = np.arange(2 * count).reshape(2, count)
+    theirs = stats.permutation_test(
+        rows, lambda a, b, axis: figures(a) - figures(b), permutation_type="samples", n_resamples=np.inf
+    )
+    ours = compare({"x": pairs[rows[0]]}, {"x": pairs[rows[1]]})["x"]
+    assert ours.difference.value == pytest.approx(theirs.statistic)
+    error = 0.0 if count <= 13 else math.sqrt(theirs.pvalue * (1 - theirs.pvalue) / FLIPS)
+    assert 0.01 < theirs.pvalue < 1 and ours.p == pytest.approx(theirs.pvalue, abs=1e-12 + 4 * error)
+
+
+@pytest.mark.parametrize("form", ["mean", "exp"])
+def test_the_error_of_a_paired_difference_is_the_bootstraps(form):
+    tokens = 5.0 + np.arange(400) % 11
+    of_pair, own = random(400), random(2, 2, 400)[1]
+    a, b = (Measure(0.3 * tokens + of_pair + 0.3 * noise, tokens, form) for noise in own)
+    drawn = stats.bootstrap(
+        (np.arange(400),),
+        lambda rows: a[rows].value - b[rows].value,
+        n_resamples=2000, method="percentile", vectorized=False, rng=np.random.default_rng(3),
+    )  # fmt: skip
+    found = compare({"x": a}, {"x": b})["x"].difference
+    assert found.se == pytest.approx(drawn.standard_error, rel=0.06)  # the bootstrap's own error is 1/√4000
+    width = found.high - found.low
+    assert (found.low, found.high) == pytest.approx(tuple(drawn.confidence_interval), abs=0.06 * width)

@@ -140,7 +140,7 @@ def test_fingerprint_tells_what_matters():
     [
         ("corrupt.kind=blur", "crop, noise, grey, zero"),
         ("corrupt.step=1000", "at most 999"),
-        ("corrupt.scale=[0.2, 0.1]", "the least first"),
+        ("corrupt.scale=[0.2, 0.1]", "comes first"),
         ("corrupt.scale=0", "above 0"),
         ("corrupt.scale=[0.5, 1.5]", "at most 1"),
     ],

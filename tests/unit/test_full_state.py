@@ -16,8 +16,6 @@ from svco.model.load import load_tuned
 from svco.recipe.ds_config import fill, read_ds_config
 from svco.recipe.read import load_recipe
 
-pytest.importorskip("deepspeed")
-
 
 def test_full_fine_tuning_resumes_what_was_written_the_same_way(tmp_path):
     """Without DeepSpeed, in memory and on NVMe: three forms of its state, and no engine is made for the wrong one."""

@@ -36,6 +36,9 @@ def make(shards, prepare=keys, world=1, rank=0, workers=0, start=0, stop=None, b
     )
 
 
+@pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create 3 worker:UserWarning:torch.utils.data"
+)  # on fewer cores
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_world_and_workers_only_divide(shards, workers):
     opened = ShardSet.open(str(shards))

@@ -18,9 +18,7 @@ def trl_loss(kind, logps, reference, tokens, beta, smoothing=0.0):
 
     The trainer and its model are stood in for: the model says the log-probability of each sequence on its first token.
     """
-    trl = pytest.importorskip(
-        "trl", reason="DPO is checked against TRL where it is installed: pip install 'svco[peer]'"
-    )
+    trl = pytest.importorskip("trl", reason="NOT TESTED: DPO against TRL's own loss: pip install 'svco[peer]'")
     width = int(tokens.max()) + 1
     mask = (torch.arange(width) >= 1) & (torch.arange(width) <= tokens[:, None])
     per_token = torch.nn.functional.pad(logps[:, None], (0, width - 2))

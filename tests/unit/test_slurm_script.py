@@ -4,14 +4,15 @@
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import time
 
+import launch
 import pytest
 from places import ROOT
 
+SCRIPTS = sorted([*ROOT.glob("launchers/**/*.sh"), *ROOT.glob("launchers/**/*.slurm")])
 SCRIPT = ROOT / "launchers" / "train.slurm"
 STAND_INS = {
     # Runs until it is told to stop or has been given nothing to wait for; then leaves a checkpoint if it is to.
@@ -119,11 +120,7 @@ def test_without_a_name(tmp_path):
     assert "usage:" in output
 
 
-@pytest.mark.parametrize("script", ["train.slurm", "study.slurm", "ssh.sh"])
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_the_shell_scripts_are_sound(script):
-    path = str(ROOT / "launchers" / script)
-    assert subprocess.run(["bash", "-n", path]).returncode == 0
-    if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not installed: only the syntax was checked")
-    done = subprocess.run(["shellcheck", path], capture_output=True, text=True)
+    done = subprocess.run(["shellcheck", script], env=launch.ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

@@ -49,7 +49,13 @@ def _parquet(folder: Path) -> Iterator[Mapping[str, Any]]:
             "test_3d.jsonl and img."
         ) from None
     for file in files:
-        yield from pyarrow.parquet.read_table(str(file)).to_pylist()
+        try:
+            table = pyarrow.parquet.read_table(str(file))
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            raise UserError(
+                f"{file} cannot be read: {error} Fetch the release again (a clone of it needs Git LFS)."
+            ) from None
+        yield from table.to_pylist()
 
 
 def _item(record: Mapping[str, Any], folder: Path) -> Item:

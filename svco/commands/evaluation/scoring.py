@@ -9,7 +9,7 @@ import numpy as np
 
 from ...basics.dist import World
 from ...basics.errors import UserError
-from ...basics.files import replacing
+from ...basics.files import read_arrays, replacing
 from ...basics.progress import Progress, silent
 from ...basics.views import CORRUPT, cells_to_evaluate
 from ...batches.split import Split, cache_dir, evaluation_loader
@@ -68,12 +68,12 @@ class SetScores:
     def load(cls, path: Path) -> SetScores:
         """UserError when the file is not there or is something else."""
         try:
-            with np.load(path) as arrays:
-                return cls(*(arrays[name] for name in ("key", "contrast", "kind", "logps", "tokens")))
-        except (OSError, ValueError, KeyError) as error:
+            key, contrast, kind, logps, tokens = read_arrays(path, "key", "contrast", "kind", "logps", "tokens")
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"{path} does not hold scores of an evaluation ({error}). --against takes the --out of another svco eval."
             ) from None
+        return cls(key, contrast, kind, logps, tokens)
 
 
 def open_set(
