@@ -28,6 +28,8 @@ class RunConfig:
     resume: str = "none"
     """``none``: a new run (its folder must be new). ``auto``: continue ``run.name`` from its newest valid checkpoint, or
     start it when it has none. A path: continue from that checkpoint."""
+    allow_change: tuple[str, ...] = ()
+    """Keys that may differ from those of the run that is resumed: deliberate changes, e.g. ``[objective.beta, optim.lr]``."""
     swap: str = ""
     """Folder on each node's own disk for what the DeepSpeed config offloads to NVMe (its ``nvme_path: "auto"``). A run uses a
     subfolder of its name and empties it when it ends."""

@@ -85,12 +85,20 @@ def check(config: Config) -> None:
         if not all(within(number, interval) for number in values):
             raise UserError(f"{key} is {', '.join(map(str, values))}; it must be {words(interval)}.{_hint(key)}")
     duration(config.run.time_limit)
+    _check_name(config.run.name)
     low, high = config.corrupt.scale
     if low > high:
         raise UserError(f"corrupt.scale is [{low}, {high}]; the least share of the image's area comes first.")
     for key in (key for key in BOUNDS if key.startswith("objective.beta_")):
         if len(betas := get(config, key)) > 2:
             raise UserError(f"{key} is {list(betas)}; it takes one number, or two: one a side.")
+
+
+def _check_name(name: str) -> None:
+    if "/" in name or name in (".", "..") or not name.isprintable():
+        raise UserError(
+            f"run.name is {name!r}; it names a folder inside run.root, without a '/'. For another place set run.root."
+        )
 
 
 def within(number: float, interval: str) -> bool:

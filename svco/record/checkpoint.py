@@ -10,6 +10,7 @@ before a run goes on: one rank alone would take longer over a 34B model's than t
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.files import write_whole
 from ..basics.progress import Progress, silent
+from .identity import Identity
 
 MANIFEST = "MANIFEST.json"
 
@@ -77,10 +79,12 @@ class Position:
 class Checkpoints:
     """The checkpoints of one run. Every method is a collective."""
 
-    def __init__(self, folder: Path, keep: int, world: World):
+    def __init__(self, folder: Path, keep: int, world: World, identity: Identity | None = None):
+        """``identity``: what the run is, kept in each checkpoint that is saved."""
         self.folder = folder
         self.keep = keep
         self.world = world
+        self.identity = dict(identity or {})
 
     def save(self, position: Position, write: Callable[[Path], list[Path]]) -> Path:
         """Has every rank ``write`` into a temporary folder, then makes it ``step-N`` in one rename.
@@ -103,7 +107,13 @@ class Checkpoints:
         files = dict(sorted(item for part in self.world.gather(mine) for item in part.items()))
         if self.world.is_main:
             seconds = round(time.monotonic() - began, 3)
-            manifest = {"version": 1, "position": asdict(position), "seconds": seconds, "files": files}
+            manifest = {
+                "version": 1,
+                "position": asdict(position),
+                "identity": self.identity,
+                "seconds": seconds,
+                "files": files,
+            }
             write_whole(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True), durable=True)
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
@@ -114,13 +124,39 @@ class Checkpoints:
         return final
 
     def newest(self, progress: Progress = silent) -> Path | None:
-        """The newest valid checkpoint, or None. Damaged ones are passed over with a warning that says why."""
+        """The newest valid checkpoint, or None where there is none at all. Damaged ones are passed over with a warning that says
+        why; UserError where all are."""
+        problems = []
         for folder in self.world.broadcast(steps(self.folder)[::-1]):
             if (problem := self.damage(folder, progress)) is None:
                 return folder
+            problems.append(f"{folder.name}: {problem}")
             if self.world.is_main:
                 warnings.warn(f"passing over the checkpoint {folder}: {problem}", stacklevel=2)
+        if problems:
+            raise UserError(
+                f"Every checkpoint in {self.folder} is damaged ({'; '.join(problems)}), so the run cannot go on; it is not begun "
+                "again over them. Put a good copy back, or start a new run (another run.name, run.resume=none)."
+            )
         return None
+
+    def set_aside(self, beyond: int) -> list[str]:
+        """Renames the checkpoints of steps after ``beyond``, where the run goes on: they are of a history that is left, or
+        damaged, and must not outrank what comes. The new names. A collective."""
+        moved = []
+        if self.world.is_main:
+            for folder in steps(self.folder):
+                if int(folder.name.partition("-")[2]) > beyond:
+                    names = (f"{folder.name}.abandoned{'' if n == 1 else f'-{n}'}" for n in itertools.count(1))
+                    aside = next(path for name in names if not (path := folder.with_name(name)).exists())
+                    folder.rename(aside)
+                    moved.append(aside.name)
+            kept = steps(self.folder)
+            if moved and kept:
+                write_whole(self.folder / "latest", kept[-1].name, durable=True)
+            elif moved:
+                (self.folder / "latest").unlink(missing_ok=True)
+        return self.world.broadcast(moved)
 
     def damage(self, folder: Path, progress: Progress = silent) -> str | None:
         """What is wrong with the checkpoint ``folder``, or None; the ranks share the reading."""
@@ -173,6 +209,11 @@ def damage(
 def save_seconds(folder: Path) -> float:
     """How long the save of checkpoint ``folder`` took; 0 for one that does not say."""
     return float(json.loads((folder / MANIFEST).read_text()).get("seconds", 0.0))
+
+
+def read_identity(folder: Path) -> Identity | None:
+    """What the run of checkpoint ``folder`` was; None in one of an earlier version."""
+    return json.loads((folder / MANIFEST).read_text()).get("identity")
 
 
 def read_position(folder: Path) -> Position:

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..basics.errors import RESUBMIT, Stopped, UserError, first_line
 from ..basics.files import write_whole
+from .lock import FolderLock
 
 STATE = "state.json"
 BEAT_SECONDS = 10.0
@@ -55,6 +56,10 @@ class RunState:
     """Process of rank 0 on that host."""
     namespace: str = ""
     """Process namespace that ``pid`` counts in: two containers may share a host's name."""
+    ticks: int = 0
+    """When that process began, in the kernel's ticks since its boot: no later process of the same number has it."""
+    boot: str = ""
+    """Which boot of the host those count from; unlike times of day, neither changes when the clock is set."""
     ranks: int = 1
     """Number of processes."""
     command: tuple[str, ...] = ()
@@ -65,7 +70,7 @@ class RunState:
         """The state of the run in ``folder``; None where there is none that can be read."""
         try:
             found = json.loads((folder / STATE).read_text(encoding="utf-8"))
-            return cls(**{f.name: found[f.name] for f in fields(cls)})
+            return cls(**{f.name: found[f.name] for f in fields(cls) if f.name in found or f.name not in _NEW})
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -77,12 +82,25 @@ class RunState:
         return "dead" if self.state == "running" and self.gone(now) else self.state
 
     def gone(self, now: float) -> str:
-        """How one knows that the process is no more, or an empty string."""
-        if (self.host, self.namespace) == _here() and not _is_process(self.pid, self.started):
-            return f"there is no process {self.pid} on {self.host} any more"
+        """How one knows that the process is no more, or an empty string. One that can be looked up is alive as long as it is
+        there, suspended or not, whatever clocks say."""
+        if (self.host, self.namespace) == _here():
+            return "" if self._is_there() else f"there is no process {self.pid} on {self.host} any more"
         if now - self.beat > STALE_SECONDS:
             return f"no sign of life from {self.host} for {now - self.beat:.0f} s"
         return ""
+
+    def _is_there(self) -> bool:
+        born = _born(self.pid)
+        if self.boot or born is None:
+            return born == (self.ticks, self.boot)
+        import psutil  # a file of an earlier version: by the time of day
+
+        return psutil.Process(self.pid).create_time() <= self.started + 1
+
+
+_NEW = ("ticks", "boot")
+"""Fields that files of earlier versions lack."""
 
 
 def _here() -> tuple[str, str]:
@@ -93,15 +111,15 @@ def _here() -> tuple[str, str]:
     return socket.gethostname(), namespace
 
 
-def _is_process(pid: int, born_before: float) -> bool:
-    import psutil
-
+def _born(pid: int) -> tuple[int, str] | None:
+    """(start in ticks since boot, the boot) of process ``pid``; None where there is none, or only its remains (a zombie)."""
     try:
-        process = psutil.Process(pid)
-        # A later process may have got the same number.
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= born_before + 1
-    except psutil.NoSuchProcess:
-        return False
+        # The name in parentheses may hold spaces and parentheses itself.
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+    return None if state in "ZX" else (int(rest[18]), boot)
 
 
 class Heartbeat:
@@ -113,8 +131,16 @@ class Heartbeat:
     def __init__(self, folder: Path, enabled: bool, ranks: int, command: tuple[str, ...]):
         self.folder, self.enabled = folder, enabled
         host, namespace = _here()
+        ticks, boot = _born(os.getpid()) or (0, "")
         self._state = RunState(
-            started=time.time(), host=host, pid=os.getpid(), namespace=namespace, ranks=ranks, command=command
+            started=time.time(),
+            host=host,
+            pid=os.getpid(),
+            namespace=namespace,
+            ticks=ticks,
+            boot=boot,
+            ranks=ranks,
+            command=command,
         )
         self._pace: tuple[float, int] | None = None
         self._lock = threading.Lock()
@@ -167,19 +193,30 @@ class Heartbeat:
             self._write()
 
 
-def wait_until_over(folder: Path) -> None:
-    """Returns when no process works on the run in ``folder`` any more; UserError when one does and has not been asked to stop.
+def wait_until_over(folder: Path, lock: FolderLock) -> None:
+    """Returns when the run in ``folder`` is this process's alone: ``lock`` is taken, and where storage has none, nobody gives
+    signs of life. UserError when another process works on it that has not been asked to stop, or does not let go.
 
     Ranks whose launcher is gone may still be saving, and a host that died is missed only after a while.
     """
-    first = None
-    while (state := RunState.read(folder)) is not None and state.verdict(time.time()) == "running":
+    first, began = None, time.monotonic()
+    while not (taken := lock.take()) or _is_running(folder):
+        state = RunState.read(folder) or RunState()
+        if taken:
+            lock.release()
         if first is None:
             first = state
             print(f"waiting for process {first.pid} on {first.host} to leave {folder}", file=sys.stderr, flush=True)
-        elif state.beat != first.beat and not state.reason:
+        waited = time.monotonic() - began
+        if (state.beat != first.beat and not state.reason) or waited > STALE_SECONDS + 2 * BEAT_SECONDS:
+            silent = "" if state.beat != first.beat else f", without a sign of life for {waited:.0f} s (suspended?)"
             raise UserError(
                 f"The run {folder} is running: {state.doing}, step {state.step} of {state.steps}, process {state.pid} on "
-                f"{state.host}. Wait for it, stop it (kill -USR1 {state.pid}), or choose another run.name."
+                f"{state.host}{silent}. Wait for it, stop it (kill -USR1 {state.pid}), or choose another run.name."
             )
         time.sleep(1)
+
+
+def _is_running(folder: Path) -> bool:
+    state = RunState.read(folder)
+    return state is not None and state.verdict(time.time()) == "running"

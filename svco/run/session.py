@@ -18,6 +18,7 @@ from ..record.state import Heartbeat
 from ..scores.before_after import summarise
 from ..scores.pair_scores import score_pairs
 from .cached_reference import reference_of
+from .folder import RunFolder
 from .job import Job
 from .stopping import StopRequests
 
@@ -43,6 +44,8 @@ class Session:
     """What may end it early."""
     heartbeat: Heartbeat
     """Where it tells how it is."""
+    folder: RunFolder
+    """Where what it leaves behind is."""
     splits: dict[tuple[str, ...], Split] = field(default_factory=dict)
     """Shard specs -> their pairs, opened once: what is fetched from elsewhere stays what it was for the whole run."""
     references: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
@@ -117,6 +120,7 @@ class Session:
     def save(self, checkpoints: Checkpoints, here: Position) -> None:
         """A checkpoint of this moment."""
         self.heartbeat.tell(doing="saving")
+        self.folder.check_owner(self.world)
         with self.stops.saving():
             checkpoints.save(here, self.engine.save)
         self.heartbeat.tell(doing="training")

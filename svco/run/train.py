@@ -16,11 +16,10 @@ from ..basics.progress import shown
 from ..engine.optimizer import learning_rate
 from ..model.load import load_tuned, outline, resolve_dtype
 from ..model.recompute import RecomputeDial
-from ..recipe.config import Config
 from ..recipe.ds_config import fill
 from ..recipe.paper import deviations
 from ..record.board import Board
-from ..record.checkpoint import Checkpoints, Position, read_position, save_seconds
+from ..record.checkpoint import Checkpoints, Position, save_seconds
 from ..record.state import Heartbeat
 from ..scores.before_after import table
 from .clock import Clock
@@ -28,6 +27,7 @@ from .describe import describe, dry_run_text
 from .folder import RunFolder
 from .health import BadWatch, MatchWatch
 from .job import Job, make_job
+from .resuming import ResumePoint, resume_point
 from .session import Session
 from .start import Launch
 from .step import take_step
@@ -60,20 +60,22 @@ def run(launch: Launch, world: World, stops: StopRequests | None = None) -> Path
         if world.is_main:
             print(dry_run_text(job, world, ds, dtype))
         return None
-    folder = RunFolder.open(config, launch.recipe, world, ds)
     outlined = partial(outline, config, job.family, dtype)
-    with (
-        Heartbeat(folder.path, world.is_main, world.size, launch.command) as heartbeat,
-        naming_lost_ranks(),
-        engines.swapping(ds, outlined, folder.path.name, job.reference, world) as ds,
-    ):
-        train(job, folder, ds, dtype, world, stops or StopRequests(world), heartbeat)
+    with RunFolder.open(config, launch.recipe, world) as folder:
+        point = resume_point(job, folder, dtype, world)
+        with (
+            Heartbeat(folder.path, world.is_main, world.size, launch.command) as heartbeat,
+            naming_lost_ranks(),
+            engines.swapping(ds, outlined, folder.path.name, job.reference, world) as ds,
+        ):
+            train(job, folder, point, ds, dtype, world, stops or StopRequests(world), heartbeat)
     return folder.path
 
 
 def train(
     job: Job,
     folder: RunFolder,
+    point: ResumePoint,
     ds: dict[str, Any] | None,
     dtype: torch.dtype,
     world: World,
@@ -81,22 +83,24 @@ def train(
     heartbeat: Heartbeat,
 ) -> None:
     """Loads the model, begins or resumes, and runs to the end."""
-    config = job.config
-    checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.keep, world)
-    resume = resume_point(config, checkpoints)
-    before = None if resume is None else read_position(resume)
+    config, checkpoints, before = job.config, point.checkpoints, point.before
     heartbeat.tell(doing="loading the model", step=before.step if before else 0, steps=job.steps)
     with engines.loading(ds):
         tuned = load_tuned(config, job.family, dtype, job.reference, world.device, progress=world.is_main)
-    engine = engines.make_engine(tuned, config.optim, world, ds, resume)
-    stops.saved(0.0 if resume is None else save_seconds(resume))
+    engine = engines.make_engine(tuned, config.optim, world, ds, point.folder)
+    stops.saved(0.0 if point.folder is None else save_seconds(point.folder))
+    # Everything is accepted: only now is anything in the folder replaced.
+    folder.describe(config, world, ds)
+    aside = checkpoints.set_aside(before.step) if before else []
     board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)
     board.note(f"run {folder.path}\n{describe(job, world)}")
     board.note(deviations(config, dtype))
     board.note(f"attention: {tuned.attention} ({tuned.why_attention})")
-    session = Session(job, tuned, engine, world, board, stops, heartbeat)
+    board.note("\n".join(f"changed deliberately: {line}" for line in point.changes))
+    board.note(f"set aside, later than where the run goes on: {', '.join(aside)}" if aside else "")
+    session = Session(job, tuned, engine, world, board, stops, heartbeat, folder)
     try:
-        session.precompute(resumed=resume is not None)
+        session.precompute(resumed=before is not None)
         fit(session, checkpoints, before)
         finish(session, folder)
         world.barrier()  # weights gathered ahead may still be on their way to a rank
@@ -111,27 +115,11 @@ def train(
         board.close()
 
 
-def resume_point(config: Config, checkpoints: Checkpoints) -> Path | None:
-    """The checkpoint folder to continue from, or None to begin. A collective."""
-    if config.run.resume == "none":
-        return None
-    if config.run.resume == "auto":
-        return checkpoints.newest()
-    folder = Path(config.run.resume)
-    if problem := checkpoints.damage(folder):
-        raise UserError(
-            f"run.resume is {folder}, which is no valid checkpoint: {problem}. run.resume=auto takes the newest "
-            "valid one."
-        )
-    return folder
-
-
 def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> None:
     """The train loop: steps of global batches of micro-batches. Raises Stopped, after a save, when the ranks agree to stop."""
     job, engine, world, board, stops = session.job, session.engine, session.world, session.board, session.stops
     config = job.config
     start = job.position if before is None else before
-    start.check(job.position, checkpoints.folder)
     clock, tally, matches = Clock(world.device), Tally(), MatchWatch(world.is_main)
     bads = BadWatch(config.data.max_bad_fraction, start.bad)
     pairs = start.pairs
@@ -177,6 +165,7 @@ def finish(session: Session, folder: RunFolder) -> None:
 
     job, tuned, world, board = session.job, session.tuned, session.world, session.board
     session.heartbeat.tell(doing="exporting")
+    folder.check_owner(world)
     weights = save_tuned(folder, tuned, session.engine, job.config, world)
     lines = [f"{'adapter' if tuned.wrapped else 'model'}:      {weights}"]
     if job.config.data.heldout:

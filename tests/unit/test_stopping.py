@@ -18,6 +18,7 @@ from svco.export import read_facts
 from svco.recipe.limits import duration
 from svco.recipe.read import load_recipe
 from svco.record.checkpoint import Checkpoints, Position
+from svco.record.lock import FolderLock
 from svco.record.state import STALE_SECONDS, Heartbeat, RunState, wait_until_over
 from svco.record.status import EXIT_CODES, find_runs, look
 from svco.run.folder import RunFolder
@@ -246,7 +247,8 @@ def test_a_run_whose_process_or_heart_is_gone_is_dead(run):
             assert code == 1
             assert f"one: dead: it was training, and {says}" in text
             assert "continue (2 ranks before)" in text
-            wait_until_over(run)
+            with FolderLock(run) as lock:
+                wait_until_over(run, lock)
         replace(state, host="elsewhere", beat=time.time() - 5).write(run)
         assert look(run)[1] == 3, "a host that cannot be asked is believed for a while"
 
@@ -264,7 +266,7 @@ def test_damage_is_seen_by_size_or_by_every_byte(run):
 def test_a_run_that_another_process_works_on_is_not_taken_over(run, monkeypatch):
     monkeypatch.setattr("svco.record.state.BEAT_SECONDS", 0.05)
     with heart(run), pytest.raises(UserError, match="is running: starting, step 0 of 0, process"):
-        wait_until_over(run)
+        wait_until_over(run, FolderLock(run))
 
 
 @pytest.mark.parametrize("blocked", ["one", "one/recipe.yaml"])
@@ -275,8 +277,9 @@ def test_a_run_folder_that_cannot_be_written_is_no_traceback(tmp_path, blocked):
     else:
         (tmp_path / blocked).mkdir(parents=True)
     config = load_recipe(None, [f"run.root={tmp_path}", "run.name=one", "run.resume=auto"])
-    with pytest.raises(UserError, match=f"cannot be made or written to: .*{blocked}"):
-        RunFolder.open(config, "tiny", World(), None)
+    told = pytest.raises(UserError, match=f"cannot be made or written to: .*{blocked}")
+    with told, RunFolder.open(config, "tiny", World()) as folder:
+        folder.describe(config, World(), None)
 
 
 def test_a_card_without_the_checkpoint_that_latest_names(run):
