@@ -29,12 +29,12 @@ def beside(path: Path) -> Path:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside ``path`` for a file or folder that takes its place in one move when the block ends, and is gone if the
-    block fails: no reader ever sees half of it."""
+    block fails: no reader ever sees half of it. A folder takes the place of an empty one only (OSError)."""
     temporary = beside(path)
     try:
         yield temporary
         if path.is_dir():
-            shutil.rmtree(path)
+            path.rmdir()
         temporary.replace(path)
     finally:
         if temporary.is_dir():

@@ -5,6 +5,8 @@ Weights are read when their turn comes and written shard by shard; nothing is ev
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,20 +95,28 @@ def _target(wanted: Wanted, source: Source, form: str) -> Path:
             raise UserError(f"{wanted.source} belongs to no run folder: say where to write with --to FOLDER.")
         target = run / "export" / "-".join(filter(None, (form, source.label)))
     else:
-        target = wanted.to
+        target = wanted.to.absolute()
+        if target.is_symlink() or os.path.ismount(target) or target.resolve() == Path.cwd():
+            raise UserError(
+                f"The output folder {wanted.to} cannot be replaced by a finished one: it is a link, a mount point or the "
+                "folder you are in. Name a new folder inside it with --to."
+            )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"The output folder {target} is not empty. Choose another with --to.")
     return target
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that takes its place once the block is done, and is gone if it fails."""
+def new_folder(target: Path, own: bool = False) -> Iterator[Path]:
+    """A folder beside ``target`` that takes its place once the block is done, and is gone if it fails. ``target`` must be new or
+    empty, also by then; ``own``: it is the run's, and what it held goes."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
             temporary.mkdir()
             yield temporary
+            if own and target.is_dir():
+                shutil.rmtree(target)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error}.") from None
 
@@ -200,7 +210,7 @@ def save_model(
         plan = plan_shards(target.parent, weights, SHARD_SIZE)
 
         def write() -> None:
-            with new_folder(target) as temporary:
+            with new_folder(target, own=True) as temporary:
                 copy_beside(folder, temporary, str(dtype).removeprefix("torch."))
                 write_shards(temporary, weights, plan, progress)
 

@@ -37,7 +37,7 @@ def save_tuned(folder: RunFolder, tuned: Tuned, engine: Engine, config: Config, 
 
     def write() -> None:
         form = AdapterForm.of(trainable, config.lora.alpha, config.lora.dropout)
-        with new_folder(target) as temporary:
+        with new_folder(target, own=True) as temporary:
             write_adapter(temporary, values, form, public_base(config.model.base).name)
 
     world.on_main(write)
