@@ -67,7 +67,7 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
     """The arrays of these names in an ``.npz``; OSError if it cannot be opened, ValueError if it is damaged or lacks one."""
     import numpy as np
 
-    # Opened here: a damaged file that numpy has opened itself it does not close. It has four ways to say what is wrong.
+    # Opened here: numpy does not close a damaged file that it opened itself. What it raises for one is any of four errors.
     with path.open("rb") as file:
         try:
             with np.load(file) as arrays:
