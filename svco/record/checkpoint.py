@@ -9,7 +9,6 @@ before a run goes on: one rank alone would take longer over a 34B model's than t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import write_whole
+from ..basics.files import file_digest, write_whole
 from ..basics.progress import Progress, silent
 
 MANIFEST = "MANIFEST.json"
@@ -108,14 +107,15 @@ class Checkpoints:
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
             write_whole(self.folder / "latest", final.name, durable=True)
-            for old in steps(self.folder)[: -self.keep] if self.keep else []:
-                shutil.rmtree(old)
+            if self.keep:
+                for old in finished(self.folder)[: -self.keep]:
+                    shutil.rmtree(old)
         self.world.barrier()
         return final
 
     def newest(self, progress: Progress = silent) -> Path | None:
         """The newest valid checkpoint, or None. Damaged ones are passed over with a warning that says why."""
-        for folder in self.world.broadcast(steps(self.folder)[::-1]):
+        for folder in self.world.broadcast(finished(self.folder)[::-1]):
             if (problem := self.damage(folder, progress)) is None:
                 return folder
             if self.world.is_main:
@@ -128,7 +128,7 @@ class Checkpoints:
         return next((problem for problem in found if problem), None)
 
 
-def steps(folder: Path) -> list[Path]:
+def finished(folder: Path) -> list[Path]:
     """The finished checkpoints in ``folder``, oldest first."""
     return sorted(p for p in folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
 
@@ -137,8 +137,7 @@ def _digest(file: Path) -> dict[str, Any]:
     """{bytes, sha256} of ``file``, which is on disk afterwards. For its writer to call: elsewhere fsync would not reach it."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"bytes": file.stat().st_size, "sha256": digest}
+    return {"bytes": file.stat().st_size, "sha256": file_digest(file)}
 
 
 def damage(
@@ -163,10 +162,8 @@ def damage(
             return f"{name} is missing"
         if file.stat().st_size != expected["bytes"]:
             return f"{name} has {file.stat().st_size} bytes instead of {expected['bytes']}"
-        if contents:
-            with file.open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != expected["sha256"]:
-                    return f"{name} has other contents than when it was written"
+        if contents and file_digest(file) != expected["sha256"]:
+            return f"{name} has other contents than when it was written"
     return None
 
 
