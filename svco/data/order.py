@@ -68,8 +68,8 @@ def epoch_order(seed: int, epoch: int, shard_sizes: tuple[int, ...], block_shard
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """Given pairs one after another, once: the order of an evaluation, or of a reference that is computed."""
+class GivenOrder:
+    """Pairs that are given, one after another, once: the order of an evaluation, or of a reference that is computed."""
 
     index: np.ndarray
     """(N,) int64 indices in the shard set."""
