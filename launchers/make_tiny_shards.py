@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the world")
     arguments = parser.parse_args()
 
-    from svco.data.shard_index import file_digest
+    from svco.basics.files import file_digest
     from svco.data.shards import write_shards
     from svco.tiny_world.contrast import SPLITS, world_pairs
 

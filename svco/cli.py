@@ -31,7 +31,7 @@ def main() -> None:
         prog="svco",
         usage="svco [-h] [--version] COMMAND ...",
         description="S-VCO fine-tuning of vision-language models on DeepSpeed ZeRO-3.",
-        epilog="\n".join(["commands:", *(f"  {name:<8}{told}" for name, (_, told) in COMMANDS.items())]),
+        epilog="\n".join(["commands:", *(f"  {name:<8}{does}" for name, (_, does) in COMMANDS.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"svco {__version__}")
@@ -51,7 +51,8 @@ def script(name: str, prog: str) -> None:
         _run(name, prog, sys.argv[1:], (sys.argv[0],))
 
 
-def _run(name: str, prog: str, words: Sequence[str], program: tuple[str, ...]) -> None:
+def _run(name: str, prog: str, words: Sequence[str], before: tuple[str, ...]) -> None:
+    """Runs the command ``name`` with ``words``, which were typed after ``before``; its help calls it ``prog``."""
     options = importlib.import_module(f".{COMMANDS[name][0]}.options", __package__)
     parser = argparse.ArgumentParser(prog=prog)
     options.add(parser)
@@ -59,9 +60,5 @@ def _run(name: str, prog: str, words: Sequence[str], program: tuple[str, ...]) -
         arguments = parser.parse_intermixed_args(words)  # section.key=value may stand among the options
     except TypeError:  # a command of commands, where nothing can
         arguments = parser.parse_args(words)
-    arguments.typed = (*program, *words)
+    arguments.typed = (*before, *words)
     sys.exit(options.run(arguments))
-
-
-if __name__ == "__main__":
-    main()

@@ -7,6 +7,7 @@ does no communication at all.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,15 +53,13 @@ class World:
         import torch
 
         names = sorted(set().union(*self.gather(sorted(values))))
-        flat = (
-            torch.stack([torch.as_tensor(values.get(name, 0.0), dtype=torch.float64).cpu() for name in names])
-            if names
-            else torch.zeros(0, dtype=torch.float64)
-        )
-        flat = flat.to(self.device)
-        if self.size > 1 and names:
-            torch.distributed.all_reduce(flat)
-        return dict(zip(names, flat.tolist(), strict=True))
+        if not names:
+            return {}
+        mine = [torch.as_tensor(values.get(name, 0.0), dtype=torch.float64).cpu() for name in names]
+        sums = torch.stack(mine).to(self.device)
+        if self.size > 1:
+            torch.distributed.all_reduce(sums)
+        return dict(zip(names, sums.tolist(), strict=True))
 
     def highest(self, value: int) -> int:
         """The highest of the ranks' values, by one reduction of one number."""
@@ -118,21 +117,23 @@ def world_from_environment() -> World:
     srun says it in variables of its own, which count when no others are there and the job step has several tasks; then
     MASTER_ADDR, the host of rank 0, and MASTER_PORT must be set (UserError).
     """
-    told = os.environ
-    tasks = int(told.get("SLURM_STEP_NUM_TASKS", 1))
-    if "RANK" in told or tasks == 1:
-        size = int(told.get("WORLD_SIZE", 1))
+    given = os.environ
+    tasks = int(given.get("SLURM_STEP_NUM_TASKS", 1))
+    if "RANK" in given or tasks == 1:
+        size = int(given.get("WORLD_SIZE", 1))
         # torchrun and deepspeed name the ranks of a node differently.
-        local_size = int(told.get("LOCAL_WORLD_SIZE", told.get("LOCAL_SIZE", size)))
-        return World(int(told.get("RANK", 0)), size, int(told.get("LOCAL_RANK", 0)), local_size)
-    if absent := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in told]:
+        local_size = int(given.get("LOCAL_WORLD_SIZE", given.get("LOCAL_SIZE", size)))
+        return World(int(given.get("RANK", 0)), size, int(given.get("LOCAL_RANK", 0)), local_size)
+    if absent := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in given]:
         raise UserError(
             f"srun started {tasks} tasks without {' and '.join(absent)}, so they cannot find rank 0. In the job script: "
             'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) MASTER_PORT=29500 '
             "(launchers/train.slurm does)."
         )
-    local_size = int(told.get("SLURM_STEP_TASKS_PER_NODE", str(tasks)).partition("(")[0].partition(",")[0])  # "8(x4)"
-    return World(int(told["SLURM_PROCID"]), tasks, int(told["SLURM_LOCALID"]), local_size)
+    # One number a node, runs of equal ones shortened: "8(x4)", "8,4". The first node's counts.
+    tasks_a_node = given.get("SLURM_STEP_TASKS_PER_NODE", str(tasks))
+    local_size = int(re.split("[(,]", tasks_a_node)[0])
+    return World(int(given["SLURM_PROCID"]), tasks, int(given["SLURM_LOCALID"]), local_size)
 
 
 @contextmanager

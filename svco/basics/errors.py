@@ -27,11 +27,12 @@ def first_line(error: BaseException) -> str:
 def nearest(name: Any, known: Iterable[str]) -> str:
     """A sentence that suggests the one of ``known`` that ``name`` is closest to, or lists them all."""
     known = list(known)
-    # A misspelt section must not hide a right key, so the last parts are compared as well.
-    by_last = {key.rpartition(".")[2]: key for key in known}
-    close = difflib.get_close_matches(str(name), known, n=1) or [
-        by_last[last] for last in difflib.get_close_matches(str(name).rpartition(".")[2], by_last, n=1)
-    ]
+    close = difflib.get_close_matches(str(name), known, n=1)
+    if not close:
+        # A misspelt section must not hide a right key, so the last parts are compared as well.
+        by_last = {key.rpartition(".")[2]: key for key in known}
+        last = difflib.get_close_matches(str(name).rpartition(".")[2], by_last, n=1)
+        close = [by_last[part] for part in last]
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
 
 

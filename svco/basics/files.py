@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
@@ -63,11 +64,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's contents, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
     """The arrays of these names in an ``.npz``; OSError if it cannot be opened, ValueError if it is damaged or lacks one."""
     import numpy as np
 
-    # Opened here: a damaged file that numpy has opened itself it does not close. It has four ways to say what is wrong.
+    # Opened here: numpy does not close a damaged file that it opened itself. What it raises for one is any of four errors.
     with path.open("rb") as file:
         try:
             with np.load(file) as arrays:

@@ -57,6 +57,7 @@ class Shown:
             if (now := time.monotonic()) >= due:
                 self._write(count, now - began)
                 written, due = count, now + LINE_SECONDS
+        # Where lines were written the last one says how it ended.
         if written not in (count, self.done):
             self._write(count, time.monotonic() - began)
 

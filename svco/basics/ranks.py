@@ -56,11 +56,13 @@ def start_ranks(typed: Sequence[str], ranks: int | None, several: bool = True) -
     count = ranks or len(devices) or 1
     if count == 1:
         return
-    program, *words = typed
-    words += [] if ranks else ["--ranks", str(count)]  # so that the run can say how it is continued
+    words = list(typed[1:])
+    if not ranks:
+        words += ["--ranks", str(count)]  # so that the run can say how it is continued
+    places = devices[:count] or [str(number) for number in range(count)]
     # The `deepspeed` command above this one would be one process more, which leaves the ranks behind when it is ended.
     line = [sys.executable, "-u", "-m", "deepspeed.launcher.launch", "--quiet", "--no_local_rank"]
-    line += [f"--world_info={world_info(devices[:count] or list(map(str, range(count))))}", f"--master_port={_port()}"]
+    line += [f"--world_info={world_info(places)}", f"--master_port={_port()}"]
     environment = dict(os.environ)
     # DeepSpeed compiles operators with programs of the environment, which need not be the shell's.
     environment["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
@@ -71,8 +73,8 @@ def start_ranks(typed: Sequence[str], ranks: int | None, several: bool = True) -
 
 def is_rank() -> bool:
     """Whether a launcher started this process: deepspeed, torchrun, or srun with several tasks."""
-    told = os.environ
-    return "RANK" in told or "WORLD_SIZE" in told or int(told.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+    given = os.environ
+    return "RANK" in given or "WORLD_SIZE" in given or int(given.get("SLURM_STEP_NUM_TASKS", 1)) > 1
 
 
 def visible_gpus() -> list[str]:
@@ -80,8 +82,8 @@ def visible_gpus() -> list[str]:
     import torch
 
     count = torch.cuda.device_count()
-    told = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return (told or list(map(str, range(count))))[:count]
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:count] or [str(number) for number in range(count)]
 
 
 def world_info(devices: Sequence[str]) -> str:
@@ -91,9 +93,9 @@ def world_info(devices: Sequence[str]) -> str:
 
 def _port() -> int:
     """``MASTER_PORT``, or DeepSpeed's own port, or where that is taken one that is free."""
-    if told := os.environ.get("MASTER_PORT"):
-        return int(told)
-    for port in (_PORT, 0):
+    if given := os.environ.get("MASTER_PORT"):
+        return int(given)
+    for port in (_PORT, 0):  # 0: whichever is free
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

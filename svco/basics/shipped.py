@@ -31,12 +31,15 @@ def located(path: str) -> str:
 def lasting(path: str) -> str:
     """``path``, or pattern with globs and braces, so that it means the same from any folder: a shipped file by its shipped path,
     what is found from the working directory by its absolute path. What is neither (a hub id, a URL) stays as it is."""
-    fixed = re.split(r"[*?\[{]", path)[0]
-    found = path if fixed == path else os.path.dirname(fixed) or "."
-    if not path or "://" in path or not os.path.exists(found):
+    before_pattern = re.split(r"[*?\[{]", path)[0]
+    # Of a pattern only the folder that it begins in can be looked for.
+    must_exist = path if before_pattern == path else os.path.dirname(before_pattern) or "."
+    if not path or "://" in path or not os.path.exists(must_exist):
         return path
-    shards, whole = (FOLDER / SHARDS).resolve(), Path(path).resolve()
-    return f"{SHARDS}/{whole.relative_to(shards)}" if whole.is_relative_to(shards) else os.path.abspath(path)
+    shards, absolute = (FOLDER / SHARDS).resolve(), Path(path).resolve()
+    if absolute.is_relative_to(shards):
+        return f"{SHARDS}/{absolute.relative_to(shards)}"
+    return os.path.abspath(path)
 
 
 def names(folder: str) -> dict[str, Path]:

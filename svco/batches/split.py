@@ -12,7 +12,7 @@ from ..basics.dist import World
 from ..basics.progress import Progress
 from ..basics.views import Cell
 from ..data.corruption import Corruptions
-from ..data.order import Sequence
+from ..data.order import GivenOrder
 from ..data.shards import DEFAULT_CACHE, ShardSet
 from ..families import Family
 from ..recipe.config import Config
@@ -92,5 +92,5 @@ def evaluation_loader(
 ) -> Loader:
     """``cells`` of the first ``at_most`` (0: all) pairs of ``split``, once each, ``at_once`` pairs a step over all ranks."""
     count = min(len(split.shards), at_most or len(split.shards))
-    order = Sequence(np.arange(count), at_once)
+    order = GivenOrder(np.arange(count), at_once)
     return make_loader(split, order, cells, family, config, world, 0, order.steps_per_epoch, references)

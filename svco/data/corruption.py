@@ -35,16 +35,22 @@ _VERSION = 1
 _READS = {"crop": ("scale", "seed"), "noise": ("step", "seed"), "grey": (), "zero": ()}
 """Kind -> the keys it depends on."""
 _RATIO = (3 / 4, 4 / 3)
+"""Least and largest aspect ratio of a crop."""
 _TRIES = 10
+"""Crops that are drawn before the central one is taken."""
 _GRID = 336
+"""Points on the short side of the grid that noise is drawn on, at most."""
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+"""CLIP's."""
 
 
 def identity(config: CorruptConfig) -> dict[str, Any]:
     """What a corrupted image depends on besides the image: keys its kind does not read are left out."""
     reads = {name: getattr(config, name) for name in _READS[config.kind]}
-    return {"version": _VERSION, "kind": config.kind, **{k: list(v) if k == "scale" else v for k, v in reads.items()}}
+    if "scale" in reads:
+        reads["scale"] = list(reads["scale"])  # as JSON gives it back
+    return {"version": _VERSION, "kind": config.kind, **reads}
 
 
 def corrupt(image: Image, key: str, side: int, config: CorruptConfig) -> Image:

@@ -41,9 +41,8 @@ class Order:
         """(epoch, indices (≤ G,) int64) that step ``step`` (from 0, over all epochs) consumes."""
         epoch, within = divmod(step, self.steps_per_epoch)
         start = within * self.global_batch
-        return epoch, epoch_order(self.seed, epoch, self.shard_sizes, self.block_shards)[
-            start : start + self.global_batch
-        ]
+        order = epoch_order(self.seed, epoch, self.shard_sizes, self.block_shards)
+        return epoch, order[start : start + self.global_batch]
 
 
 @lru_cache(maxsize=2)
@@ -53,10 +52,9 @@ def epoch_order(seed: int, epoch: int, shard_sizes: tuple[int, ...], block_shard
 
     # Philox streams are part of NumPy's stability promise; shuffling by sorted keys does not depend on an algorithm.
     def permutation(count: int, *path: int) -> np.ndarray:
-        bits = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, *path)))).integers(
-            0, 2**63, count, dtype=np.int64
-        )
-        return np.argsort(bits, kind="stable")
+        random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, *path))))
+        keys = random.integers(0, 2**63, count, dtype=np.int64)
+        return np.argsort(keys, kind="stable")
 
     shards = permutation(len(shard_sizes), 0)
     blocks = []
@@ -70,8 +68,8 @@ def epoch_order(seed: int, epoch: int, shard_sizes: tuple[int, ...], block_shard
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """Given pairs one after another, once: the order of an evaluation, or of a reference that is computed."""
+class GivenOrder:
+    """Pairs that are given, one after another, once: the order of an evaluation, or of a reference that is computed."""
 
     index: np.ndarray
     """(N,) int64 indices in the shard set."""

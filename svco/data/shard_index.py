@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError
-from ..basics.files import write_whole
+from ..basics.files import file_digest, write_whole
 from .pairs import IMAGE_MEMBERS, MEMBERS
 
 INDEX_VERSION = 1
@@ -102,11 +102,6 @@ def _read(path: Path, tar: Path, status: os.stat_result) -> ShardIndex | None:
 def _write(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(record, separators=(",", ":")))
-
-
-def file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _build(tar: Path, size: int) -> ShardIndex:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..basics.errors import BadSample, UserError
+from ..basics.files import replacing
 from ..basics.shipped import located
 from .pairs import IMAGE_MEMBERS, MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
 from .remote import Source, is_remote, redacted
@@ -36,19 +37,12 @@ def write_shards(pairs: Iterable[Pair], directory: str | Path, split: str, pairs
     folder.mkdir(parents=True, exist_ok=True)
     while chunk := list(islice(pairs, pairs_per_shard)):
         path = folder / f"{split}-{len(written):06d}.tar"
-        temporary = path.with_suffix(".tar.tmp")
-        with temporary.open("wb") as stream:
+        with replacing(path) as temporary, temporary.open("wb") as stream:
             writer = webdataset.TarWriter(stream, user="svco", group="svco", mtime=0, encoder=False)
             for pair in chunk:
-                writer.write(
-                    {
-                        "__key__": pair.text.key,
-                        **dict(zip(IMAGE_MEMBERS, pair.images)),
-                        TEXT_MEMBER: encode_text(pair.text),
-                    }
-                )
+                members = dict(zip(IMAGE_MEMBERS, pair.images)) | {TEXT_MEMBER: encode_text(pair.text)}
+                writer.write({"__key__": pair.text.key, **members})
             writer.close()
-        temporary.replace(path)
         load_index(path, folder)
         written.append(path)
     return written
@@ -140,13 +134,15 @@ class ShardSet:
                     paths[source] = path
             return paths
 
-        if paths := lacking():
-            fetched(list(paths), next(iter(paths.values())).parent)
-            for source, path in lacking().items():
-                raise UserError(
-                    f"{socket.gethostname()} has another {redacted(source)} than rank 0: it changed at this moment, or cannot be "
-                    f"fetched from here. Delete {path} on every node and start again."
-                )
+        if not (missing := lacking()):
+            return
+        fetched(list(missing), next(iter(missing.values())).parent)
+        if still := lacking():
+            source, path = next(iter(still.items()))
+            raise UserError(
+                f"{socket.gethostname()} has another {redacted(source)} than rank 0: it changed at this moment, or cannot be "
+                f"fetched from here. Delete {path} on every node and start again."
+            )
 
     @cached_property
     def shard_sizes(self) -> tuple[int, ...]:

@@ -83,9 +83,8 @@ def check_supported(config: dict[str, Any], base: str) -> None:
     if language not in LANGUAGE_MODELS:
         raise UserError(f"The base model {base!r} has a language model of type {language!r}. {supported}")
     window = text.get("sliding_window")
-    sliding = text.get("use_sliding_window", language == "mistral") or "sliding_attention" in text.get(
-        "layer_types", ()
-    )
+    switched_on = text.get("use_sliding_window", language == "mistral")
+    sliding = switched_on or "sliding_attention" in text.get("layer_types", ())
     if window and sliding:
         raise UserError(
             f"The base model {base!r} attends within a sliding window of {window} tokens, which svco does not. {supported} "

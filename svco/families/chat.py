@@ -101,7 +101,8 @@ class ChatEncoder:
 
     def encode_all(self, text: PairText, with_image: bool) -> tuple[list[int], list[list[int]]]:
         """The prefix and both responses behind it; BadSample when the prefix depends on what follows."""
-        (first, zero), (second, one) = (self.encode(text, with_image, response) for response in text.responses)
-        if first != second:
+        first, second = (self.encode(text, with_image, response) for response in text.responses)
+        prefixes, responses = zip(first, second, strict=True)
+        if prefixes[0] != prefixes[1]:
             raise BadSample("unsplittable", f"sample {text.key!r}: the prompt's tokens depend on the response after it")
-        return first, [zero, one]
+        return prefixes[0], list(responses)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .protocol import HfModel, Parts, Pictures
-from .text import Size, TextSide
+from .protocol import Grids, HfModel, Parts, Pictures, Size
+from .text import TextSide
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
-
-Grids = tuple[tuple[int, ...], ...]
 
 
 class LlavaArchitecture:

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 HfModel = Any
 """A Hugging Face model or a part of one. As an ``nn.Module`` its every attribute would be ``Tensor | Module``, whatever it is."""
-ImageSizes = tuple[tuple[int, int], tuple[int, int]]
-"""(width, height) of image 0 and image 1, in pixels."""
+Size = tuple[int, int]
+"""(width, height), pixels."""
+Grids = tuple[tuple[int, ...], ...]
+"""What a family must know of each image's rows of pixels, on the host: tiles and size, or a grid of patches."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Pictures:
 
     pixels: torch.Tensor
     """float32, whatever rows the tower takes: images, tiles of images, patches."""
-    grids: tuple[tuple[int, ...], ...]
-    """What the family must know of each image's rows, on the host: tiles and size, or a grid of patches."""
+    grids: Grids
+    """Which rows are which image's."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,11 @@ class ModelSide(Protocol):
         """Lets the vision tower of ``model``, a frozen copy, go."""
         ...
 
-    def encode_images(self, parts: Parts, pixels: torch.Tensor, grids: tuple[tuple[int, ...], ...]) -> torch.Tensor:
+    def encode_images(self, parts: Parts, pixels: torch.Tensor, grids: Grids) -> torch.Tensor:
         """What the vision tower, never trained, says of ``pixels``: the input of ``project``."""
         ...
 
-    def project(self, parts: Parts, encoded: torch.Tensor, grids: tuple[tuple[int, ...], ...]) -> torch.Tensor:
+    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> torch.Tensor:
         """(features of all images in order, hidden): what takes the placeholders' places."""
         ...
 
@@ -124,11 +126,12 @@ class Family(ModelSide, Protocol):
     pixel_fingerprint: str
     """Everything ``pixels`` depends on: size, crop, normalisation."""
 
-    def encode_text(self, text: PairText, image_sizes: ImageSizes) -> EncodedText:
-        """Token ids of a pair; BadSample (``long-query``, ``unsplittable``) if it cannot be scored as asked."""
+    def encode_text(self, text: PairText, image_sizes: tuple[Size, Size]) -> EncodedText:
+        """Token ids of a pair with images of ``image_sizes``; BadSample (``long-query``, ``unsplittable``) if it cannot be
+        scored as asked."""
         ...
 
-    def prompt(self, text: PairText, size: tuple[int, int]) -> np.ndarray:
+    def prompt(self, text: PairText, size: Size) -> np.ndarray:
         """Token ids (1-D int64) with which the model is asked ``text``'s query about an image of ``size``: the prefix of
         ``encode_text``; with ``paper_compat`` as the authors ask."""
         ...
@@ -150,8 +153,8 @@ class Family(ModelSide, Protocol):
         """The shortest text that uses every module: ``token`` (1,) as blind prefix and as both responses."""
         ...
 
-    def features_of(self, size: tuple[int, int]) -> int:
-        """Features that an image of ``size`` (width, height) becomes."""
+    def features_of(self, size: Size) -> int:
+        """Features that an image of ``size`` becomes."""
         ...
 
     def filler_image(self) -> Image:

@@ -31,7 +31,7 @@ _ONEVISION_PINPOINTS = [[384 * down, 384 * across] for down in range(1, 7) for a
 
 
 def _text(
-    kind: str, hidden: int, inner: int, layers: int, heads: int, groups: int, vocabulary: int, **more: Any
+    kind: str, hidden: int, inner: int, layers: int, heads: int, kv_heads: int, vocabulary: int, **more: Any
 ) -> dict[str, Any]:
     return {
         "model_type": kind,
@@ -39,7 +39,7 @@ def _text(
         "intermediate_size": inner,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": groups,
+        "num_key_value_heads": kv_heads,
         "vocab_size": vocabulary,
         **more,
     }
@@ -73,9 +73,9 @@ def _llava_next(text: dict[str, Any], image_token: int = 32000) -> dict[str, Any
 
 
 def _qwen25_vl(
-    hidden: int, inner: int, layers: int, heads: int, groups: int, vocabulary: int, tied: bool
+    hidden: int, inner: int, layers: int, heads: int, kv_heads: int, vocabulary: int, tied: bool
 ) -> dict[str, Any]:
-    text = _text("qwen2_5_vl_text", hidden, inner, layers, heads, groups, vocabulary, max_position_embeddings=128000)
+    text = _text("qwen2_5_vl_text", hidden, inner, layers, heads, kv_heads, vocabulary, max_position_embeddings=128000)
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
     text["tie_word_embeddings"] = tied
     vision = {

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from .llava import Grids, language_parts
-from .protocol import HfModel, Parts, Pictures
-from .text import Size, TextSide
+from .llava import language_parts
+from .protocol import Grids, HfModel, Parts, Pictures, Size
+from .text import TextSide
 
 if TYPE_CHECKING:
     import torch
@@ -36,20 +36,20 @@ class QwenTower(nn.Module):
         from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids
 
         config = self._config
-        window, windows = window_order(tuple(map(tuple, grid.tolist())), config)
-        window = window.to(patches.device)
+        order, window_bounds = window_order(tuple(map(tuple, grid.tolist())), config)
+        order = order.to(patches.device)
         unit = config.spatial_merge_size**2
 
         def ordered(rows: torch.Tensor) -> torch.Tensor:
-            return rows.view(len(window), unit, -1)[window].view(len(rows), -1)
+            return rows.view(len(order), unit, -1)[order].view(len(rows), -1)
 
         hidden = ordered(self.patch_embed(patches))
         positions = get_vision_position_ids(grid, config.spatial_merge_size).to(patches.device)
         angles = tuple(ordered(angle) for angle in self.rotary_pos_emb(hidden, positions))
-        images = get_vision_cu_seqlens(grid)
+        image_bounds = get_vision_cu_seqlens(grid)
         flash = config._attn_implementation == "flash_attention_2"
         for number, block in enumerate(self.blocks):
-            bounds = images if number in config.fullatt_block_indexes else windows
+            bounds = image_bounds if number in config.fullatt_block_indexes else window_bounds
             longest = int((bounds[1:] - bounds[:-1]).max())
             hidden = block(
                 hidden,

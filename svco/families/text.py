@@ -10,13 +10,10 @@ import numpy as np
 from ..basics.errors import BadSample, UserError, first_line
 from ..data.pairs import PairText
 from .chat import ChatEncoder
-from .protocol import EncodedText, ImageSizes
+from .protocol import EncodedText, Size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Size = tuple[int, int]
-"""(width, height), pixels."""
 
 
 class TextSide:
@@ -69,7 +66,7 @@ class TextSide:
         """(axes, tokens of the prefix) int64 positions; ``size`` is its image's, None without one."""
         return np.arange(len(prefix), dtype=np.int64)[None]
 
-    def encode_text(self, text: PairText, image_sizes: ImageSizes) -> EncodedText:
+    def encode_text(self, text: PairText, image_sizes: tuple[Size, Size]) -> EncodedText:
         """Three prefixes and two responses. Text is cut at ``max_text_tokens``, image placeholders not counted.
 
         The budget of the responses is what the longest prompt leaves, one for all views and both sides, so that
@@ -95,8 +92,8 @@ class TextSide:
                 f"data.max_text_tokens is {self.max_text_tokens}, which leaves no room for a response",
             )
         prefixes, positions = zip(
-            *(self._prefix(text, np.asarray(image_prefix, dtype=np.int64), size) for size in image_sizes),
-            self._prefix(text, np.asarray(blind_prefix, dtype=np.int64), None),
+            *(self._prefix(text, image_prefix, size) for size in image_sizes),
+            self._prefix(text, blind_prefix, None),
             strict=True,
         )
         first, second = (np.asarray(r[:longest], dtype=np.int64) for r in responses)
@@ -118,7 +115,7 @@ class TextSide:
         self._check_placeholders(text, ids)
         if self.paper_compat:
             ids = [*ids, *self.chat.end_of_response]
-        return self._prefix(text, np.asarray(ids, dtype=np.int64), size)[0]
+        return self._prefix(text, ids, size)[0]
 
     @property
     def ends(self) -> list[int]:
@@ -137,8 +134,9 @@ class TextSide:
                 f"one; the text must not contain {self.tokenizer.decode([self.image_token_id])!r}",
             )
 
-    def _prefix(self, text: PairText, ids: np.ndarray, size: Size | None) -> tuple[np.ndarray, np.ndarray]:
-        """(ids with one placeholder a feature, their positions)."""
+    def _prefix(self, text: PairText, prompt: list[int], size: Size | None) -> tuple[np.ndarray, np.ndarray]:
+        """(the ids of ``prompt`` with one placeholder a feature of its image, their positions)."""
+        ids = np.asarray(prompt, dtype=np.int64)
         if size is None:
             return ids, self.positions(ids, None)
         if min(size) < 1:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from .llava import Grids, LlavaArchitecture
-from .protocol import HfModel, Parts, Pictures
-from .text import Size, TextSide
+from .llava import LlavaArchitecture
+from .protocol import Grids, HfModel, Parts, Pictures, Size
+from .text import TextSide
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ class TileProjector(nn.Module):
         """(features of all images, hidden) of tiles ``encoded`` (tiles, features of a tile, tower's hidden)."""
         import torch
 
-        tiles = self.projection(encoded).split([tiles for tiles, _, _ in grids])
+        tiles = self.projection(encoded).split([count for count, _, _ in grids])
         sizes = [(height, width) for _, height, width in grids]
         return torch.cat(self._pack(tiles, sizes, image_newline=self.image_newline, **self._options)[0])
 

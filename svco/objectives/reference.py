@@ -1,4 +1,4 @@
-"""Where the reference's log-probs come from, and the file that keeps them.
+"""Where the reference's log-probs come from.
 
 lockstep      LoRA: the policy with its adapters off, layer by layer beside it (the default)
 frozen-copy   full fine-tuning: a second, frozen model whose layers run beside the policy's (the default)
@@ -17,7 +17,7 @@ STRATEGIES = {"lora": ("lockstep", "cached", "none"), "full": ("frozen-copy", "c
 
 def choose_reference(wanted: str, tune: str, objective: Objective) -> str:
     """The strategy for ``model.reference`` = ``wanted``; UserError, listing what is allowed, for anything that is not."""
-    allowed = [s for s in STRATEGIES[tune] if (s == "none") is (not objective.needs_reference)]
+    allowed = [strategy for strategy in STRATEGIES[tune] if (strategy != "none") == objective.needs_reference]
     if wanted == "auto":
         return allowed[0]
     if wanted in allowed:

@@ -242,7 +242,8 @@ def make_objective(config: ObjectiveConfig) -> Objective:
 def _bound(config: ObjectiveConfig) -> tuple[BoundTerm, ...]:
     """The terms of ``config`` with their numbers, those of weight 0 left out."""
     entry = OBJECTIVES[config.name]
-    sides = (0, 1) if (entry.sides if config.sides == "auto" else config.sides) == "both" else (0,)
+    wanted = entry.sides if config.sides == "auto" else config.sides
+    sides = (0, 1) if wanted == "both" else (0,)
     share = 1 / len(sides) if entry.combine == "mean" else 1.0
     listed = [(term, share) for side in sides for term in entry.terms(side, config)]
     if len(sides) == 2:
@@ -264,7 +265,8 @@ def _refuse_idle_keys(config: ObjectiveConfig) -> None:
         value = getattr(config, key)
         if key in ("name", "sides") or value == default:
             continue
-        if _bound(replace(weighted, **{key: _another(value)})) == _bound(replace(weighted, **{key: value})):
+        as_set = _bound(replace(weighted, **{key: value}))
+        if as_set == _bound(replace(weighted, **{key: _another(value)})):
             names = ", ".join(dict.fromkeys(term.key.rpartition("_")[0] or term.key for term in _bound(weighted)))
             raise UserError(
                 f"objective.{key} is {value}, which changes nothing: {config.name} with the other keys as they are does not "

@@ -125,6 +125,7 @@ def add_up(terms: Sequence[BoundTerm], policy: Scores, reference: Scores) -> tup
 
 
 def _compared(term: BoundTerm, policy: Scores, reference: Scores, report: Report) -> torch.Tensor:
+    """Σ coefficient · Δ[cell] of ``term``, (P,); puts every Δ into ``report``."""
     total = policy.logps.new_zeros(policy.logps.shape[0])
     for (side, view), factor in term.cells:
         delta = policy.logps[:, side, view] - reference.logps[:, side, view]

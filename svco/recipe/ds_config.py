@@ -19,7 +19,7 @@ _OURS = {
     "tensorboard": "svco writes the run's own TensorBoard log",
     "wandb": "svco logs to TensorBoard and metrics.jsonl",
 }
-
+"""Section that a config may not have -> what is done instead."""
 _OFFLOAD = {
     "offload_param": {"none": (1, 2, 3), "cpu": (3,), "nvme": (3,)},
     "offload_optimizer": {"none": (1, 2, 3), "cpu": (1, 2, 3), "nvme": (3,)},
@@ -112,12 +112,12 @@ def _check_offload(zero: dict[str, Any], config: Config, path: str) -> None:
     """UserError for offloading that DeepSpeed or svco cannot do; fills ``nvme_path``."""
     for key, devices in _OFFLOAD.items():
         section = zero.get(key) or {}
-        lora = key == "offload_optimizer" and config.model.tune == "lora"
+        is_adapters_state = key == "offload_optimizer" and config.model.tune == "lora"
         if section.get("device") == "auto":
             # Adapters' state is small, and saving them gathers it a parameter at a time.
-            section["device"] = "cpu" if lora else "nvme"
+            section["device"] = "cpu" if is_adapters_state else "nvme"
         device = section.get("device", "none")
-        if device == "nvme" and lora:
+        if device == "nvme" and is_adapters_state:
             raise UserError(
                 f"{path} offloads the optimizer to NVMe and model.tune is lora: the state of adapters is small. Set "
                 f'{key}.device to "cpu" or "auto".'
@@ -125,8 +125,8 @@ def _check_offload(zero: dict[str, Any], config: Config, path: str) -> None:
         if zero["stage"] not in devices.get(device, ()):
             allowed = ", ".join(f"{name} (stage {', '.join(map(str, stages))})" for name, stages in devices.items())
             raise UserError(f"{path} sets {key}.device to {device!r} at stage {zero['stage']}. It can be {allowed}.")
-        for name, value in _REQUIRED_OFFLOAD.items() if key == "offload_optimizer" else ():
-            if section.get(name, value) != value:
+        for name, value in _REQUIRED_OFFLOAD.items():
+            if key == "offload_optimizer" and section.get(name, value) != value:
                 raise UserError(f"{path} sets {key}.{name} to {section[name]!r}; svco runs with {value!r} only.")
         if device != "nvme":
             section.pop("nvme_path", None)
@@ -158,7 +158,9 @@ def _check_zeropp(zero: dict[str, Any], config: Config, world_size: int, local_s
     if zero.get("zero_hpz_partition_size") == "auto":
         zero["zero_hpz_partition_size"] = local_size
     size = zero.get("zero_hpz_partition_size", 1)
-    asked = [key for key in COMPRESSED if zero.get(key)] + ["zero_hpz_partition_size"] * (size != 1)
+    asked = [key for key in COMPRESSED if zero.get(key)]
+    if size != 1:
+        asked.append("zero_hpz_partition_size")
     if asked and (zero["stage"] != 3 or offloaded({"zero_optimization": zero}, "param") != "none"):
         raise UserError(f"{path} sets {', '.join(asked)}: ZeRO++ needs stage 3 without offload_param.")
     if not isinstance(size, int) or size < 1 or world_size % size:
@@ -198,5 +200,6 @@ def with_leaf_sizes(ds: dict[str, Any], layer: int | None) -> dict[str, Any]:
     for key, value in sizes.items():
         if zero.get(key) == "auto":
             del zero[key]
-            zero |= {} if value is None else {key: value}
+            if value is not None:
+                zero[key] = value
     return ds | {"zero_optimization": zero}

@@ -89,8 +89,8 @@ def check(config: Config) -> None:
     low, high = config.corrupt.scale
     if low > high:
         raise UserError(f"corrupt.scale is [{low}, {high}]; the least share of the image's area comes first.")
-    for key in (key for key in BOUNDS if key.startswith("objective.beta_")):
-        if len(betas := get(config, key)) > 2:
+    for key in BOUNDS:
+        if key.startswith("objective.beta_") and len(betas := get(config, key)) > 2:
             raise UserError(f"{key} is {list(betas)}; it takes one number, or two: one a side.")
 
 
@@ -112,9 +112,10 @@ def within(number: float, interval: str) -> bool:
 def words(interval: str) -> str:
     """``interval`` for people: ``at least 0 and below 1``."""
     low, high = _ends(interval)
-    least = f"{'at least' if interval.startswith('[') else 'above'} {low:g}" if math.isfinite(low) else ""
-    most = f"{'at most' if interval.endswith(']') else 'below'} {high:.10g}" if math.isfinite(high) else "finite"
-    return f"{least} and {most}" if least else most
+    above = "at least" if interval.startswith("[") else "above"
+    below = "at most" if interval.endswith("]") else "below"
+    most = f"{below} {high:.10g}" if math.isfinite(high) else "finite"
+    return f"{above} {low:g} and {most}" if math.isfinite(low) else most
 
 
 def _ends(interval: str) -> tuple[float, float]:

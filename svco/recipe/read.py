@@ -13,14 +13,21 @@ import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from ..basics.errors import UserError, nearest
 from ..basics.shipped import lasting, located
 from .config import Config
-from .limits import check
+from .limits import check, kinds
 from .parse import Typed, dump_yaml, parse_yaml, plain, read_yaml
+
+_GONE = {"objective.symmetric": "Write objective.sides: both for true, objective.sides: first for false."}
+"""Keys of earlier versions -> what to write instead."""
+_NOTHING = ("", "~", "null", "Null", "NULL")
+"""YAML's words for no value."""
+_IN_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
 
 def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
@@ -32,7 +39,7 @@ def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
     overrides = list(overrides)
     keys = [override.partition("=")[0] for override in overrides]
     # A later value replaces an earlier one, but a key twice in a row is what a shell makes of unquoted braces.
-    if repeated := next((key for key, after in zip(keys, keys[1:]) if key == after), None):
+    if repeated := next((key for key, after in pairwise(keys) if key == after), None):
         raise UserError(
             f"{repeated} is given {keys.count(repeated)} times on the command line. If you wrote braces, the shell took them "
             f"apart: quote them, '{repeated}=…{{000000..000007}}.tar'. Over several hosts pdsh's other end, a shell, takes "
@@ -99,24 +106,20 @@ def merge(config: Config, tree: Any, where: str) -> Config:
 
 
 def _merge_section(current: Any, section: str, values: Mapping[str, Any], where: str) -> Any:
-    kinds = typing.get_type_hints(type(current))
+    types = typing.get_type_hints(type(current))
     fresh = {}
     for name, value in values.items():
         key = f"{section}.{name}"
         if key in _GONE:
             raise UserError(f"{where}: {key} is gone. {_GONE[key]}")
-        if name not in kinds:
+        if name not in types:
             raise UserError(f"{where}: unknown key {key!r}.{nearest(key, known_keys())}")
-        fresh[name] = _coerce(value, kinds[name], key, where)
+        fresh[name] = _coerce(value, types[name], key, where)
     return dataclasses.replace(current, **fresh)
 
 
 def known_keys() -> list[str]:
-    return [f"{s.name}.{f.name}" for s in dataclasses.fields(Config) for f in dataclasses.fields(_section_type(s.name))]
-
-
-def _section_type(name: str) -> type:
-    return typing.get_type_hints(Config)[name]
+    return [key for key, _ in kinds()]
 
 
 def _coerce(value: Any, kind: Any, key: str, where: str) -> Any:
@@ -125,7 +128,8 @@ def _coerce(value: Any, kind: Any, key: str, where: str) -> Any:
         element, *rest = typing.get_args(kind)
         length = None if rest == [...] else 1 + len(rest)
         if not isinstance(value, (list, tuple)):
-            value = [] if plain(value) in ("", None) and length is None else [value] * (length or 1)
+            is_empty = length is None and plain(value) in ("", None)
+            value = [] if is_empty else [value] * (length or 1)
         if length is not None and len(value) != length:
             raise UserError(f"{where}: {key} takes {length} values, not {len(value)} ({plain(value)!r}).")
         return tuple(_coerce(v, element, key, where) for v in value)
@@ -137,7 +141,7 @@ def _coerce(value: Any, kind: Any, key: str, where: str) -> Any:
     found = {str: _text, float: _number, int: _whole_number}.get(kind, plain)(value)
     if type(found) is not kind:
         raise UserError(
-            f"{where}: {key} must be a {_PLAIN[kind]}, not {plain(value)!r} ({type(plain(value)).__name__})."
+            f"{where}: {key} must be a {_IN_WORDS[kind]}, not {plain(value)!r} ({type(plain(value)).__name__})."
         )
     return found
 
@@ -166,16 +170,12 @@ def _whole_number(value: Any) -> Any:
     return value.text if ":" in value.text else value.value
 
 
-_NOTHING = ("", "~", "null", "Null", "NULL")
-_GONE = {"objective.symmetric": "Write objective.sides: both for true, objective.sides: first for false."}
-"""Keys of earlier versions -> what to write instead."""
-_PLAIN = {int: "whole number", float: "number", str: "text", bool: "true or false"}
-
-
 def to_tree(config: Config) -> dict[str, dict[str, Any]]:
     """Plain nested dict (lists for tuples) that ``merge`` reads back to an equal Config."""
     tree = dataclasses.asdict(config)
-    return {s: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} for s, values in tree.items()}
+    for values in tree.values():
+        values.update({key: list(value) for key, value in values.items() if isinstance(value, tuple)})
+    return tree
 
 
 def dump(config: Config) -> str:
@@ -187,26 +187,21 @@ def dump(config: Config) -> str:
 def field_docs(section_type: type) -> dict[str, str]:
     """{field: its docstring} of a config dataclass, read from its source."""
     (section,) = ast.parse(inspect.getsource(section_type)).body
-    body = list(ast.iter_child_nodes(section))
-    return {
-        a.target.id: inspect.cleandoc(b.value.value)
-        for a, b in zip(body, body[1:])
-        if isinstance(a, ast.AnnAssign)
-        and isinstance(a.target, ast.Name)
-        and isinstance(b, ast.Expr)
-        and isinstance(b.value, ast.Constant)
-        and isinstance(b.value.value, str)
-    }
+    docs = {}
+    for statement_and_next in pairwise(ast.iter_child_nodes(section)):
+        match statement_and_next:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                docs[name] = inspect.cleandoc(text)
+    return docs
 
 
 def help_text() -> str:
     """Every key with its default and docstring, for ``--help``."""
     lines = []
-    for section in dataclasses.fields(Config):
-        kind = _section_type(section.name)
-        lines.append(f"\n{section.name}: {inspect.getdoc(kind)}")
+    for section, kind in typing.get_type_hints(Config).items():
+        lines.append(f"\n{section}: {inspect.getdoc(kind)}")
         for f in dataclasses.fields(kind):
             default = list(f.default) if isinstance(f.default, tuple) else f.default
-            lines.append(f"  {section.name}.{f.name} [{default!r}]")
+            lines.append(f"  {section}.{f.name} [{default!r}]")
             lines += [f"      {line.strip()}" for line in field_docs(kind)[f.name].splitlines()]
     return "\n".join(lines)

@@ -9,7 +9,6 @@ before a run goes on: one rank alone would take longer over a 34B model's than t
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -24,7 +23,7 @@ from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import write_whole
+from ..basics.files import file_digest, write_whole
 from ..basics.progress import Progress, silent
 from .identity import Identity
 
@@ -118,8 +117,9 @@ class Checkpoints:
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
             write_whole(self.folder / "latest", final.name, durable=True)
-            for old in steps(self.folder)[: -self.keep] if self.keep else []:
-                shutil.rmtree(old)
+            if self.keep:
+                for old in finished(self.folder)[: -self.keep]:
+                    shutil.rmtree(old)
         self.world.barrier()
         return final
 
@@ -127,7 +127,7 @@ class Checkpoints:
         """The newest valid checkpoint, or None where there is none at all. Damaged ones are passed over with a warning that says
         why; UserError where all are."""
         problems = []
-        for folder in self.world.broadcast(steps(self.folder)[::-1]):
+        for folder in self.world.broadcast(finished(self.folder)[::-1]):
             if (problem := self.damage(folder, progress)) is None:
                 return folder
             problems.append(f"{folder.name}: {problem}")
@@ -145,13 +145,13 @@ class Checkpoints:
         damaged, and must not outrank what comes. The new names. A collective."""
         moved = []
         if self.world.is_main:
-            for folder in steps(self.folder):
+            for folder in finished(self.folder):
                 if int(folder.name.partition("-")[2]) > beyond:
                     names = (f"{folder.name}.abandoned{'' if n == 1 else f'-{n}'}" for n in itertools.count(1))
                     aside = next(path for name in names if not (path := folder.with_name(name)).exists())
                     folder.rename(aside)
                     moved.append(aside.name)
-            kept = steps(self.folder)
+            kept = finished(self.folder)
             if moved and kept:
                 write_whole(self.folder / "latest", kept[-1].name, durable=True)
             elif moved:
@@ -164,7 +164,7 @@ class Checkpoints:
         return next((problem for problem in found if problem), None)
 
 
-def steps(folder: Path) -> list[Path]:
+def finished(folder: Path) -> list[Path]:
     """The finished checkpoints in ``folder``, oldest first."""
     return sorted(p for p in folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
 
@@ -173,8 +173,7 @@ def _digest(file: Path) -> dict[str, Any]:
     """{bytes, sha256} of ``file``, which is on disk afterwards. For its writer to call: elsewhere fsync would not reach it."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"bytes": file.stat().st_size, "sha256": digest}
+    return {"bytes": file.stat().st_size, "sha256": file_digest(file)}
 
 
 def damage(
@@ -199,10 +198,8 @@ def damage(
             return f"{name} is missing"
         if file.stat().st_size != expected["bytes"]:
             return f"{name} has {file.stat().st_size} bytes instead of {expected['bytes']}"
-        if contents:
-            with file.open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != expected["sha256"]:
-                    return f"{name} has other contents than when it was written"
+        if contents and file_digest(file) != expected["sha256"]:
+            return f"{name} has other contents than when it was written"
     return None
 
 

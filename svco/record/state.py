@@ -12,7 +12,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -142,9 +141,10 @@ class Heartbeat:
             ranks=ranks,
             command=command,
         )
-        self._pace: tuple[float, int] | None = None
+        self._first: tuple[float, int] | None = None
+        """(when it was done, number) of the first step of this process."""
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._left = threading.Event()
 
     def __enter__(self) -> Heartbeat:
         if self.enabled:
@@ -153,44 +153,43 @@ class Heartbeat:
         return self
 
     def __exit__(self, _kind: type | None, error: BaseException | None, _traceback: Any) -> None:
-        self._over.set()
+        self._left.set()
         if error is None:
             self.tell(state="finished", doing="", exit_code=0)
         elif isinstance(error, Stopped):
             self.tell(state="stopped", doing="", reason=str(error), exit_code=RESUBMIT)
+        elif isinstance(error, UserError):
+            self.tell(state="failed", reason=first_line(error), exit_code=2)
         else:
-            code = 2 if isinstance(error, UserError) else 130 if isinstance(error, KeyboardInterrupt) else 1
             said, kind = first_line(error), type(error).__name__
-            kinds = "" if isinstance(error, UserError) or said == kind else f"{kind}: "
-            self.tell(state="failed", reason=kinds + said, exit_code=code)
+            reason = said if said == kind else f"{kind}: {said}"
+            self.tell(state="failed", reason=reason, exit_code=130 if isinstance(error, KeyboardInterrupt) else 1)
 
     def tell(self, **changes: Any) -> None:
         """Changes fields of the state and writes it."""
-        self._write(lambda state: vars(state).update(changes))
-
-    def step(self, step: int, stop: str = "") -> None:
-        """One step more is done, after which the run stops if there is a reason to: the next beat says so."""
-        now = time.monotonic()
-        began, first = self._pace = self._pace or (now, step)
-        self._state.step, self._state.reason = step, stop
-        if step > first:
-            self._state.seconds_a_step = (now - began) / (step - first)
-
-    def _write(self, change: Callable[[RunState], None] = lambda _: None) -> None:
         if not self.enabled:
             return
         with self._lock:
-            change(self._state)
-            self._state.beat = time.time()
+            vars(self._state).update(changes, beat=time.time())
             try:
                 self._state.write(self.folder)
             except OSError as error:
                 # A full or absent disk ends the run where it must be written to, not here.
                 print(f"warning: {self.folder / STATE} cannot be written: {error}", file=sys.stderr, flush=True)
 
+    def step(self, step: int, stop: str = "") -> None:
+        """One step more is done, after which the run stops if there is a reason to: the next beat says so."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, step)
+        began, first = self._first
+        self._state.step, self._state.reason = step, stop
+        if step > first:
+            self._state.seconds_a_step = (now - began) / (step - first)
+
     def _beat(self) -> None:
-        while not self._over.wait(BEAT_SECONDS):
-            self._write()
+        while not self._left.wait(BEAT_SECONDS):
+            self.tell()
 
 
 def wait_until_over(folder: Path, lock: FolderLock) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..basics.errors import RESUBMIT, UserError
 from .board import METRICS_FILE, last_line
-from .checkpoint import damage, steps
+from .checkpoint import damage, finished
 from .state import RunState
 
 EXIT_CODES = {"finished": 0, "stopped": RESUBMIT, "running": 3, "failed": 1, "dead": 1}
@@ -50,9 +50,9 @@ def look(folder: Path, verify: bool = False) -> tuple[str, int]:
         if verdict == "running":
             done.append(f"about {_span(pace * (state.steps - state.step))} left")
     lines.append("  " + ", ".join(done))
-    if shown := [
-        f"{name} {metrics[name]:.4g}" for name in ("loss", "pairs_per_second") if metrics.get(name) is not None
-    ]:
+    names = [name for name in ("loss", "pairs_per_second") if metrics.get(name) is not None]
+    if names:
+        shown = [f"{name} {metrics[name]:.4g}" for name in names]
         lines.append(f"  last log, step {metrics['step']}: {', '.join(shown)}")
     checkpoint, kept = _checkpoint(folder, verify)
     lines += [f"  {checkpoint}", f"  next: {_next(folder, state, verdict, kept)}"]
@@ -71,7 +71,7 @@ def _why(state: RunState, verdict: str, now: float) -> str:
 
 def _checkpoint(folder: Path, verify: bool) -> tuple[str, bool]:
     """(what is to be said about the newest checkpoint, whether there is one to continue from)."""
-    found = steps(folder / "checkpoints")
+    found = finished(folder / "checkpoints")
     for checkpoint in reversed(found):
         problem = damage(checkpoint, contents=verify)
         passed = "" if checkpoint == found[-1] else f" ({found[-1].name} is damaged)"
@@ -106,12 +106,13 @@ def _resume(folder: Path, state: RunState) -> str:
             skip = True
         else:
             kept.append(word)
-    alone = "none" in kept or "--ds=none" in kept
     if program == "svco":
-        # It starts its ranks itself, unless there were others: those of a launcher.
-        own = state.ranks == 1 or f" --ranks {state.ranks} " in f" {' '.join(kept)} ".replace("--ranks=", "--ranks ")
-        launcher = [] if own else ["deepspeed", "--module"]
+        # It starts the ranks that were asked for itself; others were a launcher's.
+        typed = f" {' '.join(kept)} ".replace("--ranks=", "--ranks ")
+        starts_them_itself = state.ranks == 1 or f" --ranks {state.ranks} " in typed
+        launcher = [] if starts_them_itself else ["deepspeed", "--module"]
     else:
+        alone = "none" in kept or "--ds=none" in kept
         launcher = ["python" if alone else "deepspeed"]
     return shlex.join([*launcher, program, *kept, *where])
 
@@ -119,4 +120,6 @@ def _resume(folder: Path, state: RunState) -> str:
 def _span(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

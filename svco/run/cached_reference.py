@@ -18,7 +18,7 @@ from ..basics.progress import Progress
 from ..basics.views import VIEWS, cells_to_evaluate, views_of
 from ..batches.split import Split, cache_dir, make_loader
 from ..data.corruption import Corruptions
-from ..data.order import Sequence
+from ..data.order import GivenOrder
 from ..engine import Engine
 from ..model.load import Tuned, model_files
 from ..scores.pair_scores import score_pairs
@@ -45,7 +45,7 @@ def reference_of(
             f"The cached reference {cache.path} is missing or incomplete, and a resumed full fine-tuning no longer has "
             "the base model to compute it with. Put the file back, or start a new run."
         )
-    order = Sequence(missing, max(world.size, config.optim.global_batch))
+    order = GivenOrder(missing, max(world.size, config.optim.global_batch))
     engine.train(False)
     with tuned.scorer.as_reference():
         for first in range(0, order.steps_per_epoch, _STEPS_A_SAVE):

@@ -54,10 +54,10 @@ def summarise(scores: PairScores, contrast_of: Mapping[int, str]) -> dict[str, A
 
 def table(summary: Mapping[str, Any], title: str) -> str:
     """A before/after table for a terminal; accuracies with their standard error in percentage points."""
-    left_out = f", {summary['bad']} bad ones left out" if summary["bad"] else ""
-    lines = [f"{title} ({summary['pairs']} pairs{left_out})", f"{'':<28}{'before':>12}{'after':>12}{'change':>12}"]
     if not summary["pairs"]:
         return f"{title}: no pair could be scored."
+    left_out = f", {summary['bad']} bad ones left out" if summary["bad"] else ""
+    lines = [f"{title} ({summary['pairs']} pairs{left_out})", f"{'':<28}{'before':>12}{'after':>12}{'change':>12}"]
 
     def row(name: str, pattern: str, before: float, after: float) -> str:
         change = f"{100 * (after - before):+.1f} pts" if "%" in pattern else f"{after - before:+.3g}"

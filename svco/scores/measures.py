@@ -21,8 +21,6 @@ NAMES = {
     "empty": "empty answers",
 }
 """Measure -> how tables call it, in their order."""
-
-
 SHARES = ("pair_accuracy", "blind_likelier", "own_image", "hallucination", "empty")
 """Measures that are shares, shown in percent."""
 

@@ -1,10 +1,12 @@
-"""Scores held-back pairs with policy and reference, and turns the scores into the numbers people read."""
+"""Scoring held-back pairs with policy and reference."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -52,7 +54,7 @@ def score_pairs(engine: Callable[[Any], Any], steps: Iterable[Any], world: World
                     strict=False,
                 )
                 mine += [(index, p, r, t) for index, weight, p, r, t in rows if weight]
-    everyone = sorted((row for part in world.gather(mine) for row in part), key=lambda row: row[0])
+    everyone = sorted(chain.from_iterable(world.gather(mine)), key=itemgetter(0))
     index, policy, reference, tokens = zip(*everyone) if everyone else ((), (), (), ())
     shape = (len(everyone), 2, views)
     return PairScores(

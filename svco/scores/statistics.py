@@ -20,6 +20,7 @@ Z = 1.959963984540054
 FLIPS = 10_000
 """Random exchanges of the permutation test; with at most 13 pairs all are made."""
 _CHUNK = 500
+"""Exchanges of all pairs that are computed at once."""
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,8 @@ def _exchange(measures: Mapping[str, tuple[Measure, Measure]], seed: int) -> dic
             flips = random.integers(0, 2, (rows, count), dtype=np.int8)
         moved = flips.astype(float) @ change
         for m, (a, b) in enumerate(measures.values()):
-            gap = np.abs(
-                _shifted(a, moved[:, 2 * m], moved[:, 2 * m + 1]) - _shifted(b, -moved[:, 2 * m], -moved[:, 2 * m + 1])
-            )
+            numerator, denominator = moved[:, 2 * m], moved[:, 2 * m + 1]
+            gap = np.abs(_shifted(a, numerator, denominator) - _shifted(b, -numerator, -denominator))
             reached[m] += (gap >= observed[m] - 1e-12 * max(1.0, observed[m])).sum()
     # One more for the arrangement that was observed (Phipson and Smyth, 2010), unless it is among those counted.
     ps = reached / total if exact else (reached + 1) / (total + 1)

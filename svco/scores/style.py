@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any
 
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours: told apart by colour-blind readers too."""
-
-
 COLOURS = {"match": SERIES[0], "blind": "#8c8c8c", "clash": SERIES[1], "corrupt": SERIES[3]}
 """The views' colours, in every picture."""
-
-
 WORDS = {"match": "its own image", "blind": "no image", "clash": "the other image", "corrupt": "its own, corrupted"}
 """The views in words."""
 

@@ -5,7 +5,7 @@ import pytest
 from svco.basics.dist import World
 from svco.basics.errors import UserError
 from svco.recipe.limits import kinds
-from svco.record.checkpoint import Checkpoints, Position, read_identity, steps
+from svco.record.checkpoint import Checkpoints, Position, finished, read_identity
 from svco.record.identity import check_identity
 from svco.run.identity import FREE, TOLD_OTHERWISE
 
@@ -66,7 +66,7 @@ def test_what_lies_beyond_is_set_aside_and_never_outranks(tmp_path):
     assert keep_all.newest().name == "step-000004"
     save(checkpoints, 5)
     save(checkpoints, 6)
-    assert [folder.name for folder in steps(tmp_path)] == ["step-000005", "step-000006"], "rotation goes by history"
+    assert [folder.name for folder in finished(tmp_path)] == ["step-000005", "step-000006"], "rotation goes by history"
     assert keep_all.set_aside(4) == ["step-000005.abandoned", "step-000006.abandoned-2"]
     assert (tmp_path / "step-000006.abandoned" / "weights").read_text() == "6"
     assert not (tmp_path / "latest").exists() and keep_all.newest() is None

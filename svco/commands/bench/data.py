@@ -16,7 +16,7 @@ from ...basics.dist import World
 from ...basics.markdown import markdown
 from ...basics.progress import silent
 from ...batches.split import Split, make_loader
-from ...data.order import Sequence
+from ...data.order import GivenOrder
 from ...data.pairs import Pair, PairText
 from ...data.shards import write_shards
 from ...families import Family, load_family
@@ -62,7 +62,7 @@ def rate(spec: str, family: Family, cache: Path, seconds: float = 5.0) -> float:
     """Pairs a second that the product's loader makes of the shards ``spec`` in this process."""
     objective, world = make_objective(ObjectiveConfig()), World()
     split = Split.open((spec,), family, cache, world, silent)
-    order = Sequence(np.arange(len(split.shards)), 16)
+    order = GivenOrder(np.arange(len(split.shards)), 16)
     loader = make_loader(split, order, objective.cells, family, Config(), world, 0, order.steps_per_epoch)
     loader.workers = 0
     made, began = 0, time.perf_counter()

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ...basics.errors import BadSample, UserError
+from ...basics.files import file_digest
 from ...basics.progress import Progress
 from ...data.pairs import Pair, PairText, decode_image
-from ...data.shard_index import file_digest
 from ...data.shards import write_shards
 from .records import Record
 
