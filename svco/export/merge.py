@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..basics.errors import UserError
+from ..model.adapter_files import LORA_A, LORA_B
 from ..model.weight_names import WeightNames
 from .stream import Weight
 
 if TYPE_CHECKING:
     import torch
-
-_A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 def merged(
@@ -32,7 +31,7 @@ def merged(
     changed = {}
     for name, five, weight in _pairs(base, names):
         stem = five.removesuffix(".weight")
-        down, up = values.pop(stem + _A, None), values.pop(stem + _B, None)
+        down, up = values.pop(stem + LORA_A, None), values.pop(stem + LORA_B, None)
         if down is not None and up is not None:
             changed[name] = _with_delta(name, weight, (down, up, scale(down.shape[0])), dtype or weight.dtype)
         elif down is None and up is None:
