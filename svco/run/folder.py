@@ -1,4 +1,4 @@
-"""The folder of a run: recipe, DeepSpeed JSON, versions and commit at its start; weights and pictures at its end."""
+"""The folder of a run, made at its start: recipe, DeepSpeed JSON, versions and commit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
@@ -17,9 +17,6 @@ from ..model.load import resolve_dtype
 from ..recipe.config import Config
 from ..recipe.read import dump, lasting_paths
 from ..record.state import wait_until_over
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
