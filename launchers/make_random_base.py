@@ -1,14 +1,15 @@
 """Writes a base model of a true shape with random weights, for trials of memory, disk and time.
 
-Sharded bfloat16 safetensors, drawn shard by shard, with the embedded base model's tokenizer and chat template: for trials.
+Sharded bfloat16 safetensors, drawn shard by shard, with the embedded base model's tokenizer and chat template.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
-from svco.basics.errors import exit_codes
+from svco.basics.errors import UserError, exit_codes
 from svco.basics.progress import shown
 
 
@@ -24,9 +25,6 @@ def main() -> None:
     parser.add_argument("--shard", default="2GB", help="size of a file, and about the memory this takes")
     arguments = parser.parse_args()
 
-    from dataclasses import replace
-
-    from svco.basics.errors import UserError
     from svco.commands.bench.random_base import make_random_base
     from svco.commands.bench.shapes import SHAPES
 

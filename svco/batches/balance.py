@@ -22,11 +22,12 @@ def divide(costs: Sequence[int], world: int, budget: int) -> Division:
         rank = min(range(world), key=lambda r: (loads[r], r))
         ranks[rank].append(item)
         loads[rank] += costs[item]
-    count = max((len(_pack(items, costs, budget)) for items in ranks), default=1) or 1
+    packed = [_pack(items, costs, budget) for items in ranks]
+    count = max(1, *map(len, packed))
     divided = []
-    for items in ranks:
-        micros = _pack(items, costs, budget)
-        divided.append(tuple(tuple(sorted(micro)) for micro in micros) + ((),) * (count - len(micros)))
+    for micros in packed:
+        empty: list[list[int]] = [[]] * (count - len(micros))
+        divided.append(tuple(tuple(sorted(micro)) for micro in micros + empty))
     return tuple(divided)
 
 

@@ -1,7 +1,4 @@
-"""From pairs to the tensors of one micro-batch; runs in the loader's workers.
-
-Also the lengths of every pair before any image is decoded: they balance the ranks and fill the token budget.
-"""
+"""From pairs to the tensors of one micro-batch; runs in the loader's workers."""
 
 from __future__ import annotations
 

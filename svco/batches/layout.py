@@ -11,12 +11,8 @@ import torch
 
 Range = tuple[int, int]
 """[start, stop) in the row."""
-
-
 _MAX_WASTE = 1.2
 """Trees share a padded block while its area is at most this times theirs."""
-
-
 _MAX_BLOCK = 1 << 24
 """Largest area of a padded block, in (query, key) places."""
 
@@ -58,8 +54,8 @@ class Layout:
         """From (own range, ancestors' ranges) of each segment, in row order. No segment may be empty."""
         queries = tuple(own for own, _ in segments)
         keys = tuple((*ancestors, own) for own, ancestors in segments)
-        q = np.array([stop - start for start, stop in queries], dtype=np.int64)
-        k = np.array([sum(stop - start for start, stop in ranges) for ranges in keys], dtype=np.int64)
+        q = np.array([_length(own) for own in queries], dtype=np.int64)
+        k = np.array([sum(map(_length, ranges)) for ranges in keys], dtype=np.int64)
         if not len(q) or q.min() < 1:
             raise ValueError("a layout has at least one segment, and every segment has a token")
         index = np.concatenate([np.arange(start, stop) for ranges in keys for start, stop in ranges])
@@ -94,11 +90,11 @@ class Layout:
     def blocks(self) -> tuple[tuple[Block, ...], torch.Tensor]:
         """The trees in padded blocks of similar length, and for each row position its place in the blocks' kept tokens; made
         once for all layers, where the layout's tensors are."""
-        by_length = sorted(self.trees, key=lambda tree: tree[0][1] - tree[0][0], reverse=True)
+        longest_first = sorted(self.trees, key=lambda tree: _length(tree[0]), reverse=True)
         groups: list[list[tuple[Range, np.ndarray]]] = []
-        area = longest = 0
-        for tree in by_length:
-            length = tree[0][1] - tree[0][0]
+        area = longest = 0  # of the last group: its trees' area without padding, and its first tree's length
+        for tree in longest_first:
+            length = _length(tree[0])
             padded = (len(groups[-1]) + 1) * longest**2 if groups else 0
             if not groups or padded > _MAX_WASTE * (area + length**2) or padded > _MAX_BLOCK:
                 groups.append([])
@@ -110,8 +106,13 @@ class Layout:
         return blocks, torch.argsort(order)
 
 
+def _length(span: Range) -> int:
+    start, stop = span
+    return stop - start
+
+
 def _block(trees: list[tuple[Range, np.ndarray]], device: torch.device) -> Block:
-    longest = max(stop - start for (start, stop), _ in trees)
+    longest = max(_length(span) for span, _ in trees)
     index = np.empty((len(trees), longest), dtype=np.int64)
     mask = np.zeros((len(trees), 1, longest, longest), dtype=bool)
     mask[..., 0] = True

@@ -16,11 +16,11 @@ from ..data.pairs import Pair
 from ..data.shards import ShardSet
 from .balance import divide, imbalance
 
-Prepare = Callable[[Sequence[Pair | BadSample]], tuple[Any, list[BadSample]]]
-"""The slots of a micro-batch -> (its batch, the bad samples met)."""
+Encoder = Callable[[Sequence[Pair | BadSample]], tuple[Any, list[BadSample]]]
+"""The slots of a micro-batch -> (its batch, the bad samples met), as :class:`~svco.batches.encode.Encode` does."""
 
 
-class Batches(Protocol):
+class PairOrder(Protocol):
     """An order of pairs: :class:`~svco.data.order.Order`, or another with the same method."""
 
     def batch(self, step: int) -> tuple[int, np.ndarray]:
@@ -58,9 +58,9 @@ class Loader:
     def __init__(
         self,
         shards: ShardSet,
-        order: Batches,
+        order: PairOrder,
         costs: np.ndarray,
-        prepare: Prepare,
+        encode: Encoder,
         *,
         world: int,
         rank: int,
@@ -70,7 +70,7 @@ class Loader:
         stop: int,
         references: np.ndarray | None = None,
     ):
-        self.steps = _Steps(shards, order, costs, prepare, world, rank, budget, start, stop, references)
+        self.steps = _Steps(shards, order, costs, encode, world, rank, budget, start, stop, references)
         self.workers = min(workers, max(0, stop - start))
 
     def __len__(self) -> int:
@@ -97,9 +97,9 @@ class _Steps(Dataset[StepBatches | UserError]):
     """A map-style dataset whose items are steps."""
 
     shards: ShardSet
-    order: Batches
+    order: PairOrder
     costs: np.ndarray
-    prepare: Prepare
+    encode: Encoder
     world: int
     rank: int
     budget: int
@@ -122,28 +122,31 @@ class _Steps(Dataset[StepBatches | UserError]):
         epoch, indices = self.order.batch(step)
         costs = self.costs[indices].tolist()
         divided = divide(costs, self.world, self.budget)
-        mine = divided[self.rank]
         batches, bad = [], []
-        for positions in mine:
-            batch, found = self.prepare([self._read(int(indices[p])) for p in positions])
-            batches.append(self._with_reference(batch, indices[list(positions)]))
+        micros = [indices[list(positions)] for positions in divided[self.rank]]
+        for micro in micros:
+            batch, found = self.encode([self._read(index) for index in micro.tolist()])
+            batches.append(self._with_reference(batch, micro))
             bad += found
         return StepBatches(
-            step,
-            epoch,
-            len(indices),
-            tuple(batches),
-            tuple(tuple(int(indices[p]) for p in m) for m in mine),
-            tuple(bad),
-            imbalance(divided, costs),
+            step=step,
+            epoch=epoch,
+            slots=len(indices),
+            batches=tuple(batches),
+            indices=tuple(tuple(micro.tolist()) for micro in micros),
+            bad=tuple(bad),
+            imbalance=imbalance(divided, costs),
         )
 
     def _with_reference(self, batch: Any, indices: np.ndarray) -> Any:
         """``batch`` with the cached reference of its pairs, if there is one; zeros for the filler of an empty batch."""
         if self.references is None:
             return batch
-        rows = self.references[indices] if len(indices) else np.zeros_like(self.references[:1])
-        absent = indices[(batch.weight.numpy()[: len(indices)] > 0) & ~rows[: len(indices)].any(axis=(1, 2))]
+        if not len(indices):
+            return replace(batch, reference_logps=torch.from_numpy(np.zeros_like(self.references[:1])))
+        rows = self.references[indices]
+        readable = batch.weight.numpy() > 0
+        absent = indices[readable & ~rows.any(axis=(1, 2))]
         if len(absent):
             raise UserError(
                 f"The cached reference holds nothing for sample {self.shards.key(int(absent[0]))!r}, which could not be read "

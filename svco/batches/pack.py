@@ -97,10 +97,10 @@ def pack(
     segments: list[tuple[Range, tuple[Range, ...]]] = []
     here = 0
 
-    def lay(tokens_: np.ndarray, places: np.ndarray, ancestors: tuple[Range, ...]) -> Range:
+    def lay(segment: np.ndarray, places: np.ndarray, ancestors: tuple[Range, ...]) -> Range:
         nonlocal here
-        own = (here, here + len(tokens_))
-        ids.append(tokens_)
+        own = (here, here + len(segment))
+        ids.append(segment)
         positions.append(places)
         segments.append((own, ancestors))
         here = own[1]
@@ -153,7 +153,8 @@ class PackedCollate:
                 )
                 positions = pair.text.positions[text] if pair.text.positions else None
                 trees.append(Tree(pair.text.prefixes[text], branches, positions))
-                images += [pair.images[shown]] if shown != BLIND_CONDITION else []
+                if shown != BLIND_CONDITION:
+                    images.append(pair.images[shown])
         tokens = [[len(response) for response in pair.text.responses] for pair in pairs]
         return pack(trees, family.pixels(images), tokens, [pair.weight for pair in pairs], family, views)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from ..families import Family
 from ..recipe.config import Config
 from .encode import Encode
 from .lengths import Lengths, measure_lengths
-from .loader import Loader
+from .loader import Loader, PairOrder
 from .pack import PackedCollate
 
 
@@ -35,9 +34,8 @@ class Split:
     def open(cls, specs: tuple[str, ...], family: Family, cache: Path, world: World, progress: Progress) -> Split:
         def opened() -> Split:
             shards = ShardSet.open(specs, cache_dir=cache)
-            return cls(
-                shards, measure_lengths(shards, family, cache, lambda items: progress(items, "measuring lengths"))
-            )
+            lengths = measure_lengths(shards, family, cache, lambda items: progress(items, "measuring lengths"))
+            return cls(shards, lengths)
 
         # Rank 0 builds indices and lengths, once; the others get them from it and never race on the files.
         split = world.on_main(opened)
@@ -54,7 +52,7 @@ def cache_dir(config: Config) -> Path:
 
 def make_loader(
     split: Split,
-    order: Any,
+    order: PairOrder,
     cells: frozenset[Cell],
     family: Family,
     config: Config,
@@ -63,6 +61,7 @@ def make_loader(
     stop: int,
     references: np.ndarray | None = None,
 ) -> Loader:
+    """This rank's micro-batches of the steps ``start`` to ``stop`` of ``order``, laid out for ``cells``."""
     collate = PackedCollate(cells)
     return Loader(
         split.shards,

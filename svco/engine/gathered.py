@@ -8,6 +8,7 @@ whole: together that is every weight on every rank.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def distance(whole: torch.Tensor, shard: torch.Tensor, rank: int) -> float:
     true = shard[: share.numel()].to(share.device).float()
     norm = float(true.norm())
     error = float((share - true).norm())
-    if norm == 0.0 or error != error:
+    if norm == 0.0 or math.isnan(error):
         return 0.0 if error == 0.0 else float("inf")
     return error / norm
 

@@ -36,16 +36,16 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 
 def parameter_groups(trainable: dict[str, nn.Parameter], config: OptimConfig) -> list[dict[str, Any]]:
     """``trainable`` as AdamW's groups. Biases and norms get no weight decay; a group without parameters is left out."""
-    # Under ZeRO-3 a partitioned parameter has shape [0]; its true shape is ds_shape.
-    decayed = {name for name, p in trainable.items() if len(getattr(p, "ds_shape", p.shape)) > 1}
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for p in trainable.values():
+        # Under ZeRO-3 a partitioned parameter has shape [0]; its true shape is ds_shape.
+        (matrices if len(getattr(p, "ds_shape", p.shape)) > 1 else vectors).append(p)
     groups = [
-        {
-            "params": [p for name, p in trainable.items() if (name in decayed) is decays],
-            "weight_decay": config.weight_decay if decays else 0.0,
-        }
-        for decays in (True, False)
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
-    return [g for g in groups if g["params"]]
+    return [group for group in groups if group["params"]]
 
 
 def make_adamw(trainable: dict[str, nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
@@ -78,9 +78,8 @@ class TrainableState:
 
         tensors = {f"value/{name}": v for name, v in self.values.items()}
         tensors |= {f"{m}/{name}": v for m in MOMENTS for name, v in self.moments[m].items()}
-        save_file(
-            {k: v.contiguous() for k, v in tensors.items()}, folder / STATE_FILE, {"adam_step": str(self.adam_step)}
-        )
+        tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
+        save_file(tensors, folder / STATE_FILE, {"adam_step": str(self.adam_step)})
         return [folder / STATE_FILE]
 
     @classmethod

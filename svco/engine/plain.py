@@ -87,13 +87,14 @@ class PlainEngine:
         """Writes the state into ``folder``; the files written."""
         import torch
 
+        values = {name: p.detach().cpu() for name, p in self.masters.items()}
         states = {name: self.optimizer.state.get(p, {}) for name, p in self.masters.items()}
         moments = {
             m: {name: states[name].get(m, torch.zeros_like(p)).cpu() for name, p in self.masters.items()}
             for m in MOMENTS
         }
-        steps = {int(s["step"]) for s in states.values() if s} or {0}
-        return TrainableState({n: p.detach().cpu() for n, p in self.masters.items()}, moments, max(steps)).save(folder)
+        adam_step = max((int(state["step"]) for state in states.values() if state), default=0)
+        return TrainableState(values, moments, adam_step).save(folder)
 
     def load(self, folder: Path) -> None:
         import torch

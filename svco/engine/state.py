@@ -29,7 +29,10 @@ _FORMS = {
 
 def check_form(folder: Path, ds: dict[str, Any] | None) -> None:
     """UserError if full fine-tuning under ``ds`` does not read what checkpoint ``folder`` holds."""
-    ours = STATE_FILE if ds is None else _SWAPPED if offloaded(ds, "optimizer") == "nvme" else "zero"
+    if ds is None:
+        ours = STATE_FILE
+    else:
+        ours = _SWAPPED if offloaded(ds, "optimizer") == "nvme" else "zero"
     found = [form for form in _FORMS if any(folder.glob(form))]
     if found and ours not in found:
         raise UserError(
@@ -81,9 +84,9 @@ class PortableState:
 
     def _flats(self) -> list[torch.Tensor]:
         """The flat float32 tensors on which AdamW runs here, one a sub-group."""
-        return list(
-            self.zero.fp32_partitioned_groups_flat if self.stage == 3 else self.zero.single_partition_of_fp32_groups
-        )
+        if self.stage == 3:
+            return list(self.zero.fp32_partitioned_groups_flat)
+        return list(self.zero.single_partition_of_fp32_groups)
 
     def _make_moments(self, adam_step: int = 0) -> None:
         """AdamW makes its state at the first step only; DeepSpeed's accessors need it to be there."""

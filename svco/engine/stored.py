@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 NAMES = "names.json"
 """In ``zero/``: parameter name in the root module -> name in the model."""
+_Piece = tuple[list["torch.Tensor"], int, int]
+"""(flat tensors that lie end to end, where the piece starts in them, its length)."""
+_Placed = Iterator[tuple[str, tuple[int, ...], list[_Piece]]]
+"""Parameter name in the root module, shape, and the pieces it is made of."""
 
 
 def read_partitioned(folder: Path) -> dict[str, tuple[tuple[int, ...], Callable[[], torch.Tensor]]]:
@@ -28,39 +32,40 @@ def read_partitioned(folder: Path) -> dict[str, tuple[tuple[int, ...], Callable[
 
     The files are mapped, so what is read stays the page cache's. Parts of several ranks are joined.
     """
-
     if not (folder / NAMES).is_file():
         raise UserError(f"{folder} has no {NAMES}, without which its weights have no names in the model.")
     names = json.loads((folder / NAMES).read_text())
     ranks = [_load(file)["optimizer_state_dict"] for file in _by_rank(folder.glob("*_optim_states.pt"))]
     model = _load(_by_rank(folder.glob("*_model_states.pt"))[0])
-    stage = int(ranks[0]["zero_stage"])
-    if stage == 3:
-        flats = [state["fp32_flat_groups"] for state in ranks]
-        shapes = {name: shape for group in model["param_shapes"] for name, shape in group.items()}
-        groups = [(shapes, [0] * len(shapes), flats)]
-    else:
-        flats = [state["single_partition_of_fp32_groups"] for state in ranks]
-        paddings = ranks[0].get("param_alignment_paddings") or [[0] * len(group) for group in model["param_shapes"]]
-        groups = [
-            (shapes, paddings[g], [[rank[g]] for rank in flats]) for g, shapes in enumerate(model["param_shapes"])
-        ]
-    found = {}
-    for shapes, padding, parts in groups:
+    cut = _cut_parameters if int(ranks[0]["zero_stage"]) == 3 else _cut_groups
+    placed = cut(model["param_shapes"], ranks)
+    return {names[name]: (shape, _joined(pieces, shape)) for name, shape, pieces in placed}
+
+
+def _cut_parameters(groups: list[Mapping[str, Any]], ranks: list[dict[str, Any]]) -> _Placed:
+    """ZeRO-3: every parameter is cut in one share a rank, and a rank's shares lie one after another."""
+    start = 0
+    for shapes in groups:
+        for name, shape in shapes.items():
+            share = -(-math.prod(shape) // len(ranks))
+            yield name, tuple(shape), [(state["fp32_flat_groups"], start, share) for state in ranks]
+            start += share
+
+
+def _cut_groups(groups: list[Mapping[str, Any]], ranks: list[dict[str, Any]]) -> _Placed:
+    """ZeRO-1 and -2: a group's parameters lie one after another, padded, and the whole is cut."""
+    paddings = ranks[0].get("param_alignment_paddings") or [[0] * len(shapes) for shapes in groups]
+    for number, shapes in enumerate(groups):
+        flats = [state["single_partition_of_fp32_groups"][number] for state in ranks]
         start = 0
-        for (name, shape), pad in zip(shapes.items(), padding, strict=True):
+        for (name, shape), padding in zip(shapes.items(), paddings[number], strict=True):
             count = math.prod(shape)
-            share = -(-count // len(parts))
-            # ZeRO-3: every parameter is cut in one share a rank. Below: a group's parameters lie one after another, and the
-            # whole is cut.
-            pieces = [(rank, start, share) for rank in parts] if stage == 3 else [(sum(parts, []), start, count)]
-            found[names[name]] = tuple(shape), _joined(pieces, tuple(shape))
-            start += share if stage == 3 else count + pad
-    return found
+            yield name, tuple(shape), [(flats, start, count)]
+            start += count + padding
 
 
-def _joined(pieces: list[tuple[list[torch.Tensor], int, int]], shape: tuple[int, ...]) -> Callable[[], torch.Tensor]:
-    """Reads the parameter made of ``pieces``: (flat tensors that lie end to end, where it starts, length)."""
+def _joined(pieces: list[_Piece], shape: tuple[int, ...]) -> Callable[[], torch.Tensor]:
+    """Reads the parameter made of ``pieces``."""
 
     def read() -> torch.Tensor:
         import torch

@@ -88,12 +88,12 @@ def swapping(
 
 def _fit_buffers(section: dict[str, Any], model: nn.Module, world: World) -> None:
     """Fills "auto" buffers: each takes the largest share of a weight, and there are enough for a layer and what follows."""
-    shares = {id(p): math.ceil(p.numel() / world.size) for p in model.parameters()}
+    from torch import nn
 
     def swapped(module: nn.Module) -> list[int]:
-        return [n for p in module.parameters() if (n := shares[id(p)]) * p.element_size() >= _SMALLEST]
-
-    from torch import nn
+        """Lengths of the shares of ``module``'s weights that go to disk."""
+        shares = [(p, math.ceil(p.numel() / world.size)) for p in module.parameters()]
+        return [share for p, share in shares if share * p.element_size() >= _SMALLEST]
 
     blocks = [block for blocks in model.modules() if isinstance(blocks, nn.ModuleList) for block in blocks]
     fitting = {

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,14 +150,16 @@ def _renamed(
             raise UserError(f"The adapter does not fit the base: it has {name}, which the base does not know.")
     into = names.convert(values, convention)
     whole = set()
-    for name in (name for name in values if ".lora_" not in name):
+    for name in values:
+        if ".lora_" in name:
+            continue
         module = next((m for m in form.whole if f".{m}." in f".{name}"), None)
         if module is None:
             raise UserError(f"The adapter has {name}, which is neither LoRA nor of a module trained whole.")
-        whole.add(into[name].removesuffix("." + f".{name}".split(f".{module}.", 1)[1]))
-    return {into[name]: value for name, value in values.items()}, AdapterForm(
-        form.alpha, form.dropout, tuple(sorted(whole)), form.rslora
-    )
+        name_inside = f".{name}".split(f".{module}.", 1)[1]
+        whole.add(into[name].removesuffix(f".{name_inside}"))
+    renamed = {into[name]: value for name, value in values.items()}
+    return renamed, replace(form, whole=tuple(sorted(whole)))
 
 
 def _write_model(
@@ -197,6 +199,7 @@ def save_model(
     it go at once.
     """
     asked: list[str] = []
+    writers: list[Callable[[], None]] = []  # rank 0's alone: what on_main returns goes to every rank
 
     def fetch(name: str) -> torch.Tensor:
         asked.append(name)
@@ -217,7 +220,6 @@ def save_model(
         writers.append(write)
         return [five for name in plan.order if (five := names.to5(name)) in values]
 
-    writers: list[Callable[[], None]] = []
     order = world.on_main(prepare)
     problem: UserError | None = None
     try:

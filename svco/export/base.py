@@ -12,7 +12,8 @@ from ..model.weight_names import WeightNames
 
 _BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "additional_chat_templates/*")
 """Config, generation config, processor, tokenizer, chat templates."""
-_NOT = ("*.index.json", "adapter_config.json", "README*", "trainer_state.json")
+_LEFT_OUT = ("*.index.json", "adapter_config.json", "README*", "trainer_state.json")
+"""What those patterns match and an export has its own of, or needs none."""
 
 
 def find_base(base: str) -> Path:
@@ -51,7 +52,7 @@ def weight_names(folder: Path) -> WeightNames:
 
 def copy_beside(base: Path, target: Path, dtype: str | None) -> None:
     """Copies what ``base`` has beside its weights, and puts ``dtype`` into the config; the base's path goes from it."""
-    skipped = {file for pattern in _NOT for file in base.glob(pattern)}
+    skipped = {file for pattern in _LEFT_OUT for file in base.glob(pattern)}
     for file in sorted({file for pattern in _BESIDE for file in base.glob(pattern)} - skipped):
         if file.is_file():
             copy = target / file.relative_to(base)

@@ -79,9 +79,8 @@ def read_facts(run: Path, position: Position | None) -> RunFacts:
     """The facts of run folder ``run``, whose weights at ``position`` (None: at its end) are exported."""
     if position is None and (latest := run / "checkpoints" / "latest").is_file():
         newest = latest.with_name(latest.read_text())
-        position = (
-            read_position(newest) if (newest / MANIFEST).is_file() else None
-        )  # it may have been deleted for space
+        if (newest / MANIFEST).is_file():  # it may have been deleted for space
+            position = read_position(newest)
     config = load_recipe(run / "recipe.yaml")
     about = _read_json(run / "versions.json") or {}
     if "dtype" not in about or "base" not in about:

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..basics.errors import UserError
+from ..model.adapter_files import LORA_A, LORA_B
 from ..model.weight_names import WeightNames
 from .stream import Weight
 
 if TYPE_CHECKING:
     import torch
-
-_A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 def merged(
@@ -32,7 +31,7 @@ def merged(
     changed = {}
     for name, five, weight in _pairs(base, names):
         stem = five.removesuffix(".weight")
-        down, up = values.pop(stem + _A, None), values.pop(stem + _B, None)
+        down, up = values.pop(stem + LORA_A, None), values.pop(stem + LORA_B, None)
         if down is not None and up is not None:
             changed[name] = _with_delta(name, weight, (down, up, scale(down.shape[0])), dtype or weight.dtype)
         elif down is None and up is None:
@@ -55,17 +54,17 @@ def replaced(
 
 
 def _pairs(base: Mapping[str, Weight], names: WeightNames) -> list[tuple[str, str, Weight]]:
-    """(name in the file, name in transformers 5, weight) of all that is a weight of its own; UserError if one lacks.
+    """(name in the file, name in transformers 5, weight) of all that is a weight of its own; UserError if one is missing.
 
     A tied weight is written once, and a buffer that transformers makes itself not at all, as ``save_pretrained`` does.
     """
     found = [(name, names.to5(name), weight) for name, weight in base.items()]
-    told = {*names.weights, *names.aliases, *names.buffers}
-    if stray := [name for name, five, _ in found if five not in told]:
+    known = {*names.weights, *names.aliases, *names.buffers}
+    if stray := [name for name, five, _ in found if five not in known]:
         raise UserError(f"The base holds {len(stray)} weights that its architecture does not know, e.g. {stray[0]}.")
-    known = set(names.weights)
-    kept = [entry for entry in found if entry[1] in known]
-    if missing := known - {five for _, five, _ in kept}:
+    own = set(names.weights)
+    kept = [(name, five, weight) for name, five, weight in found if five in own]
+    if missing := own - {five for _, five, _ in kept}:
         raise UserError(f"The base lacks {len(missing)} weights of its architecture, e.g. {min(missing)}.")
     return kept
 

@@ -98,6 +98,8 @@ def _require_whole(folder: Path, progress: Progress) -> None:
 
 
 def _open_checkpoint(folder: Path) -> Source:
+    import torch
+
     run = folder.parent.parent
     if not (run / RECIPE).is_file():
         raise UserError(f"The checkpoint {folder} lies in no run folder ({run / RECIPE} is missing).")
@@ -107,8 +109,6 @@ def _open_checkpoint(folder: Path) -> Source:
     if config.model.tune == "full":
         return Source("full", values, None, config.model.base, facts, folder.name)
     form = AdapterForm.of(values, config.lora.alpha, config.lora.dropout)
-    import torch
-
     # As the run used them: the forward pass reads the masters in its own dtype.
     stored = {stored_name(name): value.to(getattr(torch, facts.dtype)) for name, value in values.items()}
     return Source("lora", stored, form, config.model.base, facts, folder.name)
@@ -126,9 +126,8 @@ def _read_state(folder: Path) -> dict[str, Weight]:
             f"The checkpoint {folder} is of a run whose optimizer is on NVMe: it holds each rank's disk as it was, and no "
             "weights by name. Continue the run (run.resume=auto) to its end, which writes the model."
         )
-    return {
-        name: Weight(shape, torch.float32, read) for name, (shape, read) in read_partitioned(folder / "zero").items()
-    }
+    masters = read_partitioned(folder / "zero")
+    return {name: Weight(shape, torch.float32, read) for name, (shape, read) in masters.items()}
 
 
 def _open_adapter(folder: Path, run: Path | None) -> Source:

@@ -15,14 +15,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-
 ADAPTER = "default"
-
-
+"""What the one adapter inside a model is called there: peft's own name for it."""
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-
-
-_A = ".lora_A.weight"
+LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
+"""Endings of the names of A (r, in) and B (out, r)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def write_adapter(folder: Path, values: Mapping[str, torch.Tensor], form: Adapte
     """
     from peft import LoraConfig as PeftLoraConfig
 
-    ranks = {name.removesuffix(_A): value.shape[0] for name, value in values.items() if name.endswith(_A)}
+    ranks = {name.removesuffix(LORA_A): value.shape[0] for name, value in values.items() if name.endswith(LORA_A)}
     config = PeftLoraConfig(
         r=next(iter(ranks.values())),
         lora_alpha=form.alpha,  # type: ignore[arg-type]  # peft takes any number, and says int
@@ -108,7 +105,7 @@ def read_adapter(folder: str | Path, wrapped: Any) -> dict[str, torch.Tensor]:
 
     peft itself loads with ``strict=False``, where an adapter whose names match nothing is silently no adapter at all.
     """
-    found = _stored(folder)
+    found = stored_tensors(folder)
     model = wrapped.get_base_model()
     wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     stored_names = {stored_name(name): name for name in wanted}
@@ -118,7 +115,7 @@ def read_adapter(folder: str | Path, wrapped: Any) -> dict[str, torch.Tensor]:
         odd, missing = sorted(found.keys() - stored_names.keys()), sorted(stored_names.keys() - found.keys())
         raise UserError(
             f"The adapter {folder} does not fit this model and recipe: {len(odd)} of its tensors are unknown here"
-            f"{_example(odd)} and {len(missing)} are missing{_example(missing)}. Check lora.targets and "
+            f"{example(odd)} and {len(missing)} are missing{example(missing)}. Check lora.targets and "
             "model.train_projector."
         )
     values = {stored_names[name]: value for name, value in found.items()}
@@ -132,7 +129,7 @@ def read_adapter(folder: str | Path, wrapped: Any) -> dict[str, torch.Tensor]:
     return values
 
 
-def _stored(folder: str | Path) -> dict[str, torch.Tensor]:
+def stored_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of an adapter folder, by their names in the file without peft's prefix."""
     from peft.utils import load_peft_weights
 
@@ -148,7 +145,8 @@ def stored_name(name: str) -> str:
     return name.replace(f".modules_to_save.{ADAPTER}.", ".").replace(f".{ADAPTER}.", ".")
 
 
-def _example(names: list[str]) -> str:
+def example(names: list[str]) -> str:
+    """The first of ``names`` for a message, if there are any."""
     return f" (e.g. {names[0]})" if names else ""
 
 

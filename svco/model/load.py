@@ -73,7 +73,8 @@ def load_tuned(
     backend, why = choose_backend(config.model.attention, device, dtype)
     register(backend)
     policy = load_base(config.model.base, family, dtype, backend)
-    wrapped, reference = _choose_trained(policy, config, family), None
+    wrapped = _choose_trained(policy, config, family)
+    reference = None
     if strategy == "frozen-copy":
         reference = load_base(config.model.base, family, dtype, backend).requires_grad_(False)
         # The tower is never trained: the policy's does for both.

@@ -42,15 +42,18 @@ class LogProbHead(ChunkedHead):
     def forward(
         self, targets: torch.Tensor, *streams: torch.Tensor, derivative: bool
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """For each stream of hidden states (R, hidden), the log-probabilities (R,) of ``targets``; float32, or float64.
+        """(direction, log-probabilities) after streams of hidden states (R, hidden) each.
 
-        With ``derivative`` also the first stream's d logp / d hidden (R, hidden) in the stream's dtype, else an empty
-        tensor. Without gradients: see ``attach``.
+        The log-probabilities are those of ``targets``, (R,) float32 or float64, one tensor a stream. The direction is the first
+        stream's d logp / d hidden (R, hidden) in its dtype, or an empty tensor without ``derivative``. Neither has gradients:
+        see ``attach``.
         """
+        first, *others = streams
         with torch.no_grad():
             weight = self.head.weight
-            first, direction = _logps(streams[0], weight, targets, self.chunk_bytes, derivative)
-            return direction, (first, *(_logps(s, weight, targets, self.chunk_bytes, False)[0] for s in streams[1:]))
+            logps, direction = _logps(first, weight, targets, self.chunk_bytes, derivative)
+            rest = [_logps(other, weight, targets, self.chunk_bytes, False)[0] for other in others]
+        return direction, (logps, *rest)
 
 
 class TrainedLogProbHead(ChunkedHead):
@@ -94,7 +97,7 @@ class _Recomputed(torch.autograd.Function):
         exact = _exact(weight.dtype)
         weight_gradient = torch.zeros(weight.shape, dtype=exact, device=weight.device)
         for rows in chunks(len(hidden), len(weight), ctx.chunk_bytes):
-            slope = _slope(_logits(hidden[rows], weight), targets[rows])[1]
+            _, slope = _logps_and_slope(_logits(hidden[rows], weight), targets[rows])
             slope = slope.mul_(gradient[rows].unsqueeze(1)).to(weight.dtype)
             hidden_gradient[rows] = _product(slope, weight)
             weight_gradient += _product(slope.t(), hidden[rows])
@@ -112,12 +115,12 @@ def _logps(
         if not derivative:
             logps[rows] = logits.gather(1, targets[rows].unsqueeze(1)).squeeze(1) - logits.logsumexp(-1)
             continue
-        logps[rows], slope = _slope(logits, targets[rows])
+        logps[rows], slope = _logps_and_slope(logits, targets[rows])
         direction[rows] = _product(slope.to(weight.dtype), weight)
     return logps, direction
 
 
-def _slope(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _logps_and_slope(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(log-probabilities (r,), d logp / d logits = onehot − softmax (r, vocabulary)); overwrites ``logits``.
 
     The one is subtracted before any rounding to the weights' dtype: a token of probability 0.99 keeps its 0.01.
@@ -143,4 +146,5 @@ def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:
+    """``dtype``, or float32 where that is more exact."""
     return torch.promote_types(dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""LoRA adapters; the only door to peft."""
+"""LoRA adapters inside a model: added, attached from a folder, switched off. With adapter_files the only door to peft."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..basics.errors import UserError, first_line
 from ..families import HfModel
 from ..recipe.config import LoraConfig
-from .adapter_files import ADAPTER, _example, _stored, load_values, read_adapter
+from .adapter_files import ADAPTER, example, load_values, read_adapter, stored_tensors
 from .weight_names import WeightNames
 
 if TYPE_CHECKING:
@@ -70,12 +70,12 @@ def attach_adapter(model: nn.Module, folder: str | Path) -> Any:
         raise UserError(
             f"The adapter {folder} goes with a base that {init} changed. Merge it and give the result as base."
         )
-    names = WeightNames(model).convert(_stored(folder), "5").values()
+    names = WeightNames(model).convert(stored_tensors(folder), "5").values()
     modules = {name for name, _ in model.named_modules()}
     adapted = {name.partition(".lora_")[0] for name in names if ".lora_" in name}
     if not (targets := sorted(adapted & modules)):
         raise UserError(
-            f"The adapter {folder} fits nothing in this model{_example(sorted(adapted))}. It was made for the base "
+            f"The adapter {folder} fits nothing in this model{example(sorted(adapted))}. It was made for the base "
             f"{config.base_model_name_or_path!r}: is that the one?"
         )
     config.base_model_name_or_path = None  # peft would warn that the base has another name here
@@ -100,7 +100,7 @@ def _wrap(model: nn.Module, config: Any) -> Any:
 
 
 def adapter_switch(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
-    """``with adapter_switch(module)():`` makes ``module`` what it was before ``add_adapters``; ``requires_grad`` stays alone.
+    """``with adapter_switch(module)():`` makes ``module`` what it was before ``add_adapters``; ``requires_grad`` is left alone.
 
     peft's public ``disable_adapter()`` walks the model and freezes and unfreezes every adapter on the way, and ZeRO's
     gradient hooks hang on that; the flag its layers look at in ``forward`` is all that has to change (tested against

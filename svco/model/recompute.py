@@ -35,10 +35,12 @@ class RecomputeDial:
         set_recompute(scorer.layers, layers if self.open else count or 0)
 
     def settle(self) -> str:
-        """Called after each step: what was decided, or an empty string when nothing was open. A collective when it was."""
+        """Called after each step: the decision in words, or an empty string when none was made. A collective when one is."""
         if not self.open:
             return ""
-        if self._peak_is_old:  # of loading, and before there were moments
+        if (
+            self._peak_is_old
+        ):  # it is loading's, and AdamW had no moments yet: the next step's peak is the one that counts
             self._forget_peak()
             return ""
         self.open = False

@@ -56,9 +56,9 @@ class PackedScorer(nn.Module):
         self.projector = parts.projector
         self.embedding = parts.embedding
         self.rotary = parts.rotary
+        frozen_layers = copy.layers if copy else [None] * len(parts.layers)
         twins: Any = nn.ModuleList(
-            TwinLayer(layer, frozen, switch(layer))
-            for layer, frozen in zip(parts.layers, copy.layers if copy else [None] * len(parts.layers), strict=True)
+            TwinLayer(layer, frozen, switch(layer)) for layer, frozen in zip(parts.layers, frozen_layers, strict=True)
         )
         self.layers: Sequence[TwinLayer] = twins  # nn.ModuleList forgets the class of its modules
         self.norm = parts.norm
@@ -136,20 +136,22 @@ class PackedScorer(nn.Module):
 
     def _logps(self, policy: torch.Tensor, reference: Stream, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
         """(R,) log-probabilities of the scored tokens by both."""
-        ours = self.norm(policy[0].index_select(0, batch.predicts))
-        with torch.no_grad():
-            theirs = None
-            if reference is not None:
-                norm = self.copy.norm if self.copy else self.norm
+        ours, theirs = self.norm(policy[0].index_select(0, batch.predicts)), None
+        if reference is not None:
+            norm = self.copy.norm if self.copy else self.norm
+            with torch.no_grad():
                 theirs = norm(reference[0].index_select(0, batch.predicts))
         if isinstance(self.head, TrainedLogProbHead):
             logps = self.head(batch.targets, ours)
             if self.copy is not None and theirs is not None:
                 _, (theirs,) = self.copy.head(batch.targets, theirs, derivative=False)
             return logps, theirs
-        streams = (ours.detach(),) if theirs is None else (ours.detach(), theirs)
-        direction, (logps, *rest) = self.head(batch.targets, *streams, derivative=torch.is_grad_enabled())
-        return attach(ours, logps, direction) if torch.is_grad_enabled() else logps, rest[0] if rest else None
+        streams = [ours.detach()] if theirs is None else [ours.detach(), theirs]
+        learning = torch.is_grad_enabled()
+        direction, (logps, *others) = self.head(batch.targets, *streams, derivative=learning)
+        if learning:
+            logps = attach(ours, logps, direction)
+        return logps, others[0] if others else None
 
     def _scores(self, logps: torch.Tensor, batch: PackedBatch) -> Scores:
         pairs = len(batch.weight)

@@ -95,10 +95,10 @@ def load_subject(
         logging.disable_progress_bar()
     base = located(base)
     family = load_family(base, max_text_tokens, paper_compat)
-    kind = resolve_dtype(ModelConfig(dtype=dtype, paper_compat=paper_compat), device)
-    backend, _ = choose_backend(attention, device, kind)
+    weights_dtype = resolve_dtype(ModelConfig(dtype=dtype, paper_compat=paper_compat), device)
+    backend, _ = choose_backend(attention, device, weights_dtype)
     register(backend)
-    policy = load_base(base, family, kind, backend).requires_grad_(False)
+    policy = load_base(base, family, weights_dtype, backend).requires_grad_(False)
     if adapter is not None:
         attach_adapter(policy, adapter)
         if family.parts(policy).head in adapter_modules(policy):
@@ -108,10 +108,12 @@ def load_subject(
             )
     scorer = PackedScorer(family, policy, Reference(), adapter_switch).to(device).eval()
     policy.to(device).eval()
-    return Subject(_name(adapter or base), base, adapter, family, scorer, policy, kind, device)
+    return Subject(_name(adapter or base), base, adapter, family, scorer, policy, weights_dtype, device)
 
 
 def _name(folder: str) -> str:
     """The last part of a path that says something: runs/<name>/adapter is <name>."""
     path = Path(folder)
-    return path.parent.name if path.name in ("adapter", "model") and path.parent.name else path.name or folder
+    if path.name in ("adapter", "model") and path.parent.name:
+        path = path.parent
+    return path.name or folder

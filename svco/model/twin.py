@@ -80,13 +80,14 @@ class SavedBytes:
         if not (self.wanted and number == layers - 1 and torch.is_grad_enabled()):
             yield
             return
-        storages: dict[int, int] = {}
+        kept: dict[int, int] = {}  # address of a storage -> its bytes: what shares a storage counts once
 
         def note(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
             # Asked anew each time: ZeRO-3 gathers the weights into new storages only when the layer runs.
-            if storage.data_ptr() not in {p.untyped_storage().data_ptr() for p in layer.parameters()}:
-                storages[storage.data_ptr()] = storage.nbytes()
+            weights = {p.untyped_storage().data_ptr() for p in layer.parameters()}
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes()
             return tensor
 
         recompute, layer.recompute = layer.recompute, False
@@ -95,4 +96,4 @@ class SavedBytes:
                 yield
         finally:
             layer.recompute = recompute
-        self.per_token, self.wanted = sum(storages.values()) / tokens, False
+        self.per_token, self.wanted = sum(kept.values()) / tokens, False

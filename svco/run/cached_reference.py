@@ -129,7 +129,8 @@ class ReferenceCache:
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Runs of a sweep share the folder, and may be computing the same reference: what another has is kept.
-        there = ReferenceCache.open(self.path.parent, facts, *self.logps.shape[::2])
+        count, _, views = self.logps.shape
+        there = ReferenceCache.open(self.path.parent, facts, count, views)
         theirs = there.done & ~self.done
         self.logps[theirs], self.done[theirs] = there.logps[theirs], True
         tensors = {"logps": self.logps, "done": self.done.astype(np.uint8)}
@@ -150,8 +151,8 @@ def weights_digest(files: Iterable[Path], memory: Path) -> str:
         known = {}
     digests = []
     for file in sorted(files):
-        facts = file.stat()
-        key = f"{file.resolve()} {facts.st_size} {facts.st_mtime_ns}"
+        status = file.stat()
+        key = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
         if key not in known:
             with file.open("rb") as stream:
                 known[key] = hashlib.file_digest(stream, "blake2b").hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""The folder of a run: recipe, DeepSpeed JSON, versions and commit at its start; weights and pictures at its end."""
+"""The folder of a run, made at its start: recipe, DeepSpeed JSON, versions and commit."""
 
 from __future__ import annotations
 

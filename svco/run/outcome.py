@@ -15,11 +15,11 @@ from ..export import new_folder, public_base, read_facts, save_model, write_card
 from ..model.adapter_files import AdapterForm, stored_name, write_adapter
 from ..recipe.config import Config
 from ..scores.pair_scores import PairScores, in_turn, pair_right
+from .folder import RunFolder
 
 if TYPE_CHECKING:
     from ..engine import Engine
     from ..model.load import Tuned
-from .folder import RunFolder
 
 
 def save_tuned(folder: RunFolder, tuned: Tuned, engine: Engine, config: Config, world: World) -> Path:
@@ -64,9 +64,8 @@ def draw_samples(folder: RunFolder, shards: ShardSet, scores: PairScores, count:
     queues = [
         sorted((row for row in texts if texts[row].contrast == kind), key=lambda row: not turned[row]) for kind in kinds
     ]
-    chosen = in_turn(queues)[:count]
     rows = []
-    for row in chosen:
+    for row in in_turn(queues)[:count]:
         try:
             pair = shards.read(int(scores.index[row]))
         except BadSample:

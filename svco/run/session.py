@@ -55,11 +55,11 @@ class Session:
         """(batches, what is being done) -> the batches, shown as they go, with Stopped raised between two of them."""
         show = shown(self.world.is_main)
 
-        def over(batches: Any, what: str) -> Any:
+        def watched(batches: Any, what: str) -> Any:
             self.begin(what)
             return show(self.stops.stopping_between(batches), what)
 
-        return over
+        return watched
 
     def begin(self, what: str) -> None:
         """Tells those who ask, and the time limit, that the run now does ``what``."""
@@ -115,7 +115,8 @@ class Session:
         engine.train(False)
         scores = score_pairs(engine, self.progress()(loader, "scoring pairs"), world)
         engine.train()
-        return summarise(scores, {i: split.shards.read_text(i).contrast for i in scores.index.tolist()}), scores, split
+        contrasts = {index: split.shards.read_text(index).contrast for index in scores.index.tolist()}
+        return summarise(scores, contrasts), scores, split
 
     def save(self, checkpoints: Checkpoints, here: Position) -> None:
         """A checkpoint of this moment."""

@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 def take_step(
-    job: Job, engine: Engine, world: World, batches: StepBatches, lr: float, clock: Clock, tally: Tally
+    job: Job, engine: Engine, world: World, part: StepBatches, lr: float, clock: Clock, tally: Tally
 ) -> torch.Tensor:
-    """One optimiser step over this rank's micro-batches; the gradient norm before clipping."""
+    """One optimiser step, of which this rank takes ``part``; the gradient norm before clipping."""
     import torch
 
     # Dropout is a pure function of seed, step and rank, so a resumed run has no random state to restore.
-    torch.manual_seed((job.config.run.seed * 1_000_003 + batches.step) * world.size + world.rank)
+    torch.manual_seed((job.config.run.seed * 1_000_003 + part.step) * world.size + world.rank)
     with naming_the_budget(job.config.optim.tokens_per_micro_batch), engine.accumulation():
-        for batch in batches.batches:
+        for batch in part.batches:
             batch = batch.to(world.device)
             with clock("forward"):
                 policy, reference = engine(batch)
                 losses, report = job.objective(policy, reference)
-                # Mean over the global batch: the engine averages over ranks, so ranks / slots; fillers weigh 0.
-                loss = (losses * batch.weight).sum() * (world.size / batches.slots)
+                # The mean over the global batch's slots. The engine averages over ranks, hence their number; fillers weigh 0.
+                loss = (losses * batch.weight).sum() * (world.size / part.slots)
             with clock("backward"):
                 engine.backward(loss)
             tally.add({"loss": losses.detach(), **report}, batch.weight)

@@ -43,14 +43,11 @@ def run(launch: Launch, world: World, stops: StopRequests | None = None) -> Path
     run's folder, or None of a dry run."""
     config = launch.config
     dtype = resolve_dtype(config.model, world.device)
-    ds = (
-        None
-        if launch.ds is None
-        else fill(
-            dict(launch.ds), config, world.size, str(dtype).removeprefix("torch."), launch.ds_path, world.local_size
-        )
-    )
-    if ds is None and world.size > 1:
+    ds = None
+    if launch.ds is not None:
+        name = str(dtype).removeprefix("torch.")
+        ds = fill(dict(launch.ds), config, world.size, name, launch.ds_path, world.local_size)
+    elif world.size > 1:
         raise UserError(
             f"Without a DeepSpeed config one process runs, but the launcher started {world.size}. Give one, e.g. "
             "ds_configs/zero3.json."
@@ -62,17 +59,18 @@ def run(launch: Launch, world: World, stops: StopRequests | None = None) -> Path
         return None
     outlined = partial(outline, config, job.family, dtype)
     with RunFolder.open(config, launch.recipe, world) as folder:
-        point = resume_point(job, folder, dtype, world)
+        with naming_lost_ranks():
+            point = resume_point(job, folder, dtype, world)
         with (
             Heartbeat(folder.path, world.is_main, world.size, launch.command) as heartbeat,
             naming_lost_ranks(),
             engines.swapping(ds, outlined, folder.path.name, job.reference, world) as ds,
         ):
-            train(job, folder, point, ds, dtype, world, stops or StopRequests(world), heartbeat)
+            load_and_fit(job, folder, point, ds, dtype, world, stops or StopRequests(world), heartbeat)
     return folder.path
 
 
-def train(
+def load_and_fit(
     job: Job,
     folder: RunFolder,
     point: ResumePoint,
@@ -133,27 +131,27 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
     session.begin("training")
     engine.train()
     loader = job.loader(world, start.step, session.references.get(config.data.train))
-    for batches in clock.over("data", board.progress(loader, start.step, job.steps)):
-        step = batches.step + 1
-        lr = learning_rate(config.optim, batches.step, job.steps)
-        norm = take_step(job, engine, world, batches, lr, clock, tally)
+    for part in clock.over("data", board.progress(loader, start.step, job.steps)):
+        step = part.step + 1
+        lr = learning_rate(config.optim, part.step, job.steps)
+        norm = take_step(job, engine, world, part, lr, clock, tally)
         board.note(dial.settle())
-        pairs += batches.slots
-        bads.add(batches.bad)
+        pairs += part.slots
+        bads.add(part.bad)
         stop = stops.agreed()
         session.heartbeat.step(step, stop)
         saving = bool(stop) or job.due(step, config.checkpoint.every)
         # The step of a checkpoint, or of what may become one, is logged: what is being averaged never spans a resume.
         if saving or session.validates(step) or job.due(step, config.run.log_every):
             bads.check(world.sum(bads.take()), pairs, at_end=step == job.steps)
-            metrics = tally.reduce(world) | {"grad_norm": float(norm), "lr": lr, "epoch": batches.epoch, "pairs": pairs}
-            metrics["imbalance"] = batches.imbalance
+            metrics = tally.reduce(world) | {"grad_norm": float(norm), "lr": lr, "epoch": part.epoch, "pairs": pairs}
+            metrics["imbalance"] = part.imbalance
             board.write(step, metrics | bads.metrics() | clock.lap(world))
             matches.add(metrics, step)
         if session.validates(step) and not stop:
             stop = session.validate(step)
         if saving or stop:
-            here = replace(start, step=step, epoch=batches.epoch, pairs=pairs, bad=dict(bads.counts))
+            here = replace(start, step=step, epoch=part.epoch, pairs=pairs, bad=dict(bads.counts))
             session.save(checkpoints, here)
         if stop:
             raise Stopped(stop)

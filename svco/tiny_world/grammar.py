@@ -112,18 +112,18 @@ def questions(scene: Scene) -> list[Question]:
     if scene.layout == "two":
         for thing, other in (scene.things, scene.things[::-1]):
             found += [_about(kind, thing) for kind in ("object", "colour", "size", "left-right", "up-down")]
-            typical = RELATIONS[not typically_first(thing.shape, other.shape)]
+            typical = "left of" if typically_first(thing.shape, other.shape) else "right of"
             names = (("shape", thing.shape), ("other", other.shape))
             found.append(Question("relation", names, relation(thing, other), typical))
         if scene.things[0].colour == scene.things[1].colour:
             found = [question for question in found if question.kind != "object"]
         return found
     thing = scene.things[0]
-    kinds = ("object", "colour", "size") + (("left-right", "up-down") if scene.layout == "one" else ())
-    count = Question(
-        "count", (("shape", thing.shape),), NUMBERS[len(scene.things) - 1], NUMBERS[TYPICAL[thing.shape].count - 1]
-    )
-    return [_about(kind, thing) for kind in kinds] + [count]
+    kinds = ["object", "colour", "size"]
+    if scene.layout == "one":
+        kinds += ["left-right", "up-down"]
+    number, usual = NUMBERS[len(scene.things) - 1], NUMBERS[TYPICAL[thing.shape].count - 1]
+    return [*(_about(kind, thing) for kind in kinds), Question("count", (("shape", thing.shape),), number, usual)]
 
 
 def _about(kind: str, thing: Thing) -> Question:
@@ -157,11 +157,12 @@ def caption(scene: Scene) -> str:
 
 def corpus() -> Iterator[str]:
     """Sentences that together use every word of the grammar, for training a tokenizer."""
-    slots = {"shape": SHAPES, "other": SHAPES, "colour": COLOURS, "size": SIZES}
     yield from CAPTION_QUESTIONS
-    for texts, kind in [(QUESTIONS[k], k) for k in KINDS] + [((ANSWERS[k][0], *ANSWERS[k][1]), k) for k in KINDS]:
-        for text, value, shape in product(texts, VALUES[kind], SHAPES):
-            filled = text.format(value=value, shape=shape, other=shape, colour=slots["colour"][SHAPES.index(shape)])
+    asked = [(kind, QUESTIONS[kind]) for kind in KINDS]
+    answered = [(kind, (terse, *sentences)) for kind, (terse, sentences) in ANSWERS.items()]
+    for kind, texts in asked + answered:
+        for text, value, (shape, colour) in product(texts, VALUES[kind], zip(SHAPES, COLOURS)):
+            filled = text.format(value=value, shape=shape, other=shape, colour=colour)
             yield filled[0].upper() + filled[1:]
     for thing in (Thing(*values) for values in product(SHAPES, COLOURS, SIZES, CELLS)):
         yield caption(Scene((thing,)))

@@ -79,7 +79,6 @@ def _saved(model: Any, output: Path) -> Path:
 
 
 def bar(items: Iterable[int], what: str) -> Iterable[int]:
-
     return shown(True)(items, what)
 
 
@@ -122,22 +121,26 @@ def train(model: Any, family: Any, schedule: Schedule, stages: Path | None) -> f
 @torch.no_grad()
 def measure(model: Any, family: Any, split: str, count: int) -> dict[str, float]:
     """Metrics of the first ``count`` pairs of a split, with pair accuracy by contrast type and by kind."""
-    prepare, logps, tokens, texts = Encode(family, PackedCollate()), [], [], []
+    encode = Encode(family, PackedCollate())
     model.set_attn_implementation({"text_config": register("sdpa"), "vision_config": "sdpa"})
     scorer = PackedScorer(family, model, Reference(), adapter_switch)
+    logps, tokens, texts = [], [], []
     for start in bar(range(0, count, 64), f"measuring {split}"):
         pairs = list(world_pairs(split, start, min(64, count - start)))
-        batch, _ = prepare(pairs)
+        batch, _ = encode(pairs)
         scores, _ = scorer(batch)
         logps.append(scores.logps.double().numpy())
         tokens.append(scores.tokens.numpy())
         texts += [pair.text for pair in pairs]
-    right, found = pair_right(np.concatenate(logps)), metrics(np.concatenate(logps), np.concatenate(tokens))
-    for label, named in (("contrast", [t.contrast for t in texts]), ("kind", [t.kind for t in texts])):
-        names = np.array(named)
+    found = metrics(np.concatenate(logps), np.concatenate(tokens))
+    right = pair_right(np.concatenate(logps))
+    for label in ("contrast", "kind"):
+        names = np.array([getattr(text, label) for text in texts])
         found |= {f"{label} {name}": float(right[names == name].mean()) for name in dict.fromkeys(names.tolist())}
-    unseen = np.array([bool(t.facts["unseen"]) for t in texts])
-    return found | ({"unseen combinations": float(right[unseen].mean())} if unseen.any() else {})
+    unseen = np.array([bool(text.facts["unseen"]) for text in texts])
+    if unseen.any():
+        found["unseen combinations"] = float(right[unseen].mean())
+    return found
 
 
 def _rows(measured: list[dict[str, float]]) -> list[list[str]]:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from torch.nn.functional import cross_entropy
 from ..data.pairs import PairText
 from ..families import Family, HfModel
 from .grammar import CAPTION_QUESTIONS, KINDS, RELATIONS, Question, caption, questions
-from .render import render
+from .render import SIDE, render
 from .scenes import CELLS, COLOURS, SHAPES, SIZES, Scene, relation, sample_scene
 
 Bar = Callable[[Iterable[int], str], Iterable[int]]
@@ -155,6 +156,21 @@ class Teller:
         return question.ask(self.rng.randrange(2)), question.answer(value, form), picture
 
 
+class _Part(NamedTuple):
+    """A run of tokens in a packed row."""
+
+    tokens: np.ndarray
+    """Their ids."""
+    segment: int
+    """0: what all turns share before the picture; 1: the picture; from 2 on: the turns."""
+    start: int
+    """Position of the first token."""
+    blind: bool
+    """The picture is not seen."""
+    scored: int
+    """How many of the tokens, the last ones, are an answer."""
+
+
 class Packer:
     """Lays one picture's turns behind one shared prefix, so that the picture's tokens are computed once."""
 
@@ -166,36 +182,27 @@ class Packer:
         key = (query, answer, picture)
         if key not in self._cache:
             text = PairText(key="", query=query, responses=(answer, answer))
-            encoded = self.family.encode_text(text, ((0, 0), (0, 0)))
+            encoded = self.family.encode_text(text, ((SIDE, SIDE), (SIDE, SIDE)))
             self._cache[key] = (encoded.prefixes[0 if picture else 2], encoded.responses[0])
         return self._cache[key]
 
     def pack(self, rows: list[list[tuple[str, str, bool]]]) -> dict[str, torch.Tensor]:
         """ids, positions, targets (−100: not scored) (B, L) and the mask (B, 1, L, L) of who sees whom."""
-        width, packed = 0, []
-        for turns in rows:
-            encoded = [(*self.ids(*turn), turn[2]) for turn in turns]
-            first = encoded[0][0]
-            image = np.flatnonzero(self.family.image_token_mask(torch.from_numpy(first)).numpy())
-            head, shared = image[0], image[-1] + 2  # up to the picture; the picture and the line break behind it
-            parts = [(first[:head], 0, 0, False, 0), (first[head:shared], 1, head, False, 0)]
-            for number, (prefix, answer, picture) in enumerate(encoded):
-                assert (prefix[:head] == first[:head]).all(), "a turn does not begin like the shared prefix"
-                start = shared if picture else head
-                parts.append((np.concatenate([prefix[start:], answer]), 2 + number, start, not picture, len(answer)))
-            packed.append(parts)
-            width = max(width, sum(len(part[0]) for part in parts))
+        packed = [self._parts(turns) for turns in rows]
+        width = max(sum(len(part.tokens) for part in parts) for parts in packed)
         shape = (len(rows), width)
         ids, positions, segment = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1)
         targets, blind = np.full(shape, -100), np.zeros(shape, bool)
         for row, parts in enumerate(packed):
             at = 0
-            for tokens, number, start, is_blind, scored in parts:
-                end = at + len(tokens)
-                ids[row, at:end], positions[row, at:end] = tokens, start + np.arange(len(tokens))
-                segment[row, at:end], blind[row, at:end] = number, is_blind
-                if scored:
-                    targets[row, end - scored - 1 : end - 1] = tokens[-scored:]
+            for part in parts:
+                end = at + len(part.tokens)
+                ids[row, at:end] = part.tokens
+                positions[row, at:end] = part.start + np.arange(len(part.tokens))
+                segment[row, at:end] = part.segment
+                blind[row, at:end] = part.blind
+                if part.scored:
+                    targets[row, end - part.scored - 1 : end - 1] = part.tokens[-part.scored :]
                 at = end
         own = segment[:, :, None] == segment[:, None, :]
         seen = own | (segment[:, None, :] == 0) | ((segment[:, None, :] == 1) & ~blind[:, :, None])
@@ -206,6 +213,19 @@ class Packer:
             "targets": torch.from_numpy(targets),
             "mask": torch.from_numpy(mask)[:, None],
         }
+
+    def _parts(self, turns: list[tuple[str, str, bool]]) -> list[_Part]:
+        encoded = [(*self.ids(*turn), turn[2]) for turn in turns]
+        first = encoded[0][0]
+        image = np.flatnonzero(self.family.image_token_mask(torch.from_numpy(first)).numpy())
+        head, shared = image[0], image[-1] + 2  # up to the picture; the picture and the line break behind it
+        parts = [_Part(first[:head], 0, 0, False, 0), _Part(first[head:shared], 1, head, False, 0)]
+        for segment, (prefix, answer, picture) in enumerate(encoded, start=2):
+            assert (prefix[:head] == first[:head]).all(), "a turn does not begin like the shared prefix"
+            start = shared if picture else head
+            tokens = np.concatenate([prefix[start:], answer])
+            parts.append(_Part(tokens, segment, start, not picture, len(answer)))
+        return parts
 
 
 def learn_answers(model: HfModel, family: Family, pool: Pool, schedule: Schedule, lazy: bool, bar: Bar) -> None:

@@ -93,11 +93,8 @@ def _outlines(shape: str, x: float, y: float, r: float) -> list[list[tuple[float
     """Closed outlines of a shape as polygons, in canvas pixels."""
 
     def turn(radii: list[float], start: float) -> list[tuple[float, float]]:
-        return [
-            (x + radius * math.cos(a), y + radius * math.sin(a))
-            for i, radius in enumerate(radii)
-            for a in [start + 2 * math.pi * i / len(radii)]
-        ]
+        angles = [start + 2 * math.pi * i / len(radii) for i in range(len(radii))]
+        return [(x + radius * math.cos(a), y + radius * math.sin(a)) for radius, a in zip(radii, angles)]
 
     if shape in ("circle", "ring"):
         return [turn([r] * 40, 0.0)]

@@ -28,7 +28,8 @@ def false_words(answer: str, facts: Iterable[Mapping[str, Any]], query: str = ""
     false = [word for word in named if word not in {thing.shape for thing in things}]
     for place, word in enumerate(words):
         owner = _described(words, place)
-        subjects = [t for t in things if t.shape in ((owner,) if owner else asked)] or things
+        shapes = [owner] if owner else asked
+        subjects = [thing for thing in things if thing.shape in shapes] or things
         untrue = word in _LOOKS and not any(word in _looks(thing) for thing in subjects)
         if untrue or (_counts(words, place) and NUMBERS.index(word) + 1 != len(subjects)):
             false.append(word)
@@ -43,10 +44,11 @@ def _singular(words: list[str]) -> list[str]:
 
 def _counts(words: list[str], place: int) -> bool:
     """Whether a word is a number: "one" only before a shape, at the end, or before "here", not in "the blue one lies …"."""
-    word, rest = words[place], words[place + 1 : place + 2]
-    if word != "one":
-        return word in NUMBERS
-    return _described(words, place) is not None or (rest in ([], ["here"]) and words[place - 1 : place] in ([], ["is"]))
+    if words[place] != "one":
+        return words[place] in NUMBERS
+    before = words[place - 1] if place else None
+    after = words[place + 1] if place + 1 < len(words) else None
+    return _described(words, place) is not None or (before in (None, "is") and after in (None, "here"))
 
 
 def _described(words: list[str], place: int) -> str | None:

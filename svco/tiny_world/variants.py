@@ -79,7 +79,8 @@ def typicality(scene: Scene) -> float:
     for thing in scene.things:
         usual = TYPICAL[thing.shape]
         facts += [thing.colour == usual.colour, thing.size == usual.size]
-        facts += [thing.cell == usual.cell] if scene.layout == "one" else []
+        if scene.layout == "one":
+            facts.append(thing.cell == usual.cell)
     if scene.layout == "many":
         facts.append(len(scene.things) == TYPICAL[scene.things[0].shape].count)
     return sum(facts) / len(facts)
@@ -87,25 +88,22 @@ def typicality(scene: Scene) -> float:
 
 def swapped(told: Told) -> Told:
     """The same pair with its sides exchanged."""
-    text = told.text
-    facts = {name: text.facts[name][::-1] for name in ("scenes", "values")}
-    return replace(
-        told, scenes=told.scenes[::-1], text=_with_facts(replace(text, responses=text.responses[::-1]), **facts)
-    )
+    facts = {name: told.text.facts[name][::-1] for name in ("scenes", "values")}
+    text = _with_facts(replace(told.text, responses=told.text.responses[::-1]), **facts)
+    return replace(told, scenes=told.scenes[::-1], text=text)
 
 
 def _unfiltered(variant: Variant, split: str, index: int) -> Pair:
     """What a generator makes before anyone looks: the paper's "Raw" row. Side 1's answer stays that of the scene asked for."""
     told, rng = tell(split, index), seeded("fault", split, index)
-    fault = rng.random()
-    shown, draw = told.scenes[1], told.draw
-    if fault < FAILED_EDITS:
-        shown = told.scenes[0]
-    elif fault < FAILED_EDITS + LOOSE_EDITS:
-        draw = rng.randrange(2**62)
-    name = "failed edit" if fault < FAILED_EDITS else "loose edit" if draw != told.draw else "none"
+    chance = rng.random()
+    shown, draw, fault = told.scenes[1], told.draw, "none"
+    if chance < FAILED_EDITS:
+        shown, fault = told.scenes[0], "failed edit"
+    elif chance < FAILED_EDITS + LOOSE_EDITS:
+        draw, fault = rng.randrange(2**62), "loose edit"
     images = (render(told.scenes[0], told.draw, variant.style), render(shown, draw, variant.style))
-    return Pair(_with_facts(told.text, fault=name), (jpeg(images[0]), jpeg(images[1])))
+    return Pair(_with_facts(told.text, fault=fault), (jpeg(images[0]), jpeg(images[1])))
 
 
 def _captions(variant: Variant, split: str, index: int) -> Pair:

@@ -19,14 +19,14 @@ def refuse(slots):
     raise UserError("the disk is full")
 
 
-def make(shards, prepare=keys, world=1, rank=0, workers=0, start=0, stop=None, budget=10):
+def make(shards, encode=keys, world=1, rank=0, workers=0, start=0, stop=None, budget=10):
     order = Order(7, shards.shard_sizes, 6)
     costs = np.arange(len(shards)) % 4 + 1
     return Loader(
         shards,
         order,
         costs,
-        prepare,
+        encode,
         world=world,
         rank=rank,
         budget=budget,
@@ -92,4 +92,4 @@ def test_stopping_early_leaves_no_worker(shards):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_errors_come_out_as_they_went_in(shards, workers):
     with pytest.raises(UserError, match="^the disk is full$"):
-        list(make(ShardSet.open(str(shards)), prepare=refuse, workers=workers))
+        list(make(ShardSet.open(str(shards)), encode=refuse, workers=workers))

@@ -120,6 +120,34 @@ def test_pretraining_never_shows_an_unseen_combination():
         assert not {(t.shape, t.colour) for t in things} & UNSEEN
 
 
+def test_pretraining_scores_a_turn_behind_a_shared_picture_as_it_does_alone():
+    """With a picture and without, in one packed row, against the plain model's own pass over each turn."""
+    import torch
+    from torch.nn.functional import cross_entropy
+    from transformers import LlavaForConditionalGeneration
+
+    from svco.families import load_family
+    from svco.tiny_world.pretrain import Packer, Pool, Schedule, Teller, answer_loss, encode_pool
+
+    model = LlavaForConditionalGeneration.from_pretrained(BASE).eval()
+    family = load_family(str(BASE), 128)
+    shown = sample_scene(Random(3), "two", correlated=True)
+    pixels = family.pixels([render(shown, 0)]).pixels
+    turns = Teller(Random(4), Schedule(), lazy=True).turns(shown)
+    assert {picture for _, _, picture in turns} == {True, False}
+    packer = Packer(family)
+    with torch.no_grad():
+        ours = answer_loss(model, family, encode_pool(model, Pool([shown], pixels)).images, packer.pack([turns]))
+        total, tokens = 0.0, 0
+        for turn in turns:
+            prefix, answer = (torch.from_numpy(ids) for ids in packer.ids(*turn))
+            row = torch.cat([prefix, answer])[None]
+            logits = model(input_ids=row, pixel_values=pixels if turn[2] else None).logits[0]
+            total += float(cross_entropy(logits[-len(answer) - 1 : -1], answer, reduction="sum"))
+            tokens += len(answer)
+    assert float(ours) == pytest.approx(total / tokens, rel=1e-4)
+
+
 def test_base_loads_silently_offline_and_speaks():
     """In a fresh process, by the auto classes, with every warning an error."""
     script = """
