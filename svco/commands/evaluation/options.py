@@ -85,16 +85,16 @@ def run(arguments: argparse.Namespace) -> int:
     from . import command
 
     world = world_from_environment()
-    question = command.wanted(arguments)
+    wanted = command.read_arguments(arguments)
     if world.size == 1:
-        command.run(question, world)
+        command.run(wanted, world)
         return 0
     from ... import engine
 
     try:
         engine.start(world)
         with naming_lost_ranks():
-            command.run(question, world)
+            command.run(wanted, world)
     finally:
         engine.stop()
     return 0
