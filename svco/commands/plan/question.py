@@ -78,7 +78,7 @@ def ask(recipe: str, config: Config, assumed: Assumed, measure: bool = True) -> 
     rows = pair_row(objective.cells, prefixes, responses, features, _crops(a, features))
     longest = np.argmax(rows.tokens)
     # Images may be one number for all pairs.
-    columns = {name: np.broadcast_to(values, rows.tokens.shape) for name, values in vars(rows).items()}
+    columns = {name: np.broadcast_to(values, len(lengths.cut)) for name, values in vars(rows).items()}
     return Question(
         recipe=recipe,
         config=config,
