@@ -1,6 +1,6 @@
 """svco as a library: score a pair, take a loss and its gradient, train with an objective of one's own.
 
-From the repository's root: ``python launchers/example.py [section.key=value ...]``. No GPU needed, half a minute.
+``python launchers/example.py [section.key=value ...]``. No GPU needed, half a minute.
 """
 
 import argparse
@@ -21,8 +21,7 @@ def main() -> None:
     from PIL import Image, ImageDraw
 
     # 1. A recipe, and a pair: two images, one question, and for each image the answer that is true of it.
-    recipe, colours = "launchers/recipes/tiny.yaml", ("blue", "yellow")
-    config = svco.load_recipe(recipe, overrides)
+    config, colours = svco.load_recipe("tiny", overrides), ("blue", "yellow")
     images = [Image.new("RGB", (48, 48), "lightgrey") for _ in colours]
     for image, colour in zip(images, colours):
         ImageDraw.Draw(image).rectangle((14, 14, 34, 34), fill=colour)
@@ -44,9 +43,9 @@ def main() -> None:
     def see_it(side: int, objective: object) -> list[svco.Term]:
         return [svco.Term("attend", side, {(side, MATCH): 1, (side, BLIND): -1}, link=lambda m: torch.relu(1 - m))]
 
-    # 5. Five steps with it, in this process; ``ds="ds_configs/zero3.json"`` would be one rank of a DeepSpeed launch.
+    # 5. Five steps with it, in this process; ``ds="zero3"`` would be one rank of a DeepSpeed launch.
     few = ["objective.name=see-it", "optim.steps=5", "optim.global_batch=16", "data.validation=", "data.heldout="]
-    folder = svco.train(svco.load_recipe(recipe, [*few, *overrides]))
+    folder = svco.train(svco.load_recipe("tiny", [*few, *overrides]))
     for step in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
         print(f"step {step['step']}: loss {step['loss']:.4f}")
     show("after training, nats", svco.score(config.model.base, [pair], folder / "adapter").logps[0])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import Any
 
 Progress = Callable[..., Any]
@@ -13,6 +15,18 @@ QUICK_SECONDS = 2.0
 """What is done sooner than this is not shown."""
 LINE_SECONDS = 5.0
 """Between two lines where there is no terminal."""
+
+
+@contextmanager
+def saying_when_slow(enabled: bool, text: str, seconds: float = 10.0) -> Iterator[None]:
+    """Says ``text`` on stderr once the block has taken ``seconds``, on the rank that is ``enabled`` (rank 0)."""
+    timer = threading.Timer(seconds, print, (text,), {"file": sys.stderr, "flush": True})
+    if enabled:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def silent(items: Any, what: str, total: int | None = None) -> Any:

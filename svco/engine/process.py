@@ -14,6 +14,7 @@ from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
+from ..basics.progress import saying_when_slow
 from ..recipe.ds_config import COMPRESSED, with_leaf_sizes
 
 _left = False
@@ -51,7 +52,10 @@ def start(world: World, timeout_minutes: float = 30.0) -> None:
     warnings.filterwarnings("ignore", renamed, FutureWarning, r"torch\.distributed")
     import deepspeed
 
-    with _not_telling_what_was_built():
+    slow = (
+        "waiting for all ranks to join (on a machine's first run DeepSpeed compiles an operator too: a minute or more)"
+    )
+    with saying_when_slow(world.is_main, slow), _not_telling_what_was_built():
         deepspeed.init_distributed(verbose=False, timeout=timedelta(minutes=timeout_minutes))
 
 

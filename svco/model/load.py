@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,10 +67,7 @@ def load_tuned(
     ``strategy`` says where the reference comes from (:mod:`svco.objectives.reference`), ``device`` where it will all run.
     ``progress`` False keeps transformers' own bars off the terminal (ranks above 0).
     """
-    from transformers.utils import logging
-
-    if not progress:
-        logging.disable_progress_bar()
+    show_loading(progress)
     backend, why = choose_backend(config.model.attention, device, dtype)
     register(backend)
     policy = load_base(config.model.base, family, dtype, backend)
@@ -84,6 +82,15 @@ def load_tuned(
             compile_layers(family.parts(model).layers)
     scorer = PackedScorer(family, policy, Reference(reference, strategy == "lockstep"), adapter_switch)
     return Tuned(policy, reference, wrapped, scorer, backend, why)
+
+
+def show_loading(progress: bool) -> None:
+    """Leaves transformers' own bars on where there is a terminal and ``progress`` is wanted (rank 0), and turns them off
+    elsewhere: they are redrawn with control characters."""
+    from transformers.utils import logging
+
+    if not (progress and sys.stderr.isatty()):
+        logging.disable_progress_bar()
 
 
 def outline(config: Config, family: Family, dtype: torch.dtype) -> nn.Module:

@@ -13,7 +13,7 @@ from ..basics.shipped import located
 from ..families import Family, HfModel, load_family
 from ..recipe.config import Dtype, ModelConfig
 from .attention import choose_backend, register
-from .load import load_base, resolve_dtype
+from .load import load_base, resolve_dtype, show_loading
 from .lora import adapter_modules, adapter_switch, attach_adapter
 from .scorer import PackedScorer, Reference
 
@@ -89,10 +89,7 @@ def load_subject(
     ``data``. ``progress`` False (ranks above 0) keeps transformers' bars off the terminal. UserError for a base that is none, an
     adapter that does not fit it in every tensor, and one on the language-model head, which is read without its adapter.
     """
-    from transformers.utils import logging
-
-    if not progress:
-        logging.disable_progress_bar()
+    show_loading(progress)
     base = located(base)
     family = load_family(base, max_text_tokens, paper_compat)
     weights_dtype = resolve_dtype(ModelConfig(dtype=dtype, paper_compat=paper_compat), device)

@@ -124,20 +124,12 @@ class Checkpoints:
         return final
 
     def newest(self, progress: Progress = silent) -> Path | None:
-        """The newest valid checkpoint, or None where there is none at all. Damaged ones are passed over with a warning that says
-        why; UserError where all are."""
-        problems = []
+        """The newest valid checkpoint, or None. Damaged ones are passed over with a warning that says why."""
         for folder in self.world.broadcast(finished(self.folder)[::-1]):
             if (problem := self.damage(folder, progress)) is None:
                 return folder
-            problems.append(f"{folder.name}: {problem}")
             if self.world.is_main:
                 warnings.warn(f"passing over the checkpoint {folder}: {problem}", stacklevel=2)
-        if problems:
-            raise UserError(
-                f"Every checkpoint in {self.folder} is damaged ({'; '.join(problems)}), so the run cannot go on; it is not begun "
-                "again over them. Put a good copy back, or start a new run (another run.name, run.resume=none)."
-            )
         return None
 
     def set_aside(self, beyond: int) -> list[str]:

@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--ds none runs one process, not --ranks {arguments.ranks}. Give --ds ds_configs/zero3.json.")
     start_ranks(arguments.typed, arguments.ranks, several=ds is not None)
 
-    from .start import Launch, start
+    from .launch import Launch
+    from .start import start
 
     start(Launch(config, Path(arguments.recipe).stem, ds, arguments.ds, arguments.dry_run, arguments.typed))
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.progress import shown
-from ..record.checkpoint import Checkpoints, Position, read_identity, read_position
+from ..record.checkpoint import Checkpoints, Position, finished, read_identity, read_position
 from ..record.identity import check_identity
 from .folder import RunFolder
 from .identity import identity_of
@@ -58,7 +58,13 @@ def _wanted(resume: str, checkpoints: Checkpoints, world: World) -> Path | None:
         return None
     progress = shown(world.is_main)
     if resume == "auto":
-        return checkpoints.newest(progress)
+        newest = checkpoints.newest(progress)
+        if newest is None and world.broadcast(bool(finished(checkpoints.folder))):
+            raise UserError(
+                f"Every checkpoint in {checkpoints.folder} is damaged, as said above, so the run cannot go on; it is not begun "
+                "again over them. Put a good copy back, or start a new run (another run.name, run.resume=none)."
+            )
+        return newest
     folder = Path(resume)
     if problem := checkpoints.damage(folder, progress):
         raise UserError(

@@ -6,7 +6,6 @@ What is heavy is imported late: a run hears requests to stop, and its time limit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,8 @@ from ..recipe.config import Config
 from ..recipe.ds_config import read_ds_config
 from ..recipe.limits import check, duration
 from ..recipe.read import located_paths
+from .launch import Launch
 from .stopping import StopRequests
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A recipe and how it was started."""
-
-    config: Config
-    """The resolved recipe."""
-    recipe: str
-    """Begins the name of the run's folder where ``run.name`` is empty."""
-    ds: Mapping[str, Any] | None
-    """The DeepSpeed JSON as read, or None to run one process without DeepSpeed."""
-    ds_path: str
-    """Where it was read, for messages."""
-    dry_run: bool = False
-    """Resolve and print only."""
-    command: tuple[str, ...] = ()
-    """The command line of a rank, for those who ask how the run is to be continued; empty: a script's own."""
 
 
 def train(config: Config, ds: str | Path | Mapping[str, Any] | None = None) -> Path:

@@ -27,9 +27,9 @@ from .describe import describe, dry_run_text
 from .folder import RunFolder
 from .health import BadWatch, MatchWatch
 from .job import Job, make_job
+from .launch import Launch
 from .resuming import ResumePoint, resume_point
 from .session import Session
-from .start import Launch
 from .step import take_step
 from .stopping import StopRequests
 from .tally import Tally

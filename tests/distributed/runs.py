@@ -10,7 +10,7 @@ from svco import engine
 from svco.basics.dist import world_from_environment
 from svco.recipe.ds_config import read_ds_config
 from svco.recipe.read import load_recipe
-from svco.run.start import Launch
+from svco.run.launch import Launch
 from svco.run.train import run
 
 

@@ -112,6 +112,16 @@ def test_going_back_leaves_what_was_later_aside(four, tmp_path, capsys):
     assert [line["step"] for line in launch.metrics(folder)] == [1, 2, 3, 4]
 
 
+def test_only_damaged_checkpoints_are_evidence_and_no_beginning(stopped, capsys):
+    for step in (1, 2):
+        (stopped / "checkpoints" / f"step-00000{step}" / "trainable.safetensors").write_bytes(b"torn")
+    before = contents(stopped)
+    with pytest.warns(UserWarning, match="passing over the checkpoint"):
+        assert train(stopped) == 2
+    assert "not begun again over them" in " ".join(capsys.readouterr().err.split())
+    assert contents(stopped) == before | {"lock": contents(stopped)["lock"]}
+
+
 def test_a_checkpoint_of_an_earlier_version_goes_on(stopped):
     """Its MANIFEST says nothing of the recipe."""
     manifest = stopped / "checkpoints" / "step-000002" / "MANIFEST.json"

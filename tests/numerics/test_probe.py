@@ -237,8 +237,8 @@ def test_shares_of_tokens():
 
 def arguments(*line):
     parser = argparse.ArgumentParser()
-    options.add(parser.add_subparsers())
-    return parser.parse_args(["probe", *map(str, line)])
+    options.add(parser)
+    return parser.parse_args([*map(str, line)])
 
 
 def test_the_command_writes_all_of_it(adapter, tmp_path, shards, capsys):

@@ -70,15 +70,3 @@ def test_what_lies_beyond_is_set_aside_and_never_outranks(tmp_path):
     assert keep_all.set_aside(4) == ["step-000005.abandoned", "step-000006.abandoned-2"]
     assert (tmp_path / "step-000006.abandoned" / "weights").read_text() == "6"
     assert not (tmp_path / "latest").exists() and keep_all.newest() is None
-
-
-def test_only_damaged_checkpoints_are_evidence_and_no_beginning(tmp_path):
-    checkpoints = Checkpoints(tmp_path, 0, World())
-    for step in (2, 4):
-        (save(checkpoints, step) / "weights").write_text("torn")
-    with (
-        pytest.warns(UserWarning, match="passing over"),
-        pytest.raises(UserError, match="not begun again over them") as error,
-    ):
-        checkpoints.newest()
-    assert "step-000004" in str(error.value) and "step-000002" in str(error.value)

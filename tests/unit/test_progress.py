@@ -1,6 +1,7 @@
 """Progress where there is no terminal: plain lines with the true count."""
 
 import re
+import threading
 
 import pytest
 
@@ -36,6 +37,13 @@ def test_a_resumed_run_counts_on_and_says_its_loss(clock, capfd):
         items.note = "loss 0.5"
     last = capfd.readouterr().err.splitlines()[-1]
     assert "8/8" in last and "loss 0.5" in last and last.startswith("training: 100%")
+
+
+def test_what_takes_long_says_why(capfd):
+    for enabled, seconds, says in ((True, 0.05, "compiling\n"), (False, 0.05, ""), (True, 60, "")):
+        with progress.saying_when_slow(enabled, "compiling", seconds):
+            threading.Event().wait(0.2)
+        assert capfd.readouterr().err == says
 
 
 def test_what_is_quick_or_not_mine_is_not_shown(clock, capfd):

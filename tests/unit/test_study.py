@@ -60,6 +60,7 @@ def test_the_shipped_study_has_every_row_that_the_paper_and_the_issue_name(study
         ({"groups": [{"name": "x", "rows": [["SVCO", "MVC"]]}]}, "unknown method 'SVCO'. Did you mean 'S-VCO'"),
         ({"groups": [{"name": "x", "rows": [["S-VCO", "MVC"]], "tests": ["cleen"]}]}, "Did you mean 'clean'"),
         ({"trials_of": {"SFT": [{"optim.lr": 1e-3}]}}, "the budget must be the same for all"),
+        ({"trials_of": {"SFT": [{"optim.lrr": 1}, {"optim.lr": 1}]}}, "trials_of.SFT: unknown recipe key 'optim.lrr'"),
         ({"data": {"MVC": {"world": "plane"}}}, "Did you mean 'plain'"),
         ({"data": {"MVC": {"world": "plain", "corrupt": "MVC"}}}, "exactly one of shards, corrupt and world"),
         (

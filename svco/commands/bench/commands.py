@@ -36,7 +36,7 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
         from .peer import run_peer
 
         arguments.objective, arguments.tune = "dpo", "lora"
-        text = run_peer(arguments.peer, plans(arguments)[0], arguments.out, ds, world)
+        text = run_peer(arguments.peer, plans(arguments)[0], stem, ds, world)
     elif arguments.data:
         from .data import bench_data
 
@@ -53,10 +53,8 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
         text = "\n\n".join(["Rows, each with what it adds:", ideas(), *map(page, results)])
     if not world.is_main:
         return
-    print(text)
+    _tell(text, stem)
     if stem:
-        Path(stem).parent.mkdir(parents=True, exist_ok=True)
-        Path(f"{stem}.md").write_text(text + "\n", encoding="utf-8")
         if results:
             plot(results, Path(f"{stem}.png"))
         print(f"\nwritten: {stem}.*", file=sys.stderr)
@@ -67,11 +65,15 @@ def run_scaling(arguments: Namespace) -> None:
     from . import scaling
 
     plans(arguments)  # refuses what no launch could run
-    text = scaling.run_scaling(arguments)
+    _tell(scaling.run_scaling(arguments), arguments.out)
+
+
+def _tell(text: str, stem: str | None) -> None:
+    """Prints ``text`` and, where there is a ``stem``, writes it to ``stem``.md."""
     print(text)
-    if arguments.out:
-        Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(f"{arguments.out}.md").write_text(text + "\n", encoding="utf-8")
+    if stem:
+        Path(stem).parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{stem}.md").write_text(text + "\n", encoding="utf-8")
 
 
 def plans(arguments: Namespace) -> list[Plan]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,7 +101,7 @@ def count_step(tuned: Tuned, shape: Shape, batch: Any, pairs: int, loss_of: Call
     scorer.train()
     known = [*scorer.parameters(), *tuned.policy.parameters(), *tuned.policy.buffers(), *_tensors(batch)]
     live = LiveBytes(iter(known), shape)
-    with _tokens(tuned, counts) as phase, live:
+    with _counting_inputs(tuned, counts) as phase, live:
         loss = loss_of(scorer(batch))
         phase["forward"] = False
         counts.held = {kind: size / pairs for kind, size in live.held().items()}
@@ -132,6 +132,12 @@ def largest_gather(scorer: PackedScorer) -> int:
     return max(sizes)
 
 
+def moved(collectives: Mapping[str, tuple[int, int]], kind: str) -> tuple[int, int]:
+    """(calls, bytes) of those of ``collectives``, name -> (calls, bytes), that have ``kind`` in their name."""
+    found = [entry for name, entry in collectives.items() if kind in name]
+    return sum(calls for calls, _ in found), sum(size for _, size in found)
+
+
 def _tensors(batch: Any) -> Iterator[torch.Tensor]:
     return (value for value in vars(batch).values() if isinstance(value, torch.Tensor))
 
@@ -142,7 +148,7 @@ def _drop_gradients(tuned: Tuned) -> None:
 
 
 @contextmanager
-def _tokens(tuned: Tuned, counts: Counts) -> Iterator[dict[str, bool]]:
+def _counting_inputs(tuned: Tuned, counts: Counts) -> Iterator[dict[str, bool]]:
     """Counts tokens at the first decoder layer and images at the vision tower, while the yielded ``forward`` is true."""
     phase = {"forward": True}
     family = tuned.scorer.family
@@ -175,4 +181,5 @@ def floor_flops(tuned: Tuned, unique_tokens: float, full: bool, reference: bool)
     """
     parts = tuned.scorer.family.parts(tuned.policy)
     weights = sum(p.numel() for n, p in parts.layers.named_parameters() if "lora_" not in n and p.dim() == 2)
-    return unique_tokens * weights * 2 * (1 + (2 if full else 1) + reference)
+    passes = 1 + (2 if full else 1) + reference
+    return unique_tokens * weights * 2 * passes

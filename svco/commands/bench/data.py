@@ -34,16 +34,10 @@ H100_FLOPS = 989e12
 def bench_data(spec: str, plan: Plan, world: World) -> str:
     """A table: the shards ``spec`` against the tiny model's step here, and photographs at the shape of ``plan`` against a GPU
     that never waits. One process each."""
-    lines = [
-        "### The loader",
-        "",
-        "One process reads, decodes, tokenises, resizes and packs; run with `data.workers` it has that many.",
-        "",
-    ]
     rows = [["images", "pairs/s", "a step consumes at most", "ratio"]]
     with tempfile.TemporaryDirectory() as folder:
         family = load_family(str(TINY), 128)
-        rows.append(_row(f"{spec}", rate(spec, family, Path(folder)), appetite(world), "the tiny model on this CPU"))
+        rows.append(_row(spec, rate(spec, family, Path(folder)), appetite(world), "the tiny model on this CPU"))
         if plan.shape != "tiny":
             shape = plan.true_shape
             write_shards(photographs(32), Path(folder) / "photographs", "train", 32)
@@ -51,7 +45,8 @@ def bench_data(spec: str, plan: Plan, world: World) -> str:
             flops = true_counts(shape, ROW, make_objective(ObjectiveConfig()), Tune(full=False))["flops"]
             whom = f"{plan.shape}, LoRA, on an H100 at all of its 989 TFLOP/s"
             rows.append(_row("640 × 480 JPEGs, two a pair", made, H100_FLOPS / flops, whom))
-    return "\n".join([*lines, markdown(rows)])
+    how = "One process reads, decodes, tokenises, resizes and packs; run with `data.workers` it has that many."
+    return f"### The loader\n\n{how}\n\n{markdown(rows)}"
 
 
 def _row(images: str, made: float, consumed: float, whom: str) -> list[str]:

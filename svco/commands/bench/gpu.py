@@ -42,8 +42,10 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        if self.note or self.tolerance is None:
-            return bool(self.note) or math.isfinite(self.error)
+        if self.note:
+            return True
+        if self.tolerance is None:
+            return math.isfinite(self.error)
         return self.error <= self.tolerance
 
     def row(self) -> list[str]:
@@ -224,7 +226,8 @@ def time_ladder(shape: Shape, setting: Setting, full: bool) -> tuple[list[Timed]
             _time(step, timed, device, keep=repetition > 0)
     idle = sum(p.numel() * p.element_size() for p in models.reference.parameters()) if models.reference else 0
     for row, timed in zip(LADDER, results, strict=True):
-        timed.peak -= idle if timed.peak and row.reference == "cached" else 0
+        if timed.peak and row.reference == "cached":
+            timed.peak -= idle
     prepare, step = next(c for c, timed in zip(contestants, results, strict=True) if timed.row == PRODUCT)
     prepare()
     return results, step

@@ -88,7 +88,8 @@ def check(device: torch.device, minutes: float) -> Outcome:
     outcome = Outcome(torch.cuda.get_device_name(device) if cuda else "CPU (dry run)")
     backend, why = choose_backend("auto", device, dtype)
     print(f"attention: {backend} ({why})", flush=True)
-    setting = Setting(device, dtype, backend, *((4, 3) if cuda else (1, 1)))
+    pairs, repetitions = (4, 3) if cuda else (1, 1)
+    setting = Setting(device, dtype, backend, pairs, repetitions)
     parts = {
         "attention against float32": lambda: outcome.checks.extend(check_attention(small, device, dtype)),
         "log-prob head": lambda: outcome.checks.extend(check_head(small, device, dtype)),
@@ -152,7 +153,7 @@ def _row(row: Timed, base: float | None, ceiling: float) -> list[str]:
     return [row.row, f"{took:.3g}", ratio, share, f"{row.peak / 1e9:.1f}", f"{row.loss:.4f}"]
 
 
-_LADDER = ["", "median, s", "× baseline", "MFU on unique tokens", "peak memory, GB", "loss"]
+_LADDER_HEAD = ["", "median, s", "× baseline", "MFU on unique tokens", "peak memory, GB", "loss"]
 
 
 def page(outcome: Outcome) -> str:
@@ -170,7 +171,7 @@ def page(outcome: Outcome) -> str:
             "",
             f"## {title}",
             "",
-            markdown([_LADDER, *(_row(row, base, outcome.ceiling) for row in rows)]),
+            markdown([_LADDER_HEAD, *(_row(row, base, outcome.ceiling) for row in rows)]),
         ]
     for kind, steps in outcome.calibration.items():
         if isinstance(steps, dict):

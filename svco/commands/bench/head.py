@@ -35,10 +35,9 @@ def contestants(head: nn.Linear, targets: torch.Tensor, trained: bool) -> dict[s
         "plain logits": plain,
         "log-prob head": (lambda hidden: ours(targets, hidden)) if trained else once,
     }
-    fused, options = (
-        getattr(nn.functional, "linear_cross_entropy", None),
-        getattr(nn, "LinearCrossEntropyOptions", None),
-    )
+    # Only newer versions of torch have it.
+    fused = getattr(nn.functional, "linear_cross_entropy", None)
+    options = getattr(nn, "LinearCrossEntropyOptions", None)
     if fused is not None and options is not None:
         ways["torch's linear_cross_entropy, chunked"] = lambda hidden: (
             -fused(hidden, head.weight, targets, reduction="none", options=options())

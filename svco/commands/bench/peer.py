@@ -20,6 +20,7 @@ from ...basics.markdown import markdown
 from ...data.shards import ShardSet
 from ...objectives.table import make_objective
 from ...recipe.config import LoraConfig, ObjectiveConfig
+from .count import moved
 from .ladder import PRODUCT, ROWS, Tune
 from .run import Bench, Contestant, Measured, Plan, tight
 from .shapes import TINY, random_model
@@ -52,40 +53,38 @@ def trl_duel(plan: Plan, ds: dict[str, Any], world: World) -> str:
         theirs.train()
     duel = theirs.duel
     # TRL's is the mean over its own micro-batch, ours too; both over the same pairs.
-    ours_loss, trl_loss = ours.result.loss, sum(world.gather(float(duel.losses[0]))) / world.size
-    if abs(ours_loss - trl_loss) > 1e-4 * abs(trl_loss):
-        raise UserError(
-            f"The losses of step 0 differ: {ours_loss} here and {trl_loss} in TRL; nothing can be compared."
-        )
-    mine, other = (median(times[1:]) for times in (ours.result.seconds, duel.seconds))
-    trl_seconds = max(world.gather(other))
-    gathered = {
-        name: sum(size for op, (_, size) in found.items() if "gather" in op) / ours.result.model_bytes
-        for name, found in (("svco", ours.result.collectives), ("TRL", duel.collectives))
-    }
+    our_loss, trl_loss = ours.result.loss, sum(world.gather(float(duel.losses[0]))) / world.size
+    if abs(our_loss - trl_loss) > 1e-4 * abs(trl_loss):
+        raise UserError(f"The losses of step 0 differ: {our_loss} here and {trl_loss} in TRL; nothing can be compared.")
+    our_seconds = median(ours.result.seconds[1:])
+    trl_seconds = max(world.gather(median(duel.seconds[1:])))
+    our_gathers, trl_gathers = (
+        f"{moved(collectives, 'gather')[1] / ours.result.model_bytes:.2f}"
+        for collectives in (ours.result.collectives, duel.collectives)
+    )
     cut = plan.cut_shape.cut or "nothing cut"
     return "\n".join(
         [
             f"### Against TRL {version('trl')} (`DPOTrainer`, transformers {version('transformers')}): {plan.shape}, dpo, LoRA",
             "",
             f"{world.size} ranks, ZeRO-3, {plan.pairs} pair(s) a step and rank, {plan.repetitions} steps each, in turn ({cut}). "
-            f"Loss of step 0: {ours_loss:.6f} here, {trl_loss:.6f} in TRL.",
+            f"Loss of step 0: {our_loss:.6f} here, {trl_loss:.6f} in TRL.",
             "",
             markdown(
                 [
                     ["", "median step, s", "gathered ÷ model bytes"],
-                    ["TRL", f"{trl_seconds:.3g}", f"{gathered['TRL']:.2f}"],
-                    ["svco", f"{mine:.3g}", f"{gathered['svco']:.2f}"],
+                    ["TRL", f"{trl_seconds:.3g}", trl_gathers],
+                    ["svco", f"{our_seconds:.3g}", our_gathers],
                 ]
             ),
             "",
-            f"svco takes {mine / trl_seconds:.3f} of TRL's time ({trl_seconds / mine:.2f} times as fast).",
+            f"svco takes {our_seconds / trl_seconds:.3f} of TRL's time ({trl_seconds / our_seconds:.2f} times as fast).",
         ]
     )
 
 
 class Duel:
-    """Times TRL's steps and makes one of ours after each; told by its callback."""
+    """Times TRL's steps and makes one of ours after each; TRL's callback calls ``begin`` and ``end``."""
 
     def __init__(self, ours: Contestant, world: World):
         self.ours, self.world = ours, world
@@ -113,7 +112,7 @@ class Duel:
 
 
 def make_trl(bench: Bench, ds: dict[str, Any], ours: Contestant, folder: str) -> Any:
-    """A ``DPOTrainer`` on the same weights and pairs, with a ``duel`` that has been told of every step."""
+    """A ``DPOTrainer`` on the same weights and pairs, with a ``duel`` that hears of its every step."""
     from datasets import Dataset
     from peft import LoraConfig as PeftLoraConfig
     from transformers import AutoProcessor, TrainerCallback
@@ -122,7 +121,7 @@ def make_trl(bench: Bench, ds: dict[str, Any], ours: Contestant, folder: str) ->
     plan, shape, tune = bench.plan, bench.shape, Tune(full=False)
     duel, batch, steps = Duel(ours, bench.world), trl_batch(bench), plan.repetitions + 4
 
-    class Told(TrainerCallback):
+    class Steps(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             duel.begin(state.global_step)
 
@@ -149,7 +148,7 @@ def make_trl(bench: Bench, ds: dict[str, Any], ours: Contestant, folder: str) ->
             target_modules=rf".*\blanguage_model\..*\b({'|'.join(LoraConfig().targets)})",
         ),
         data_collator=lambda examples: dict(batch),
-        callbacks=[Told()],
+        callbacks=[Steps()],
     )
     own = {name: ours.engine.gather(name) for name in ours.engine.trainable}
     with torch.no_grad():

@@ -128,18 +128,18 @@ def check(case: Case) -> list[Compared]:
     made = activations(a, tuning, row, case.recompute, kernels)
     found = count_case(case)
     gradients = staying(a, tuning)
-    pairs = [
+    figures = [
         ("weights", "memory", tuning.weight_bytes * tuning.held(a), found["weights"]),
         ("kept for the backward pass", "memory", made.kept, found["kept"]),
         ("peak of the backward pass", "memory", made.backward_peak(gradients), found["backward"]),
         ("peak of the step", "memory", made.peak(gradients), found["peak"]),
     ]
     if case.real:
-        pairs.append(("kept by one layer", "memory", made.layer, found["layer"]))
+        figures.append(("kept by one layer", "memory", made.layer, found["layer"]))
     else:  # torch's counter knows no FLOPs of the CPU's attention
         work = flops(a, tuning, row, case.recompute, last_product_again=False)
-        pairs.append(("a step", "flops", work.total, found["flops"]))
-    return [Compared(case.name, *pair) for pair in pairs]
+        figures.append(("a step", "flops", work.total, found["flops"]))
+    return [Compared(case.name, *figure) for figure in figures]
 
 
 def count_case(case: Case) -> dict[str, float]:

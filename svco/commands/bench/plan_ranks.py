@@ -15,6 +15,7 @@ from ...model.recompute import set_recompute
 from ...recipe.ds_config import fill
 from ..plan.sharding import Sharding, states
 from ..plan.traffic import gathered
+from .count import moved
 from .ladder import PRODUCT, ROWS, Tune, bench_config, build, make_batch, make_models
 from .plan_check import BILLION, SVCO, Case, Compared, described
 from .run import tight
@@ -46,16 +47,15 @@ def check_sharded(case: Case, ds: dict[str, Any], world: World, **limits: int) -
     held = states(a, tuning, sharding, world.size, expected.persistent)
     found = run_sharded(case, fill(sized, config, world.size, case.dtype), config, world)
     between = sum(vars(held).values()) - held.local
-    moved = {name: size for name, (_, size) in found["collectives"].items()}
     b = tuning.weight_bytes
     travelling = b * (expected.total + expected.persistent)
-    pairs = [
+    figures = [
         ("held by a rank between steps", "memory", between, found["between"]),
         ("held before gradients are reduced", "memory", between + held.local, found["before"]),
-        ("gathered in a step", "traffic", travelling, sum(v for k, v in moved.items() if "gather" in k)),
-        ("reduced in a step", "traffic", b * tuning.trained(a), sum(v for k, v in moved.items() if "scatter" in k)),
+        ("gathered in a step", "traffic", travelling, moved(found["collectives"], "gather")[1]),
+        ("reduced in a step", "traffic", b * tuning.trained(a), moved(found["collectives"], "scatter")[1]),
     ]
-    return [Compared(f"{case.name}, {world.size} ranks", *pair) for pair in pairs]
+    return [Compared(f"{case.name}, {world.size} ranks", *figure) for figure in figures]
 
 
 def run_sharded(case: Case, ds: dict[str, Any], config: Any, world: World) -> dict[str, Any]:

@@ -8,12 +8,18 @@ from statistics import median
 from typing import Any
 
 from ...basics.markdown import markdown
-from .ladder import BASELINE, LADDER
-from .run import agree
+from .count import moved
+from .ladder import LADDER
+from .run import agree, baseline
 from .shapes import SHAPES
 
-IDEAS = {row.name: row.idea for row in LADDER}
 KINDS = ("hidden states", "logits", "attention", "other")
+"""What is held for the backward pass, in the order of the columns."""
+_COUNTED = (
+    "FLOPs are of the whole step, both models, vision and head included; attention over the whole area that a kernel is given, "
+    "not halved where it is causal. The peak is of tensors made in the step, gradients included and weights not; the largest "
+    "gather, of weights, is there beside it under ZeRO-3."
+)
 
 
 def page(result: dict[str, Any]) -> str:
@@ -28,7 +34,7 @@ def _counted(result: dict[str, Any]) -> list[str]:
     rows = [row for row in result["rows"] if row["counts"]]
     if not rows:
         return []
-    base = next((row for row in rows if row["row"] == BASELINE), rows[0])["counts"]
+    base = baseline(rows)["counts"]
     lines = [
         f"Counted, a pair, at the true shape (all layers, bfloat16, a fused attention kernel; {_lengths(result)}):",
         "",
@@ -64,16 +70,9 @@ def _mb(size: float) -> str:
     return f"{size / 1e6:,.0f}" if size >= 1e8 else f"{size / 1e6:.3g}"
 
 
-_COUNTED = (
-    "FLOPs are of the whole step, both models, vision and head included; attention over the whole area that a kernel is given, "
-    "not halved where it is causal. The peak is of tensors made in the step, gradients included and weights not; the largest "
-    "gather, of weights, is there beside it under ZeRO-3."
-)
-
-
 def _timed(result: dict[str, Any]) -> list[str]:
     rows, ranks, plan = result["rows"], result["ranks"], result["plan"]
-    base = median(next((row for row in rows if row["row"] == BASELINE), rows[0])["seconds"])
+    base = median(baseline(rows)["seconds"])
     cut = result["cut"] or "nothing cut"
     dtype = result["machine"]["dtype"].removeprefix("torch.")
     agreement = agree(rows, 1e-5 if dtype == "float32" else 2e-2)
@@ -89,19 +88,22 @@ def _timed(result: dict[str, Any]) -> list[str]:
         seconds = median(row["seconds"])
         flops = row["cut_counts"].get("flops", 0) * plan["pairs"]
         floor = row["floor_flops"] * plan["pairs"] / result["ceiling"]
-        (calls, gathered), model = _sum(row, "gather"), row["model_bytes"]
-        _, reduced = _sum(row, "reduce")
-        share = f"{flops / seconds / result['ceiling']:.0%}"
-        cells = [f"{seconds:.3g}", f"{seconds / base:.3f}", share, f"{seconds / floor:.2f}", str(calls)]
-        table.append([row["row"], *cells, f"{gathered / model:.2f}", _mb(reduced)])
+        calls, gathered = moved(row["collectives"], "gather")
+        _, reduced = moved(row["collectives"], "reduce")
+        table.append(
+            [
+                row["row"],
+                f"{seconds:.3g}",
+                f"{seconds / base:.3f}",
+                f"{flops / seconds / result['ceiling']:.0%}",
+                f"{seconds / floor:.2f}",
+                str(calls),
+                f"{gathered / row['model_bytes']:.2f}",
+                _mb(reduced),
+            ]
+        )
     ceiling = f"Matmul ceiling: {result['ceiling'] / 1e9:,.0f} GFLOP/s a rank, measured in the same run."
     return [*lines, markdown(table), "", ceiling]
-
-
-def _sum(row: dict[str, Any], kind: str) -> tuple[int, int]:
-    """(calls, bytes) of the collectives with ``kind`` in their name."""
-    found = [tuple(value) for name, value in row["collectives"].items() if kind in name]
-    return sum(calls for calls, _ in found), sum(size for _, size in found)
 
 
 def _lengths(result: dict[str, Any]) -> str:
@@ -111,7 +113,7 @@ def _lengths(result: dict[str, Any]) -> str:
 
 def ideas() -> str:
     """What each row adds."""
-    return "\n".join(f"- **{name}**: {idea}" for name, idea in IDEAS.items())
+    return "\n".join(f"- **{row.name}**: {row.idea}" for row in LADDER)
 
 
 def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
@@ -124,7 +126,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(1, len(results), figsize=(6.5 * len(results), 4.2), squeeze=False, layout="constrained")
     for axis, result in zip(axes[0], results):
         rows = result["rows"]
-        base = next((row for row in rows if row["row"] == BASELINE), rows[0])
+        base = baseline(rows)
         names = [row["row"] for row in rows]
         places = range(len(rows))
         flops = [row["counts"]["flops"] / base["counts"]["flops"] for row in rows]

@@ -138,7 +138,8 @@ def time_plan(
     contestants = []
     for row, result in zip(progress(plan.ladder, "building"), measured):
         contestant = bench.enter(row, result, reference)
-        reference = contestant.reference if reference is None else reference
+        if reference is None:  # what the row with a cached reference is given
+            reference = contestant.reference
         contestants.append(contestant)
     for _ in progress(range(plan.repetitions + 1), "timing, rows in turn"):
         for contestant in contestants:
@@ -213,11 +214,10 @@ class Bench:
         batch = make_batch(row, self.objective, self.pairs, self.family, reference).to(self.world.device)
         unique = unique_tokens(self.shape, self.objective)
         result.floor_flops = floor_flops(tuned, unique, self.tune.full, row.reference == "live")
-        ds = None
-        if self.ds is not None:
-            dtype = str(self.dtype).removeprefix("torch.")
-            ds = fill(tight(self.ds, self.live) if self.ds["zero_optimization"]["stage"] == 3 else self.ds, self.config,
-                      self.world.size, dtype)  # fmt: skip
+        ds = self.ds
+        if ds is not None:
+            sized = tight(ds, self.live) if ds["zero_optimization"]["stage"] == 3 else ds
+            ds = fill(sized, self.config, self.world.size, str(self.dtype).removeprefix("torch."))
         engine = engines.make_engine(tuned, self.config.optim, self.world, ds, None)
         engine.train()
         contestant = Contestant(engine, batch, self._loss, self.world, result)
@@ -265,10 +265,15 @@ class Contestant:
         self.result.seconds.append(max(self.world.gather(time.perf_counter() - before)))
 
 
+def baseline(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The row that the others are compared with: the ladder's BASELINE, or the first where that is left out."""
+    return next((row for row in rows if row["row"] == BASELINE), rows[0])
+
+
 def agree(rows: Sequence[dict[str, Any]], tolerance: float) -> float:
     """Largest difference of the rows' log-probs, or of their gradients' norm by ten, from the baseline's, relative to their size;
     UserError beyond ``tolerance``: rows that compute different things cannot be compared."""
-    base = next((row for row in rows if row["row"] == BASELINE), rows[0])
+    base = baseline(rows)
     truth = torch.tensor(base["logps"])
     differences = {
         row["row"]: max(

@@ -35,6 +35,7 @@ from ...basics.markdown import markdown
 from ...basics.ranks import under
 from ...objectives.table import make_objective
 from ...recipe.config import ObjectiveConfig
+from .count import moved
 from .ladder import PRODUCT, ROWS
 from .run import Bench, Measured, Plan
 
@@ -72,7 +73,6 @@ def measure(plan: Plan, ds: dict[str, Any] | None, world: World) -> Point:
     for _ in range(plan.repetitions + 1):
         together.timed_step()
         alone.timed_step()
-    moved = together.result.collectives.items()
     hosts = world.gather(socket.gethostname())
     return Point(
         ranks=world.size,
@@ -80,10 +80,15 @@ def measure(plan: Plan, ds: dict[str, Any] | None, world: World) -> Point:
         pairs=plan.pairs * world.size,
         together=together.result.seconds[1:],
         alone=alone.result.seconds[1:],
-        gathered=sum(size for name, (_, size) in moved if "gather" in name),
-        reduced=sum(size for name, (_, size) in moved if "reduce" in name),
+        gathered=moved(together.result.collectives, "gather")[1],
+        reduced=moved(together.result.collectives, "reduce")[1],
         machine=describe_machine(),
     )
+
+
+def overhead(point: Point) -> float:
+    """Seconds: the median step minus the median step alone."""
+    return median(point.together) - median(point.alone)
 
 
 def describe_machine() -> str:
@@ -117,19 +122,9 @@ def run_scaling(arguments: Namespace) -> str:
 
 def launch(number: int, arguments: Namespace) -> Point:
     """One launch, whose output is shown on stderr; UserError when it fails."""
-    program = [
-        "--ds",
-        arguments.ds,
-        "--shape",
-        arguments.shape,
-        "--layers",
-        arguments.layers,
-        "--scale",
-        arguments.scale,
-    ]
-    program += ["--vocab", arguments.vocab, "--objective", arguments.objective, "--tune", arguments.tune]
-    program += ["--pairs", arguments.pairs, "--repetitions", arguments.repetitions, "--one-point"]
-    line = [*under(arguments.launch.replace("{n}", str(number)), "bench"), *map(str, program)]
+    line = [*under(arguments.launch.replace("{n}", str(number)), "bench"), "--one-point"]
+    for name in ("ds", "shape", "layers", "scale", "vocab", "objective", "tune", "pairs", "repetitions"):
+        line += [f"--{name}", str(getattr(arguments, name))]
     print(f"$ {shlex.join(line)}", file=sys.stderr, flush=True)
     try:
         process = subprocess.Popen(line, text=True, stdout=subprocess.PIPE)
@@ -138,9 +133,9 @@ def launch(number: int, arguments: Namespace) -> Point:
     found = None
     with process:
         for text in process.stdout or ():
-            before, mark, told = text.partition(MARK)
+            _, mark, point = text.partition(MARK)
             if mark:
-                found = Point(**json.loads(told))
+                found = Point(**json.loads(point))
             else:
                 print(text, end="", file=sys.stderr, flush=True)
     if process.returncode or found is None:
@@ -164,13 +159,14 @@ _HEAD = [
 def table(points: list[Point], arguments: Namespace) -> str:
     """Markdown: pairs/s, efficiency and exposed communication of each launch, and what they ran on."""
     first = points[0]
-    idle = next((differ(p) for p in points if p.ranks == 1), None)
+    bookkeeping = next((overhead(p) for p in points if p.ranks == 1), None)
     rows = []
     for p in points:
         step, speed = median(p.together), p.pairs / median(p.together)
         efficiency = speed / p.ranks / (first.pairs / median(first.together) / first.ranks)
-        seconds = differ(p) - (idle or 0.0)
-        exposed = f"{'at most ' if idle is None else ''}{seconds:.3f} ({seconds / step:.0%})"
+        seconds = overhead(p) - (bookkeeping or 0.0)
+        bound = "at most " if bookkeeping is None else ""
+        exposed = f"{bound}{seconds:.3f} ({seconds / step:.0%})"
         rows.append(
             [
                 f"{p.ranks} on {p.hosts}",
@@ -178,7 +174,7 @@ def table(points: list[Point], arguments: Namespace) -> str:
                 f"{speed:.2f}",
                 f"{efficiency:.0%}",
                 f"{median(p.alone):.3f}",
-                f"{differ(p):.3f}",
+                f"{overhead(p):.3f}",
                 exposed,
                 f"{p.gathered / 1e6:,.1f}",
                 f"{p.reduced / 1e6:,.1f}",
@@ -200,8 +196,3 @@ def table(points: list[Point], arguments: Namespace) -> str:
             "brackets as a share of the step; without a row of one rank that is not known, and what is said is an upper bound.",
         ]
     )
-
-
-def differ(point: Point) -> float:
-    """Median step minus median step alone."""
-    return median(point.together) - median(point.alone)

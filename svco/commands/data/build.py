@@ -96,7 +96,7 @@ def _digest_images(records: list[Record], images: Path, progress: Progress) -> t
 
 
 def _unique(records: list[Record], digests: dict[str, str]) -> list[Record]:
-    """Without repetitions: the same pictures, question and answers."""
+    """Without repetitions of pictures, question and answers: the first record of each, in the place of the last."""
     seen = {(*(digests[path] for path in r.images), r.query, *r.responses, r.system): r for r in reversed(records)}
     return list(reversed(seen.values()))
 

@@ -37,14 +37,16 @@ def corrupt_pair(pair: Pair, config: CorruptConfig, side: int = 0) -> Pair:
     """
     text, data = pair.text, pair.images[side]
     made = corrupt(decode_image(data, f"sample {text.key!r}: image {side}"), text.key, side, config)
-    told = {"side": 1, "of": side, **identity(config)}
+    origin = {"side": 1, "of": side, **identity(config)}
     ids = {name: value for name, value in text.ids.items() if not name.startswith("image_")}
-    ids |= {"image_0": text.ids[f"image_{side}"]} if f"image_{side}" in text.ids else {}
+    if f"image_{side}" in text.ids:
+        ids["image_0"] = text.ids[f"image_{side}"]
     right, wrong = text.responses[side], text.responses[1 - side]
     buffer = io.BytesIO()
     # Grey of one size is one picture: the comment tells whose it is, or it would seem to lie in several splits.
-    made.save(buffer, "JPEG", quality=QUALITY, comment=json.dumps([text.key, told], sort_keys=True))
-    return Pair(replace(text, responses=(right, wrong), ids=ids, facts={"corrupted": told}), (data, buffer.getvalue()))
+    made.save(buffer, "JPEG", quality=QUALITY, comment=json.dumps([text.key, origin], sort_keys=True))
+    text = replace(text, responses=(right, wrong), ids=ids, facts={"corrupted": origin})
+    return Pair(text, (data, buffer.getvalue()))
 
 
 @dataclass
@@ -64,7 +66,7 @@ class _Made:
     types: Counter[str] = field(default_factory=Counter)
     """Contrast type -> pairs."""
 
-    def of(self, shards: ShardSet, split: str, progress: Progress) -> Iterator[Pair]:
+    def corrupted(self, shards: ShardSet, split: str, progress: Progress) -> Iterator[Pair]:
         for number in progress(range(len(shards)), f"corrupting {split}"):
             try:
                 pair = corrupt_pair(shards.read(number), self.config, self.side)
@@ -106,12 +108,13 @@ def corrupt_shards(
     for shard in expand(specs):
         names[split_of(shard)].append(shard)
     splits = {split: ShardSet.open(shards) for split, shards in names.items()}
-    made, written = _Made(config, side, max_unreadable * sum(map(len, splits.values()))), []
+    made = _Made(config, side, max_unreadable * sum(map(len, splits.values())))
+    written = []
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         for split, shards in splits.items():
-            written += write_shards(made.of(shards, split, progress), partial, split, pairs_per_shard)
+            written += write_shards(made.corrupted(shards, split, progress), partial, split, pairs_per_shard)
         if not made.pairs:
             raise UserError(f"No pair of {', '.join(splits)} is readable; the first: {made.bad[0]}.")
         manifest = {

@@ -28,9 +28,10 @@ def import_mvc_json(path: Path) -> list[Record]:
 
 def _mvc_record(item: Any, where: str, number: int) -> Record:
     needed = ("instruction_prompt", "chosen_images", "rejected_images", "chosen_response", "rejected_response")
-    if not isinstance(item, dict) or (absent := [name for name in needed if name not in item]):
-        missing = f"lacks {', '.join(absent)}" if isinstance(item, dict) else "is not an object"
-        raise UserError(f"{where} {missing}; an MVC item has {', '.join(needed)}.")
+    if not isinstance(item, dict):
+        raise UserError(f"{where} is not an object; an MVC item has {', '.join(needed)}.")
+    if absent := [name for name in needed if name not in item]:
+        raise UserError(f"{where} lacks {', '.join(absent)}; an MVC item has {', '.join(needed)}.")
     images = []
     for name in ("chosen_images", "rejected_images"):
         value = item[name]

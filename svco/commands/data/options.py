@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from ...basics.progress import shown
+from ...recipe.config import Config, CorruptConfig, CorruptKind
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +52,7 @@ def _add_corrupt(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     corrupter.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
     corrupter.add_argument("--side", type=int, choices=(0, 1), default=0, help="the side that is kept (default 0)")
-    corrupter.add_argument(
-        "--kind", choices=("crop", "noise", "grey", "zero"), default="crop", help="default: %(default)s"
-    )
+    corrupter.add_argument("--kind", choices=get_args(CorruptKind), default="crop", help="default: %(default)s")
     corrupter.add_argument(
         "--scale",
         type=float,
@@ -109,7 +109,6 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _corrupt(arguments: argparse.Namespace) -> int:
-    from ...recipe.config import Config, CorruptConfig
     from ...recipe.limits import check
     from .corrupt import corrupt_shards
 

@@ -139,7 +139,8 @@ def drop_missing(
 
 def missing_lines(missing: Counter[str]) -> str:
     """Missing images by folder, with a word on where each folder's images come from."""
-    return " ".join(
-        f"{count} missing under {folder}/" + (f" ({_SOURCES[folder]})." if folder in _SOURCES else ".")
-        for folder, count in sorted(missing.items())
-    )
+    lines = []
+    for folder, count in sorted(missing.items()):
+        source = f" ({_SOURCES[folder]})" if folder in _SOURCES else ""
+        lines.append(f"{count} missing under {folder}/{source}.")
+    return " ".join(lines)

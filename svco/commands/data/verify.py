@@ -56,8 +56,9 @@ def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings
             found.types[pair.text.contrast] += 1
             name = f"{split}/{pair.text.key}"
             images = [hashlib.sha256(data).hexdigest() for data in pair.images]
-            same = hashlib.sha256(json.dumps([*images, pair.text.query, *pair.text.responses]).encode()).hexdigest()
-            if (other := seen_pairs.setdefault(same, name)) != name:
+            content = json.dumps([*images, pair.text.query, *pair.text.responses])
+            other = seen_pairs.setdefault(hashlib.sha256(content.encode()).hexdigest(), name)
+            if other != name:
                 found.problems.append(f"repeated pair: {name} is {other} again")
             for digest in images:
                 home, first = seen_images.setdefault(digest, (split, name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,14 +52,27 @@ class Wanted:
 
 def by_value(facts: Sequence[Facts], value: Callable[[Facts], Any]) -> dict[Any, list[str]]:
     """{value: where it was found}: hosts, or ranks where the ranks of one host differ."""
-    ranks, hosts = defaultdict(list), defaultdict(set)
+    values_of_host = defaultdict(set)
     for fact in facts:
-        ranks[value(fact)].append(fact)
-        hosts[fact.host].add(value(fact))
-    return {
-        what: list(dict.fromkeys(f.host if len(hosts[f.host]) == 1 else f"{f.host} (rank {f.rank})" for f in found))
-        for what, found in ranks.items()
-    }
+        values_of_host[fact.host].add(value(fact))
+    places: dict[Any, list[str]] = defaultdict(list)
+    for fact in facts:
+        alike = len(values_of_host[fact.host]) == 1
+        place = fact.host if alike else f"{fact.host} (rank {fact.rank})"
+        if place not in places[value(fact)]:
+            places[value(fact)].append(place)
+    return dict(places)
+
+
+def entry(what: str, name: str) -> Callable[[Facts], Any]:
+    """What a rank's facts have under ``name`` in their mapping ``what``; None: nothing."""
+    return lambda fact: getattr(fact, what).get(name)
+
+
+def apart_by(facts: Sequence[Facts], what: str, names: Iterable[str]) -> dict[str, dict[Any, list[str]]]:
+    """Name -> {value: where}, of the ``names`` in mapping ``what`` of the facts whose values are not all alike."""
+    found = {name: by_value(facts, entry(what, name)) for name in names}
+    return {name: values for name, values in found.items() if len(values) > 1}
 
 
 def differing(found: Mapping[Any, list[str]]) -> str:
@@ -68,19 +81,9 @@ def differing(found: Mapping[Any, list[str]]) -> str:
 
 
 def ranks(facts: Sequence[Facts]) -> Check:
-    hosts = by_value(facts, lambda f: f.host)
-    each = ", ".join(f"{host} ({sum(f.host == host for f in facts)})" for host in hosts)
-    return Check(OK, "ranks", f"{len(facts)} on {len(hosts)} host{'s' * (len(hosts) > 1)}: {each}")
-
-
-def apart_by(facts: Sequence[Facts], what: str, names: Iterable[str]) -> dict[str, dict[Any, list[str]]]:
-    """Name -> {value: where}, of the ``names`` in mapping ``what`` of the facts whose values are not all alike."""
-
-    def of(name: str) -> Callable[[Facts], Any]:
-        return lambda fact: getattr(fact, what).get(name)
-
-    found = {name: by_value(facts, of(name)) for name in names}
-    return {name: values for name, values in found.items() if len(values) > 1}
+    hosts = Counter(fact.host for fact in facts)
+    each = ", ".join(f"{host} ({count})" for host, count in hosts.items())
+    return Check(OK, "ranks", f"{len(facts)} on {len(hosts)} host{'s' if len(hosts) > 1 else ''}: {each}")
 
 
 def versions(facts: Sequence[Facts]) -> Check:
@@ -160,9 +163,8 @@ def operators(facts: Sequence[Facts], wanted: Wanted) -> Check:
     if wanted.nvme and without:
         remedy = "apt-get install libaio-dev (or CFLAGS and LDFLAGS that lead to libaio)"
         return Check(FAIL, "operators", f"async_io cannot be built on {', '.join(without)}", remedy)
-    return Check(
-        OK, "operators", f"async_io {'cannot' if without else 'can'} be built" + "; not needed" * (not wanted.nvme)
-    )
+    text = "async_io cannot be built" if without else "async_io can be built"
+    return Check(OK, "operators", text if wanted.nvme else f"{text}; not needed")
 
 
 def addresses(facts: Sequence[Facts]) -> Check:
@@ -173,12 +175,7 @@ def addresses(facts: Sequence[Facts]) -> Check:
     if len(hosts) == 1:
         return Check(OK, "addresses", text)
     trapped = [h for h, f in hosts.items() if "GLOO_SOCKET_IFNAME" not in f.environment and _loopback(f.resolved)]
-    unknown = [
-        f"{h} has no {name}"
-        for h, f in hosts.items()
-        if (name := f.environment.get("GLOO_SOCKET_IFNAME")) and not name.startswith("^")
-        if not set(name.split(",")) & f.addresses.keys()
-    ]
+    unknown = [f"{h} has no {f.environment['GLOO_SOCKET_IFNAME']}" for h, f in hosts.items() if _lacks_chosen(f)]
     if unknown:
         return Check(
             FAIL, "addresses", "; ".join(unknown), "set GLOO_SOCKET_IFNAME to an interface that every host has"
@@ -202,6 +199,12 @@ def _interface(fact: Facts, variable: str) -> str:
         return f"{fact.addresses.get(chosen, 'unknown')} ({chosen}, chosen)"
     name = next((n for n, address in fact.addresses.items() if address == fact.resolved), "no interface")
     return f"{fact.resolved or 'unknown'} ({name})"
+
+
+def _lacks_chosen(fact: Facts) -> bool:
+    """Whether GLOO_SOCKET_IFNAME names interfaces and the host has none of them; after ``^`` come those not to be used."""
+    chosen = fact.environment.get("GLOO_SOCKET_IFNAME", "")
+    return bool(chosen) and not chosen.startswith("^") and not set(chosen.split(",")) & fact.addresses.keys()
 
 
 def _loopback(address: str) -> bool:

@@ -151,7 +151,9 @@ def _addresses(found: Mapping[str, list[Any]]) -> dict[str, str]:
 
 def _places(config: Config) -> dict[str, Path]:
     found = {"run.root": Path(config.run.root), "data.cache_dir": cache_dir(config), "/tmp": Path("/tmp")}
-    return found | ({"run.swap": Path(config.run.swap)} if config.run.swap else {})
+    if config.run.swap:
+        found["run.swap"] = Path(config.run.swap)
+    return found
 
 
 def _free(path: Path) -> int:

@@ -119,8 +119,8 @@ def expected_hosts() -> dict[int, str]:
     """Rank -> host of the hostfile, as DeepSpeed's launcher, this process's parent, was told; empty under another launcher."""
     try:
         arguments = Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")
-        told = next(a.partition("=")[2] for a in arguments if a.startswith("--world_info="))
-        slots = json.loads(base64.urlsafe_b64decode(told))
+        encoded = next(a.partition("=")[2] for a in arguments if a.startswith("--world_info="))
+        slots = json.loads(base64.urlsafe_b64decode(encoded))
     except (OSError, ValueError, StopIteration):
         return {}
     return dict(enumerate(host for host, numbers in slots.items() for _ in numbers))

@@ -36,14 +36,8 @@ def check_network(meeting: Meeting, seconds: float, sizes: tuple[int, ...], seve
     problems = meeting.gather(answers[0] if answers else f"no answer within {seconds:g} s")
     if any(problems):
         first = next(rank for rank, text in enumerate(problems) if text)
-        return [
-            Check(
-                FAIL,
-                "network",
-                f"{backend} does not connect all ranks: rank {first}: {problems[first]}",
-                _remedy(backend),
-            )
-        ]
+        text = f"{backend} does not connect all ranks: rank {first}: {problems[first]}"
+        return [Check(FAIL, "network", text, _remedy(backend))]
     try:
         checks = [Check(OK, "network", f"{backend} connects all {meeting.size} ranks")]
         checks += [_bandwidth(name, sizes, device, several_hosts) for name in ("all-gather", "all-reduce")]
@@ -103,7 +97,7 @@ def _rate(name: str, size: int, device: torch.device) -> float:
     share = size // 4 // ranks
     whole = torch.zeros(share * ranks, device=device)
     part = torch.zeros(share, device=device)
-    # torch renamed it.
+    # Newer versions of torch have it under another name.
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     seconds = []
     for _ in range(REPETITIONS + 1):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from .checks import FAIL, GB, OK, WARN, Check, Wanted, apart_by, by_value, differing
+from .checks import FAIL, GB, OK, WARN, Check, Wanted, apart_by, by_value, differing, entry
 from .facts import Facts
 
 PLENTY = {"run.root": 20 * GB, "data.cache_dir": 2 * GB, "/tmp": 2 * GB, "run.swap": 20 * GB}
@@ -23,11 +23,13 @@ FORWARD = (
 def environment(facts: Sequence[Facts], wanted: Wanted) -> list[Check]:
     checks = []
     for what, values, verdict in (("--env", wanted.environment, FAIL), (".deepspeed_env", wanted.written, WARN)):
-        missed = [
-            f"{name} is {_shown(name, wrong)}, not {'what it should be' if SECRET.search(name) else value}"
-            for name, value in values.items()
-            if (wrong := {v: where for v, where in by_value(facts, _getter(name)).items() if v != value})
-        ]
+        missed = []
+        for name, value in values.items():
+            wrong = by_value(facts, entry("environment", name))
+            wrong.pop(value, None)
+            if wrong:
+                right = "what it should be" if SECRET.search(name) else value
+                missed.append(f"{name} is {_shown(name, wrong)}, not {right}")
         if missed:
             checks.append(Check(verdict, f"environment, {what}", "; ".join(missed), FORWARD))
     names = sorted({name for f in facts for name in f.environment})
@@ -49,10 +51,6 @@ def _shown(name: str, found: Mapping[str | None, list[str]]) -> str:
     if not SECRET.search(name):
         return differing(found)
     return "; ".join(f"{'none' if value is None else 'set'} on {', '.join(where)}" for value, where in found.items())
-
-
-def _getter(name: str) -> Callable[[Facts], str | None]:
-    return lambda fact: fact.environment.get(name)
 
 
 def base_model(facts: Sequence[Facts], wanted: Wanted) -> Check:

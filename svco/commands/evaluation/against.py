@@ -47,9 +47,9 @@ class Evaluation:
     def read(cls, folder: Path) -> Evaluation:
         """The evaluation in ``folder``; UserError if there is none, or half of one."""
         try:
-            told = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-            found = cls(told["model"]["name"], told["corrupt"])
-            sets, benchmarks = list(told["sets"]), list(told["benchmarks"])
+            result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            found = cls(result["model"]["name"], result["corrupt"])
+            sets, benchmarks = list(result["sets"]), list(result["benchmarks"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"--against {folder} is no finished evaluation ({error}). Give the --out of another svco eval."
@@ -69,7 +69,7 @@ def paired(a: Evaluation, b: Evaluation, paper_compat: bool) -> dict[str, Any]:
         ours, theirs = same_pairs(a.sets[name], b.sets[name])
         found = compare(scored(ours.logps, ours.tokens), scored(theirs.logps, theirs.tokens)) if len(ours) else {}
         if a.corrupt != b.corrupt:  # pictures corrupted in different ways are no pair
-            found = {measure: of for measure, of in found.items() if "corrupt" not in measure}
+            found = {measure: comparison for measure, comparison in found.items() if "corrupt" not in measure}
         if name in a.answers and name in b.answers:
             found |= compare(*_same_answers(a.answers[name], b.answers[name]))
         sets[name] = {measure: comparison.json() for measure, comparison in found.items()}
@@ -84,21 +84,14 @@ def paired(a: Evaluation, b: Evaluation, paper_compat: bool) -> dict[str, Any]:
 
 def same_pairs(a: SetScores, b: SetScores) -> tuple[SetScores, SetScores]:
     """The pairs that both hold, in ``a``'s order."""
-    place = {key: row for row, key in enumerate(b.key.tolist())}
-    rows = [(row, place[key]) for row, key in enumerate(a.key.tolist()) if key in place]
-    ours, theirs = (np.array([row[n] for row in rows], dtype=int) for n in (0, 1))
+    row_of = {key: row for row, key in enumerate(b.key.tolist())}
+    rows = [(row, row_of[key]) for row, key in enumerate(a.key.tolist()) if key in row_of]
+    ours, theirs = np.array(rows, dtype=int).reshape(-1, 2).T
     return a.take(ours), b.take(theirs)
 
 
 def _same_answers(a: Lines, b: Lines) -> tuple[dict[str, Measure], dict[str, Measure]]:
     """The measures of the answers to questions that both were asked."""
-    both = {(line["key"], line["side"]) for line in a} & {(line["key"], line["side"]) for line in b}
-    kept = (
-        sorted(
-            (line for line in lines if (line["key"], line["side"]) in both),
-            key=lambda line: (line["key"], line["side"]),
-        )
-        for lines in (a, b)
-    )
-    ours, theirs = (answered(lines) for lines in kept)
-    return ours, theirs
+    ours, theirs = ({(line["key"], line["side"]): line for line in lines} for lines in (a, b))
+    both = sorted(ours.keys() & theirs.keys())
+    return answered([ours[question] for question in both]), answered([theirs[question] for question in both])

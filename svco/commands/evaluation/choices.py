@@ -67,7 +67,7 @@ def first_four(answer: str, options: Mapping[str, str]) -> str | None:
     return text if text in options else None
 
 
-def put(
+def ask_items(
     subject: Subject,
     items: Sequence[Item],
     world: World,
@@ -111,8 +111,8 @@ def marks(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> list[bool]:
     return [line[rule] == line["right"] for line in lines]
 
 
-def told(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str, Any]:
-    """What every benchmark's part of eval.json has beside its scores."""
+def count_answers(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str, Any]:
+    """What every benchmark's part of eval.json has beside its scores: how many answers could be used, by which rule."""
     rule = "authors_letter" if paper_compat else "letter"
     return {
         "questions": len(lines),

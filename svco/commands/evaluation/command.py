@@ -20,7 +20,7 @@ from ...model.subject import Subject, load_subject
 from ...recipe.config import CorruptConfig
 from . import RESULT, cv_bench, mmvp
 from .against import BENCHMARKS, Evaluation, answers_file, paired
-from .choices import Item, put
+from .choices import Item, ask_items
 from .figures import draw
 from .generation import answer_set
 from .measures import summary
@@ -61,8 +61,13 @@ class Wanted:
     effort: Effort = Effort()  # noqa: RUF009 frozen
     """How much at a time."""
 
+    @property
+    def paper_compat(self) -> bool:
+        """Whether answers are read as the S-VCO authors read them."""
+        return self.options.get("paper_compat", False)
 
-def wanted(arguments: argparse.Namespace) -> Wanted:
+
+def read_arguments(arguments: argparse.Namespace) -> Wanted:
     """The command line, checked; UserError for what is no evaluation."""
     sets: dict[str, tuple[str, ...]] = {}
     for given in arguments.sets:
@@ -106,84 +111,83 @@ def wanted(arguments: argparse.Namespace) -> Wanted:
     )
 
 
-def run(question: Wanted, world: World) -> dict[str, Any]:
+def run(wanted: Wanted, world: World) -> dict[str, Any]:
     """Evaluates and writes; what eval.json holds. A collective: every rank holds the model and scores its share."""
     show = shown(world.is_main)
-    world.on_main(lambda: _make_room(question))
-    items = world.on_main(lambda: _read_benchmarks(question))
-    others = world.on_main(lambda: {str(folder): Evaluation.read(folder) for folder in question.against})
-    subject = load_subject(
-        question.base, question.adapter, device=world.device, progress=world.is_main, **question.options
-    )
-    mine, sets = Evaluation(subject.name, question.corrupt.kind if question.corrupt else None), {}
-    for name, specs in question.sets.items():
-        split = open_set(subject, name, specs, world, question.effort, show)
-        _score(question, subject, name, split, mine, world, show)
+    world.on_main(lambda: _make_room(wanted))
+    items = world.on_main(lambda: _read_benchmarks(wanted))
+    others = world.on_main(lambda: {str(folder): Evaluation.read(folder) for folder in wanted.against})
+    subject = load_subject(wanted.base, wanted.adapter, device=world.device, progress=world.is_main, **wanted.options)
+    mine, sets = Evaluation(subject.name, wanted.corrupt.kind if wanted.corrupt else None), {}
+    for name, specs in wanted.sets.items():
+        split = open_set(subject, name, specs, world, wanted.effort, show)
+        _score(wanted, subject, name, split, mine, world, show)
         sets[name] = summary(mine.sets[name], mine.answers.get(name, ()))
-    asking = _asking(question, show)
-    for name, questions in items.items():
-        mine.benchmarks[name] = put(subject, questions, world, what=name, **asking)
-        world.on_main(partial(_write_lines, answers_file(question.out, name), mine.benchmarks[name]))
-    compat = question.options.get("paper_compat", False)
-    told = {
+    asking = _asking(wanted, show)
+    for name, asked in items.items():
+        mine.benchmarks[name] = ask_items(subject, asked, world, what=name, **asking)
+        world.on_main(partial(_write_lines, answers_file(wanted.out, name), mine.benchmarks[name]))
+    result = {
         "model": subject.facts(),
         "corrupt": mine.corrupt,
         "sets": sets,
-        "benchmarks": {name: BENCHMARKS[name].summary(lines, compat) for name, lines in mine.benchmarks.items()},
+        "benchmarks": {
+            name: BENCHMARKS[name].summary(lines, wanted.paper_compat) for name, lines in mine.benchmarks.items()
+        },
     }
-    world.on_main(lambda: _finish(question, mine, others, told))
-    return told
+    world.on_main(lambda: _finish(wanted, mine, others, result))
+    return result
 
 
 def _score(
-    question: Wanted, subject: Subject, name: str, split: Split, mine: Evaluation, world: World, show: Progress
+    wanted: Wanted, subject: Subject, name: str, split: Split, mine: Evaluation, world: World, show: Progress
 ) -> None:
     """The scores and answers of one set, into ``mine`` and onto the disk."""
     scores = score_set(
-        subject, split, world, at_most=question.pairs, corrupt=question.corrupt, effort=question.effort, show=show
+        subject, split, world, at_most=wanted.pairs, corrupt=wanted.corrupt, effort=wanted.effort, show=show
     )
     mine.sets[name] = scores
-    world.on_main(lambda: scores.save(question.out / f"{name}.npz"))
-    if question.generate and name in (question.generate_on or question.sets):
-        first = [index for index in range(len(split.shards)) if not split.lengths.reasons[index]][: question.generate]
-        answers = answer_set(subject, split.shards, first, world, **_asking(question, show))
+    world.on_main(lambda: scores.save(wanted.out / f"{name}.npz"))
+    if wanted.generate and name in (wanted.generate_on or wanted.sets):
+        first = [index for index in range(len(split.shards)) if not split.lengths.reasons[index]][: wanted.generate]
+        answers = answer_set(subject, split.shards, first, world, **_asking(wanted, show))
         mine.answers[name] = answers
-        world.on_main(lambda: _write_lines(answers_file(question.out, name), answers))
+        world.on_main(lambda: _write_lines(answers_file(wanted.out, name), answers))
 
 
-def _asking(question: Wanted, show: Progress) -> dict[str, Any]:
-    return {"max_new_tokens": question.max_new_tokens, "at_once": question.effort.answers, "show": show}
+def _asking(wanted: Wanted, show: Progress) -> dict[str, Any]:
+    return {"max_new_tokens": wanted.max_new_tokens, "at_once": wanted.effort.answers, "show": show}
 
 
-def _read_benchmarks(question: Wanted) -> dict[str, list[Item]]:
-    folders = {mmvp.NAME: question.mmvp, cv_bench.NAME: question.cv_bench}
+def _read_benchmarks(wanted: Wanted) -> dict[str, list[Item]]:
+    folders = {mmvp.NAME: wanted.mmvp, cv_bench.NAME: wanted.cv_bench}
     return {name: BENCHMARKS[name].read(folder) for name, folder in folders.items() if folder}
 
 
-def _finish(question: Wanted, mine: Evaluation, others: dict[str, Evaluation], told: dict[str, Any]) -> None:
+def _finish(wanted: Wanted, mine: Evaluation, others: dict[str, Evaluation], result: dict[str, Any]) -> None:
     """The paired comparisons, the page, the figures; and eval.json last: where it is, the evaluation is whole."""
-    compat = question.options.get("paper_compat", False)
     against: dict[str, Any] = {}
     for folder, other in others.items():
         label = other.name if other.name not in {mine.name, *against} else folder
-        against[label] = {"folder": folder, **paired(mine, other, compat)}
-    told |= {"against": against} if against else {}
-    (question.out / "eval.md").write_text(page(told), encoding="utf-8")
-    draw(told, question.out)
-    write_whole(question.out / RESULT, json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        against[label] = {"folder": folder, **paired(mine, other, wanted.paper_compat)}
+    if against:
+        result["against"] = against
+    (wanted.out / "eval.md").write_text(page(result), encoding="utf-8")
+    draw(result, wanted.out)
+    write_whole(wanted.out / RESULT, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
-def _make_room(question: Wanted) -> None:
+def _make_room(wanted: Wanted) -> None:
     """The folder of the results; UserError when it holds an evaluation already."""
-    if (question.out / RESULT).exists():
+    if (wanted.out / RESULT).exists():
         raise UserError(
-            f"{question.out} holds an evaluation already ({RESULT}). Give another --out, or delete that folder."
+            f"{wanted.out} holds an evaluation already ({RESULT}). Give another --out, or delete that folder."
         )
     try:
-        question.out.mkdir(parents=True, exist_ok=True)
+        wanted.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"The folder --out {question.out} cannot be made: {error.strerror}.") from None
+        raise UserError(f"The folder --out {wanted.out} cannot be made: {error.strerror}.") from None

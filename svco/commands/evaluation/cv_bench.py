@@ -15,7 +15,7 @@ import numpy as np
 
 from ...basics.errors import UserError
 from ...scores.statistics import Estimate, Measure, Z, estimate
-from .choices import Item, check_images, marks, read_lines, told
+from .choices import Item, check_images, count_answers, marks, read_lines
 
 NAME = "cv_bench"
 WEIGHTS = {"ADE20K": 0.25, "COCO": 0.25, "Omni3D": 0.5}
@@ -73,10 +73,12 @@ def _item(record: Mapping[str, Any], folder: Path) -> Item:
 
 
 def _image(record: Mapping[str, Any], folder: Path) -> Path | bytes:
-    inside = record.get("image")
-    if isinstance(inside, Mapping) and inside.get("bytes"):
-        return inside["bytes"]
-    name = record.get("filename") or (inside if isinstance(inside, str) else (inside or {}).get("path"))
+    image = record.get("image")  # a file's name, or in parquet its bytes with its path
+    if isinstance(image, Mapping):
+        if image.get("bytes"):
+            return image["bytes"]
+        image = image.get("path")
+    name = record.get("filename") or image
     if not name:
         raise UserError(f"Question {record['idx']} of {folder} names no image (filename).")
     places = [folder / name, folder / "img" / name]
@@ -85,7 +87,8 @@ def _image(record: Mapping[str, Any], folder: Path) -> Path | bytes:
 
 def measures(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str, Measure]:
     """By question. ``score``: weighted so that the mean is the formula; ``questions``: the share of all."""
-    right, sources = np.array(marks(lines, paper_compat), dtype=float), np.array([line["source"] for line in lines])
+    right = np.array(marks(lines, paper_compat), dtype=float)
+    sources = np.array([line["source"] for line in lines])
     weights = np.array([WEIGHTS[s] / (sources == s).mean() for s in sources.tolist()])
     return {"score": Measure.mean(weights * right), "questions": Measure.share(right)}
 
@@ -110,5 +113,5 @@ def summary(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str,
         "question_accuracy": estimate(Measure.share(right)).json(),
         "by_source": sources,
         "by_task": by("task"),
-        **told(lines, paper_compat),
+        **count_answers(lines, paper_compat),
     }

@@ -16,9 +16,9 @@ _GAPS = {
 }
 
 
-def draw(told: Mapping[str, Any], folder: Path) -> None:
+def draw(result: Mapping[str, Any], folder: Path) -> None:
     """Writes ``pair_accuracy.png`` and ``gaps.png`` of the sets in eval.json into ``folder``; nothing where there is no set."""
-    sets = {name: part for name, part in told["sets"].items() if part["pairs"]}
+    sets = {name: part for name, part in result["sets"].items() if part["pairs"]}
     if not sets:
         return
     labels = sorted({label for part in sets.values() for label in part["by_contrast"]})
@@ -26,7 +26,7 @@ def draw(told: Mapping[str, Any], folder: Path) -> None:
         name: [part["pair_accuracy"], *(part["by_contrast"].get(label, {}).get("pair_accuracy") for label in labels)]
         for name, part in sets.items()
     }
-    title = told["model"]["name"]
+    title = result["model"]["name"]
     axes = _points(folder / "pair_accuracy.png", ["all", *labels], accuracy, 100)
     axes.set_ylabel("pair accuracy, %")
     axes.set_ylim(0, 102)
@@ -50,14 +50,7 @@ def _points(path: Path, ticks: list[str], groups: Mapping[str, list[Mapping[str,
         colour = _COLOURS[number % len(_COLOURS)]
         known = {n: part for n, part in enumerate(parts) if part and part["value"] is not None}
         values = [scale * part["value"] for part in known.values()]
-        ends = [
-            [scale * (part["value"] if part[end] is None else part[end]) for part in known.values()]
-            for end in ("low", "high")
-        ]
-        reach = [
-            [max(0.0, v - low) for v, low in zip(values, ends[0])],
-            [max(0.0, h - v) for v, h in zip(values, ends[1])],
-        ]
+        reach = [[scale * _reach(part, end) for part in known.values()] for end in ("low", "high")]
         axes.errorbar([n + shift for n in known], values, reach, fmt="o", color=colour, capsize=3, label=name)
     axes.set_xticks(range(len(ticks)), ticks)
     axes.spines[["top", "right"]].set_visible(False)
@@ -66,3 +59,8 @@ def _points(path: Path, ticks: list[str], groups: Mapping[str, list[Mapping[str,
     if len(groups) > 1:
         axes.legend(frameon=False, fontsize=9)
     return axes
+
+
+def _reach(part: Mapping[str, Any], end: str) -> float:
+    """How far the interval goes from its value to this end; 0 where a single pair has no interval."""
+    return 0.0 if part[end] is None else abs(part[end] - part["value"])

@@ -81,12 +81,10 @@ def generate(
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.from_numpy(prompt)
         attended[row, longest - len(prompt) :] = 1
-    given = family.shown(family.pixels(list(images)), family.image_token_mask(ids))
-    given["pixel_values"] = given["pixel_values"].to(subject.dtype)
-    inputs = {
-        name: value.to(subject.device)
-        for name, value in (given | {"input_ids": ids, "attention_mask": attended}).items()
-    }
+    inputs = family.shown(family.pixels(list(images)), family.image_token_mask(ids))
+    inputs["pixel_values"] = inputs["pixel_values"].to(subject.dtype)
+    inputs |= {"input_ids": ids, "attention_mask": attended}
+    inputs = {name: value.to(subject.device) for name, value in inputs.items()}
     with subject.answering() as model, torch.no_grad():
         made = model.generate(**inputs, max_new_tokens=max_new_tokens)
     return [family.decode(row) for row in made[:, longest:].tolist()]
@@ -119,9 +117,16 @@ def answer_set(
     for place, answer in enumerate(answers):
         text, side = texts[place // 2], place % 2
         if answer is not None:
-            response = text.responses[side]
-            lines.append({"key": text.key, "side": side, "query": text.query, "response": response, "answer": answer})
-            lines[-1]["false"] = _false(text, side, answer)
+            lines.append(
+                {
+                    "key": text.key,
+                    "side": side,
+                    "query": text.query,
+                    "response": text.responses[side],
+                    "answer": answer,
+                    "false": _false(text, side, answer),
+                }
+            )
     return lines
 
 

@@ -29,22 +29,29 @@ def answered(answers: Sequence[Mapping[str, Any]]) -> dict[str, Measure]:
         if answer["false"] is not None and not empty:  # saying nothing is not saying nothing false
             judged[place] += 1
             wrong[place] += bool(answer["false"])
-    found = {"empty": Measure.rate(silent, asked)} if len(keys) else {}
-    return ({"hallucination": Measure.rate(wrong, judged)} if judged.any() else {}) | found
+    found = {}
+    if judged.any():
+        found["hallucination"] = Measure.rate(wrong, judged)
+    if keys:
+        found["empty"] = Measure.rate(silent, asked)
+    return found
 
 
 def summary(scores: SetScores, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One set's part of eval.json: every measure with its error; by contrast type and by kind as well."""
     measures = scored(scores.logps, scores.tokens)
-    told: dict[str, Any] = {"pairs": len(scores), "bad": scores.bad, "answers": len(answers)}
+    found: dict[str, Any] = {"pairs": len(scores), "bad": scores.bad, "answers": len(answers)}
     if not len(scores):
-        return told
-    told |= {name: estimate(measure).json() for name, measure in (measures | answered(answers)).items()}
+        return found
+    found |= _estimates(measures | answered(answers))
     for title, labels in (("by_contrast", scores.contrast), ("by_kind", scores.kind)):
-        told[title] = {
-            label: {"pairs": int(rows.sum())}
-            | {name: estimate(measure[rows]).json() for name, measure in measures.items()}
-            for label in sorted(set(labels.tolist()) - {""})
-            if (rows := labels == label).any()
-        }
-    return told
+        found[title] = {}
+        for label in sorted(set(labels.tolist()) - {""}):
+            rows = labels == label
+            part = {name: measure[rows] for name, measure in measures.items()}
+            found[title][label] = {"pairs": int(rows.sum()), **_estimates(part)}
+    return found
+
+
+def _estimates(measures: Mapping[str, Measure]) -> dict[str, Any]:
+    return {name: estimate(measure).json() for name, measure in measures.items()}

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...basics.errors import UserError
 from ...scores.statistics import Measure, estimate
-from .choices import Item, check_images, marks, told
+from .choices import Item, check_images, count_answers, marks
 
 NAME = "mmvp"
 _COLUMNS = ("Question", "Options", "Correct Answer")
@@ -64,5 +64,5 @@ def summary(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str,
         "pairs": len(lines) // 2,
         "pair_accuracy": pairs.json(),
         "question_accuracy": estimate(found["questions"]).json(),
-        **told(lines, paper_compat),
+        **count_answers(lines, paper_compat),
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from ...basics.ranks import add_ranks, start_ranks
+from ...recipe.config import CorruptKind, Dtype
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=0, help="score at most this many pairs of each set (default: all)")
     parser.add_argument(
         "--corrupt",
-        choices=("crop", "noise", "grey", "zero"),
+        choices=get_args(CorruptKind),
         help="also score the corrupt view: the own image, corrupted (default: not)",
     )
     parser.add_argument(
@@ -62,9 +64,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_effort(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights"
-    )
+    parser.add_argument("--dtype", default="auto", choices=get_args(Dtype), help="of the weights")
     parser.add_argument("--attention", default="auto", help="auto, flash, varlen or sdpa (default %(default)s)")
     parser.add_argument("--max-text-tokens", type=int, default=128, help="as in training (default %(default)s)")
     parser.add_argument(
@@ -85,16 +85,16 @@ def run(arguments: argparse.Namespace) -> int:
     from . import command
 
     world = world_from_environment()
-    question = command.wanted(arguments)
+    wanted = command.read_arguments(arguments)
     if world.size == 1:
-        command.run(question, world)
+        command.run(wanted, world)
         return 0
     from ... import engine
 
     try:
         engine.start(world)
         with naming_lost_ranks():
-            command.run(question, world)
+            command.run(wanted, world)
     finally:
         engine.stop()
     return 0

@@ -21,9 +21,9 @@ _NOTE = (
 )
 
 
-def page(told: Mapping[str, Any]) -> str:
+def page(result: Mapping[str, Any]) -> str:
     """``eval.md`` of what eval.json holds."""
-    model = told["model"]
+    model = result["model"]
     adapter = f" with adapter `{model['adapter']}`" if model["adapter"] else ""
     lines = [
         f"# {model['name']}",
@@ -31,44 +31,56 @@ def page(told: Mapping[str, Any]) -> str:
         f"Base `{model['base']}`{adapter}; {model['dtype']} on {model['device']}"
         + ("; as the S-VCO authors evaluate (`--paper-compat`)." if model["paper_compat"] else "."),
     ]
-    if told["corrupt"]:
-        lines[-1] += f" The corrupt view is `{told['corrupt']}`."
-    if told["sets"]:
-        lines += ["", "## Pairs", "", *_sets(told["sets"])]
-        for name, part in told["sets"].items():
+    if result["corrupt"]:
+        lines[-1] += f" The corrupt view is `{result['corrupt']}`."
+    if result["sets"]:
+        lines += ["", "## Pairs", "", _sets(result["sets"])]
+        for name, part in result["sets"].items():
             lines += _contrasts(name, part)
-    if told["benchmarks"]:
-        lines += ["", "## Benchmarks", "", *_benchmarks(told["benchmarks"])]
-    for label, other in told.get("against", {}).items():
+    if result["benchmarks"]:
+        lines += ["", "## Benchmarks", "", _benchmarks(result["benchmarks"])]
+    for label, other in result.get("against", {}).items():
         lines += _against(model["name"], label, other)
     return "\n".join([*lines, "", _NOTE, ""])
 
 
-def _sets(sets: Mapping[str, Any]) -> list[str]:
-    rows = [
-        ["pairs", *(f"{part['pairs']}" + (f" ({part['bad']} bad)" if part["bad"] else "") for part in sets.values())]
-    ]
+def _sets(sets: Mapping[str, Any]) -> str:
+    def counted(part: Mapping[str, Any]) -> str:
+        return f"{part['pairs']} ({part['bad']} bad)" if part["bad"] else str(part["pairs"])
+
+    rows = [["", *sets], ["pairs", *map(counted, sets.values())]]
     for name, title in NAMES.items():
         if any(name in part for part in sets.values()):
             rows.append([title, *(_cell(name, part.get(name)) for part in sets.values())])
     if any(part["answers"] for part in sets.values()):
         rows.append(["answers", *(str(part["answers"]) for part in sets.values())])
-    return [markdown([["", *sets], *rows])]
+    return markdown(rows)
 
 
 def _contrasts(name: str, part: Mapping[str, Any]) -> list[str]:
     shown = ("pair_accuracy", "match_minus_blind", "blind_minus_clash", "own_image")
     lines: list[str] = []
-    for title in ("by_contrast", "by_kind"):
-        if found := part.get(title):
-            rows = [[label, str(of["pairs"]), *(_cell(m, of[m]) for m in shown)] for label, of in found.items()]
-            head = [title.replace("_", " "), "pairs", *(NAMES[m] for m in shown)]
-            lines += ["", f"### {name}, {title.replace('_', ' ')}", "", markdown([head, *rows])]
+    for key, title in (("by_contrast", "by contrast"), ("by_kind", "by kind")):
+        if found := part.get(key):
+            rows = [[title, "pairs", *(NAMES[measure] for measure in shown)]]
+            for label, figures in found.items():
+                rows.append([label, str(figures["pairs"]), *(_cell(measure, figures[measure]) for measure in shown)])
+            lines += ["", f"### {name}, {title}", "", markdown(rows)]
     return lines
 
 
-def _benchmarks(found: Mapping[str, Any]) -> list[str]:
-    rows = []
+def _benchmarks(found: Mapping[str, Any]) -> str:
+    head = [
+        "",
+        "score",
+        "single questions",
+        "questions",
+        "no option said",
+        "empty",
+        "not asked",
+        "how answers are read",
+    ]
+    rows = [head]
     for name, part in found.items():
         title, key = _BENCHMARKS[name]
         rows.append(
@@ -80,17 +92,7 @@ def _benchmarks(found: Mapping[str, Any]) -> list[str]:
                 part["rule"],
             ]
         )
-    head = [
-        "",
-        "score",
-        "single questions",
-        "questions",
-        "no option said",
-        "empty",
-        "not asked",
-        "how answers are read",
-    ]
-    return [markdown([head, *rows])]
+    return markdown(rows)
 
 
 def _against(name: str, label: str, other: Mapping[str, Any]) -> list[str]:

@@ -56,6 +56,6 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.base_name,
     )
     target = export(wanted, shown(True))
-    told = "; its README.md says what it is and how to load it" if (target / "README.md").is_file() else ""
-    print(f"exported to {target}{told}")
+    card = "; its README.md says what it is and how to load it" if (target / "README.md").is_file() else ""
+    print(f"exported to {target}{card}")
     return 0

@@ -13,7 +13,6 @@ from ...basics.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-
 PICTURE = (640, 480)
 """Width and height of an image where none is here to be measured."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,12 +15,15 @@ from ...recipe.config import LoraConfig
 from .architecture import Architecture, architecture
 from .flops import flops
 from .machine import Machine, Reached
+from .planner import make_plan
 from .question import Question
 from .step_time import compute_seconds
 from .workload import Tuning, pair_row
 
 _CHECKED = "llava-hf/llava-1.5-7b-hf"
-"""Whose shape ``gpu_check`` times: 40 prompt, 60 response and 576 image tokens."""
+"""Whose shape ``gpu_check`` times."""
+_PROMPT, _RESPONSE = 40, 60
+"""Tokens of a prompt and of a response there, beside one image's."""
 
 
 def calibrated(machine: Machine, file: str, question: Question, ds: tuple[str, Mapping[str, Any]] | None) -> Machine:
@@ -61,8 +65,9 @@ def _of_check(machine: Machine, found: Mapping[str, Any], name: str) -> Reached:
             a = replace(_same_shape(step), layers=step["layers"])
             full = kind == "full_step"
             tuning = Tuning(full, 0 if full else 64, LoraConfig().targets, full, "frozen-copy" if full else "lockstep")
-            shown, cells = 40 + a.tower.crop_features, [(side, view) for side in (0, 1) for view in (0, 1, 2)]
-            pair = pair_row(cells, (shown, shown, 40), (60, 60), a.tower.crop_features)
+            shown = _PROMPT + a.tower.crop_features
+            prefixes, responses = (shown, shown, _PROMPT), (_RESPONSE, _RESPONSE)
+            pair = pair_row(itertools.product((0, 1), (0, 1, 2)), prefixes, responses, a.tower.crop_features)
             work = pair.times(step["unique_tokens"] / pair.tokens)
             done = flops(a, tuning, work, a.layers if recomputed else 0, last_product_again=False)
             ratios.append(step["seconds"] / compute_seconds(a, tuning, machine, work, done, compiled=False))
@@ -82,8 +87,6 @@ def _of_run(
     machine: Machine, path: Path, text: str, question: Question, ds: tuple[str, Mapping[str, Any]] | None
 ) -> Machine:
     """The run's own pairs a second against the plan's for as many ranks."""
-    from .planner import make_plan
-
     if ds is None:
         raise UserError("--calibration with a run needs the one --ds config that the run had.")
     lines = [json.loads(line) for line in text.splitlines() if line.strip()]

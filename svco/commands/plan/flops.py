@@ -60,8 +60,7 @@ def flops(a: Architecture, tuning: Tuning, row: Row, recompute: int, last_produc
 def _last_product(a: Architecture, tuning: Tuning) -> float:
     """Weights of the last matrix in a layer, whose product nothing in the layer's backward pass needs."""
     last = a.linears[-1]
-    adapted = tuning.adapter(last)
-    return tuning.rank * last.outputs if adapted else last.weights
+    return tuning.rank * last.outputs if tuning.adapter(last) else last.weights
 
 
 def _head_products(tuning: Tuning) -> int:

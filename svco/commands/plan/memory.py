@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 from .activations import Gradients, Kernels, activations
 from .architecture import Architecture
-from .sharding import Sharding, states
+from .sharding import MASTER, MOMENTS, Sharding, states
 from .traffic import Gathered, gathered
 from .workload import Micros, Tuning
 
 SPARED = 0.1
 """Share of a GPU left alone, as the recomputation dial leaves it: CUDA's context, NCCL, fragmentation."""
+WORKER = 0.7e9
+"""Bytes of a process that runs Python, torch and the processor: an assumption."""
+_TERMS = ("weights", "adapters", "optimizer", "gradients", "live", "activations", "transient")
+"""What the memory of a GPU is the sum of."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +45,12 @@ class Memory:
 
     @property
     def total(self) -> float:
-        parts = (
-            self.weights,
-            self.adapters,
-            self.optimizer,
-            self.gradients,
-            self.live,
-            self.activations,
-            self.transient,
-        )
-        return sum(parts)
+        return sum(getattr(self, term) for term in _TERMS)
 
     @property
     def largest(self) -> str:
         """The name of the largest term."""
-        terms = ("weights", "adapters", "optimizer", "gradients", "live", "activations", "transient")
-        return max(terms, key=lambda name: getattr(self, name))
+        return max(_TERMS, key=lambda term: getattr(self, term))
 
 
 @dataclass(frozen=True)
@@ -77,10 +71,6 @@ class Host:
     """Of what the run leaves: adapter or model."""
 
 
-WORKER = 0.7e9
-"""Bytes of a process that runs Python, torch and the processor: an assumption."""
-
-
 def gpu_memory(
     a: Architecture, tuning: Tuning, sharding: Sharding, ranks: int, micros: Micros, recompute: int
 ) -> tuple[Memory, Gathered | None]:
@@ -89,13 +79,12 @@ def gpu_memory(
     found = gathered(a, tuning, recompute, sharding.limits) if zero3 else None
     held = states(a, tuning, sharding, ranks, found.persistent if found else 0)
     made = activations(a, tuning, micros.largest, recompute, Kernels(zero3=zero3))
-    on_gpu = float(sharding.parameters == "gpu")
-    optimizer = float(sharding.optimizer == "gpu")
+    parameters_here, optimizer_here = sharding.parameters == "gpu", sharding.optimizer == "gpu"
     memory = Memory(
-        weights=(held.weights + held.copy) * on_gpu + held.second + held.persistent,
-        adapters=held.adapters * on_gpu,
-        optimizer=held.optimizer * optimizer,
-        gradients=held.gradients * optimizer + held.local + held.bucket,
+        weights=(held.weights + held.copy) * parameters_here + held.second + held.persistent,
+        adapters=held.adapters * parameters_here,
+        optimizer=held.optimizer * optimizer_here,
+        gradients=held.gradients * optimizer_here + held.local + held.bucket,
         live=b * found.most if found else 0.0,
         activations=made.kept,
         transient=made.peak(Gradients()) - made.kept,
@@ -120,7 +109,7 @@ def host_memory(a: Architecture, tuning: Tuning, sharding: Sharding, per_node: i
         loading=WORKER * per_node + (weights if sharding.stage == 3 else per_node * weights) + on_host,
         nvme=shards * (sharding.parameters == "nvme") + moments * (sharding.optimizer == "nvme"),
         base=2 * a.weights,
-        checkpoint=trained * ((4 + 8) if not tuning.full else b + 4 + 8),
+        checkpoint=trained * (MASTER + MOMENTS + (b if tuning.full else 0)),
         export=b * (a.weights if tuning.full else trained),
     )
 

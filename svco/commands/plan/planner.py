@@ -19,10 +19,10 @@ from .workload import Micros, divide
 
 _STARTUP = 120.0
 """Seconds from the launcher to the first step beside reading the model: imports, kernels' first calls. An assumption."""
-
-
-_AS_QUICK, _QUANTIZED = 1.1, 1.2
-"""Plans this close are as quick as each other, as far as a prediction can tell; what quantised ones' times are multiplied by."""
+_AS_QUICK = 1.1
+"""Plans whose times differ by less than this factor are as quick as each other, as far as a prediction can tell."""
+_QUANTIZED = 1.2
+"""What a quantised plan's time is multiplied by before it is compared with others."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,12 @@ def make_plan(question: Question, machine: Machine, name: str, ds: Mapping[str, 
     micros = divide(question.pair, question.longest, optim.global_batch, ranks, optim.tokens_per_micro_batch)
     recompute = resolve_recompute(optim.recompute, a.layers)
     if recompute is None:
-        room = usable(machine)
-        recompute = fewest_recomputed(a, tuning, sharding, ranks, micros, room)
+        recompute = fewest_recomputed(a, tuning, sharding, ranks, micros, usable(machine))
     memory, found = gpu_memory(a, tuning, sharding, ranks, micros, recompute)
     work = flops(a, tuning, micros.row, recompute, last_product_again=sharding.stage == 3)
     host = host_memory(a, tuning, sharding, machine.per_node, ranks, config.data.workers)
     every = config.checkpoint.every
-    saves = 1 if not every else max(1, question.steps // every)
+    saves = max(1, question.steps // every) if every else 1
     writers = machine.nodes if tuning.full else 1
     return Plan(
         ds=name,
@@ -192,48 +191,29 @@ def _remedy(question: Question, plans: Sequence[Plan]) -> str:
     """Why nothing fits, and what would."""
     least = min(plans, key=lambda plan: plan.memory.total)
     memory = least.memory
-    terms = {
-        name: getattr(memory, name)
-        for name in ("weights", "optimizer", "gradients", "live", "activations", "transient")
-    }
-    name = max(terms, key=lambda term: terms[term])
     said = (
         f"Nothing fits {plans[0].machine}: {least.ds} needs least, {memory.total / 1e9:.0f} of {least.usable / 1e9:.0f} GB, of "
-        f"which {name} are {terms[name] / 1e9:.0f}."
+        f"which {memory.largest} are {getattr(memory, memory.largest) / 1e9:.0f}."
     )
     roomiest = max(plans, key=lambda plan: plan.largest_budget)
     if roomiest.largest_budget:
         budget = f"optim.tokens_per_micro_batch={roomiest.largest_budget} and optim.recompute=all"
         return f"{said} {roomiest.ds} fits with {budget}."
-    more = smallest_machine(question, plans)
-    return (
-        f"{said} {more}"
-        if more
-        else f"{said} No number of these GPUs up to 1,024 is enough; try --gpu with more memory."
-    )
+    return f"{said} {_more_gpus(question, plans)}"
 
 
-def smallest_machine(question: Question, plans: Sequence[Plan]) -> str:
-    """The fewest GPUs of the same kind that fit under one of the configs of ``plans``."""
-    machine = plans[0].machine
-    ranks = machine.ranks
+def _more_gpus(question: Question, plans: Sequence[Plan]) -> str:
+    """How many more GPUs of the same kind would do under one of the configs of ``plans``: the number doubled until it fits."""
+    a = question.architecture
+    one_pair = Micros(1, question.longest, question.longest)
+    ranks = plans[0].machine.ranks
     while ranks < 1024:
         ranks *= 2
-        roomy = replace(question.config.optim, global_batch=max(ranks, question.config.optim.global_batch))
-        asked = replace(question, config=replace(question.config, optim=roomy))
         for plan in plans:
-            larger = machine.of(ranks)
-            memory, _ = _least(asked, larger, plan)
-            if memory.total <= usable(larger):
+            memory, _ = gpu_memory(a, question.tuning, plan.sharding, ranks, one_pair, a.layers)
+            if memory.total <= plan.usable:
                 return f"{plan.ds} fits on {ranks} of these GPUs."
-    return ""
-
-
-def _least(question: Question, machine: Machine, plan: Plan) -> tuple[Memory, Any]:
-    """One pair a micro-batch, every layer recomputed."""
-    micros = Micros(1, question.longest, question.longest)
-    a = question.architecture
-    return gpu_memory(a, question.tuning, plan.sharding, machine.ranks, micros, a.layers)
+    return "No number of these GPUs up to 1,024 is enough; try --gpu with more memory."
 
 
 def plan_all(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,13 +77,17 @@ def ask(recipe: str, config: Config, assumed: Assumed, measure: bool = True) -> 
     features = (prefixes[0] + prefixes[1]) / 2 - prefixes[BLIND_CONDITION]
     rows = pair_row(objective.cells, prefixes, responses, features, _crops(a, features))
     longest = np.argmax(rows.tokens)
-
-    def pick(how: Any) -> Row:
-        return Row(**{f.name: float(how(getattr(rows, f.name) + 0 * rows.tokens)) for f in fields(Row)})
-
-    said = f"lengths: measured, {len(lengths.cut):,} pairs"
+    # Images may be one number for all pairs.
+    columns = {name: np.broadcast_to(values, len(lengths.cut)) for name, values in vars(rows).items()}
     return Question(
-        recipe, config, a, tuning, pick(lambda x: x.mean()), pick(lambda x: x[longest]), len(lengths.cut), (said,)
+        recipe=recipe,
+        config=config,
+        architecture=a,
+        tuning=tuning,
+        pair=Row(**{name: float(values.mean()) for name, values in columns.items()}),
+        longest=Row(**{name: float(values[longest]) for name, values in columns.items()}),
+        pairs=len(lengths.cut),
+        assumptions=(f"lengths: measured, {len(lengths.cut):,} pairs",),
     )
 
 

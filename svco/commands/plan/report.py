@@ -43,13 +43,12 @@ def text(question: Question, plans: Sequence[Plan], refused: dict[str, str], adv
         f"{machine.reached.network:.0%} of the network, {machine.reached.peers:.0%} of the links in a node; what computes "
         f"takes {machine.reached.slower:.2f} times that",
         *_memory(plans),
-        *_beside(plans),
+        *_host(plans),
         *_work(plans),
     ]
-    left = "a tenth of the GPU is left to CUDA, NCCL and fragmentation"
-    lines += ["", f"Memory is compared with {usable(machine) / 1e9:.0f} GB: {left}."]
-    for name, why in refused.items():
-        lines += [f"{name}: {why}"]
+    room = f"{usable(machine) / 1e9:.0f} GB: a tenth of the GPU is left to CUDA, NCCL and fragmentation"
+    lines += ["", f"Memory is compared with {room}."]
+    lines += [f"{name}: {why}" for name, why in refused.items()]
     heading = "Recommended: " if len(plans) > 1 and advice.plan else ""
     return "\n".join([*lines, "", heading + advice.why])
 
@@ -82,7 +81,7 @@ def _memory(plans: Sequence[Plan]) -> list[str]:
     )
 
 
-def _beside(plans: Sequence[Plan]) -> list[str]:
+def _host(plans: Sequence[Plan]) -> list[str]:
     def row(title: str, term: str) -> tuple[str, ...]:
         return (title, *(gb(getattr(plan.host, term)) for plan in plans))
 
@@ -101,9 +100,6 @@ def _beside(plans: Sequence[Plan]) -> list[str]:
 
 
 def _work(plans: Sequence[Plan]) -> list[str]:
-    def off(plan: Plan) -> str:
-        return f"± {plan.time.uncertainty:.0%}"
-
     def seconds(term: str) -> tuple[str, ...]:
         return tuple(f"{getattr(plan.time, term):.3g}" for plan in plans)
 
@@ -124,7 +120,7 @@ def _work(plans: Sequence[Plan]) -> list[str]:
             ("  of these not hidden, s", *seconds("exposed")),
             ("update, s", *seconds("optimizer")),
             ("step, s", *seconds("total")),
-            ("  may be off by", *map(off, plans)),
+            ("  may be off by", *(f"± {plan.time.uncertainty:.0%}" for plan in plans)),
             ("run, hours", *(f"{plan.hours:.2f}" for plan in plans)),
             ("  of these load, saves, result, minutes",
              *(f"{plan.load / 60:.1f}, {plan.save / 60:.1f}, {plan.export / 60:.1f}" for plan in plans)),

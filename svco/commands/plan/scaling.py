@@ -30,16 +30,21 @@ class Point:
 def curve(question: Question, machine: Machine, name: str, ds: Mapping[str, Any], weak: bool) -> list[Point]:
     """Throughput over :data:`RANKS`: ``weak`` keeps the pairs of a GPU (of the recipe on ``machine``), else those of a step,
     1,024 at least, so that every GPU has one."""
-    batch = question.config.optim.global_batch
-    each = -(-batch // machine.ranks)
+    strong_batch, weak_pairs = _pairs(question, machine)
     points = []
     for ranks in RANKS:
-        pairs = each * ranks if weak else max(batch, RANKS[-1])
+        pairs = weak_pairs * ranks if weak else strong_batch
         optim = replace(question.config.optim, global_batch=pairs)
         asked = replace(question, config=replace(question.config, optim=optim))
         plan = make_plan(asked, _with(machine, ranks), name, ds)
         points.append(_point(plan, pairs))
     return points
+
+
+def _pairs(question: Question, machine: Machine) -> tuple[int, int]:
+    """(pairs of a step in strong scaling, pairs of a GPU and step in weak scaling)."""
+    batch = question.config.optim.global_batch
+    return max(batch, RANKS[-1]), -(-batch // machine.ranks)
 
 
 def _with(machine: Machine, ranks: int) -> Machine:
@@ -61,7 +66,9 @@ def figure(question: Question, machine: Machine, configs: Mapping[str, Mapping[s
     from matplotlib import pyplot
 
     drawing, axes = pyplot.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
-    for axis, weak in zip(axes, (False, True)):
+    strong_batch, weak_pairs = _pairs(question, machine)
+    titles = (f"strong: {strong_batch:,} pairs a step", f"weak: {weak_pairs} pair(s) a GPU and step")
+    for axis, weak, title in zip(axes, (False, True), titles):
         for name, ds in configs.items():
             points = [point for point in curve(question, machine, name, ds, weak) if point.pairs_per_second]
             if not points:
@@ -74,9 +81,7 @@ def figure(question: Question, machine: Machine, configs: Mapping[str, Mapping[s
         axis.set_yscale("log", base=2)
         axis.set_xticks(RANKS, [str(n) for n in RANKS])
         axis.set_xlabel("GPUs")
-        batch = max(question.config.optim.global_batch, RANKS[-1])
-        each = -(-question.config.optim.global_batch // machine.ranks)
-        axis.set_title(f"weak: {each} pair(s) a GPU and step" if weak else f"strong: {batch:,} pairs a step")
+        axis.set_title(title)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("pairs a second (dotted: ideal)")
     axes[1].legend(title="DeepSpeed config", fontsize=8)

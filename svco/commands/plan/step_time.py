@@ -11,10 +11,14 @@ from .sharding import Sharding
 from .traffic import Gathered
 from .workload import Micros, Row, Tuning
 
-_LAUNCH, _KERNELS = 5e-6, 60
-"""Seconds from one kernel to the next at least, and kernels of a decoder layer's forward pass: assumptions."""
-_LATENCY, _HOP = 20e-6, 2e-6
-"""Seconds of a collective, and more for each rank in the ring: assumptions."""
+_LAUNCH = 5e-6
+"""Seconds from one kernel to the next at least: an assumption."""
+_KERNELS = 60
+"""Kernels of a decoder layer's forward pass: an assumption."""
+_LATENCY = 20e-6
+"""Seconds of a collective without bytes and ranks: an assumption."""
+_HOP = 2e-6
+"""Seconds more of it for each rank in the ring: an assumption."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,9 @@ def compute_seconds(a: Architecture, tuning: Tuning, machine: Machine, row: Row,
     gpu, reached = machine.gpu, machine.reached
     products = work.total / (gpu.flops * reached.matmul)
     between = row.tokens * _between(a, tuning, row, work) * (0.4 if compiled else 1.0)
-    passes = a.layers * (1 + tuning.live + 2) + a.layers * (work.recompute > 0)
-    launches = passes * _KERNELS * _LAUNCH
+    # Policy and reference forward, backward as two, and forward again where layers are recomputed.
+    passes = 1 + tuning.live + 2 + (work.recompute > 0)
+    launches = a.layers * passes * _KERNELS * _LAUNCH
     return max(products + between / (gpu.bandwidth * reached.memory), launches) * reached.slower
 
 

@@ -124,16 +124,6 @@ def _cards(
     return [_one_card(probed.pairs[row], contrasts[row], shards, tokenizer, arguments.corrupt) for row in rows]
 
 
-def _corrupted(pair: Pair, kind: CorruptKind) -> tuple[bytes, ...]:
-    """The two images as the corrupt view has them, as PNG."""
-    made = []
-    for side, data in enumerate(pair.images):
-        stream = io.BytesIO()
-        corrupt(decode_image(data, pair.text.key), pair.text.key, side, CorruptConfig(kind=kind)).save(stream, "PNG")
-        made.append(stream.getvalue())
-    return tuple(made)
-
-
 def _one_card(tokens: PairTokens, contrast: str, shards: ShardSet, tokenizer: Any, kind: CorruptKind | None) -> Card:
     pair = shards.read(tokens.index)
     special = set(tokenizer.all_special_ids)
@@ -148,6 +138,17 @@ def _one_card(tokens: PairTokens, contrast: str, shards: ShardSet, tokenizer: An
         special=([i in special for i in first], [i in special for i in second]),
         logps=tokens.logps,
     )
+
+
+def _corrupted(pair: Pair, kind: CorruptKind) -> tuple[bytes, ...]:
+    """The two images as the corrupt view has them, as PNG."""
+    made = []
+    for side, data in enumerate(pair.images):
+        stream = io.BytesIO()
+        image = corrupt(decode_image(data, pair.text.key), pair.text.key, side, CorruptConfig(kind=kind))
+        image.save(stream, "PNG")
+        made.append(stream.getvalue())
+    return tuple(made)
 
 
 def _gaps(probed: Probed) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -193,19 +194,25 @@ def _write(
 ) -> None:
     folder, line = arguments.output, reading(models)
     title = arguments.title or f"Where {facts['base']} looks, and where it guesses"
-    told = {name.replace("_", " "): str(value) for name, value in facts.items() if value is not None}
-    told["shards"] = ", ".join(facts["shards"])
+    shown_facts = {name.replace("_", " "): str(value) for name, value in facts.items() if value is not None}
+    shown_facts["shards"] = ", ".join(facts["shards"])
     rule = (
         f"{len(cards)} of {facts['pairs']:,} pairs. The rule: in the shards' order, the first pair of every contrast type, then "
         "the second of each, and so on; none is picked by hand."
     )
-    views = len(next(iter(models.values()))["overall"]["perplexity"])
-    found = facts | {"views": list(next(iter(models.values()))["overall"]["perplexity"]), "reading": line}
-    found |= {"models": models, "token_shares": shares, "words": words, "shown": [card.key for card in cards]}
+    views = list(next(iter(models.values()))["overall"]["perplexity"])
+    found = facts | {
+        "views": views,
+        "reading": line,
+        "models": models,
+        "token_shares": shares,
+        "words": words,
+        "shown": [card.key for card in cards],
+    }
     (folder / "probe.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "probe.md").write_text(
         f"# {title}\n\n{line}\n\n{looking(shares)}\n\n{markdown(table(models), 2)}\n\n{NOTE}\n", encoding="utf-8"
     )
     draw(models, line, folder / "perplexity.png")
-    text = page(title, (line, looking(shares)), told, rule, table(models), words, cards, views)
+    text = page(title, (line, looking(shares)), shown_facts, rule, table(models), words, cards, len(views))
     (folder / "tokens.html").write_text(text, encoding="utf-8")

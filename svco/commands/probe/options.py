@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
+
+from ...recipe.config import CorruptKind, Dtype
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +25,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pages", type=int, default=12, help="pairs shown token by token (default %(default)s)")
     parser.add_argument(
         "--corrupt",
-        choices=("crop", "noise", "grey", "zero"),
+        choices=get_args(CorruptKind),
         help="a fourth view: the own image, corrupted in this way",
     )
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
+    parser.add_argument("--dtype", choices=get_args(Dtype), default="auto")
     parser.add_argument("--attention", choices=("auto", "flash", "varlen", "sdpa"), default="auto")
     parser.add_argument("--max-text-tokens", type=int, default=128, help="text is cut there (default %(default)s)")
     parser.add_argument(

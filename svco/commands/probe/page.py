@@ -142,7 +142,9 @@ def _token(
     piece: str, special: bool, row: Sequence[float], gaps: Sequence[float], quantities: Sequence[Quantity]
 ) -> dict[str, str]:
     """``row`` (V,) log-probabilities, ``gaps`` one a quantity, nats."""
-    classes = ["t", *(["special"] if special else []), *(f"q{n}{step(gap)}" for n, gap in enumerate(gaps))]
+    classes = ["t", *(f"q{n}{step(gap)}" for n, gap in enumerate(gaps))]
+    if special:
+        classes.append("special")
     tip = [f"“{piece}”"]
     tip += [f"{view:<8}{_signed(logp)}  {_chance(logp)}" for view, logp in zip(ALL_VIEWS, row)]
     tip += [f"{quantity.name}  {_signed(gap, plus=True)}" for quantity, gap in zip(quantities, gaps)]
@@ -162,7 +164,8 @@ def _chance(logp: float) -> str:
 def _halves(words: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The tokens that the image says most about, and those that it says least about, the least first."""
     half = (len(words) + 1) // 2
-    halves = (("the image says most about", words[:half]), ("the image says least about", words[: half - 1 : -1]))
+    most, least = words[:half], words[half:][::-1]
+    halves = (("the image says most about", most), ("the image says least about", least))
     return [
         {"what": what, "models": list(rows[0]["gain"]), "rows": [_word(row) for row in rows]}
         for what, rows in halves

@@ -15,8 +15,10 @@ from ...basics.views import ALL_VIEWS, BLIND, MATCH, VIEWS
 from ...data.pairs import CONTRASTS
 from ...scores.statistics import Measure, estimate
 
-LOOKS, SAME = 0.5, 0.1
-"""Nats of match − blind: from there on the image speaks for a token, or against it; below the other it makes no difference."""
+LOOKS = 0.5
+"""Nats of match − blind from which on the image speaks for a token or, where they are negative, against it."""
+SAME = 0.1
+"""Nats of match − blind, either way, below which the image makes no difference to a token."""
 NOTE = (
     "In brackets: 95% interval, pairs as units. Likeliest blind: responses that are likeliest without an image, of match, blind "
     "and clash. Blind over match: responses likelier without an image than with their own."
@@ -33,8 +35,8 @@ def perplexities(logps: np.ndarray, tokens: np.ndarray) -> dict[str, dict[str, f
     count = tokens.sum(axis=1).astype(float)
     found = {}
     for v, view in enumerate(ALL_VIEWS[: logps.shape[-1]]):
-        told = estimate(Measure(-logps[..., v].sum(axis=1), count, "exp")).json()
-        found[view] = {part: told[part] for part in ("value", "low", "high")}
+        estimated = estimate(Measure(-logps[..., v].sum(axis=1), count, "exp")).json()
+        found[view] = {part: estimated[part] for part in ("value", "low", "high")}
     return found
 
 
@@ -63,12 +65,11 @@ def by_contrast(logps: np.ndarray, tokens: np.ndarray, contrasts: Sequence[str])
 
 def reading(models: Mapping[str, Mapping[str, Any]]) -> str:
     """One line: how often each model finds the right answer likeliest without the image."""
-    names = list(models)
-    overall = {name: models[name]["overall"] for name in names}
-    share = {name: f"{overall[name]['likeliest']['blind']:.1%}" for name in names}
-    told = f"The {names[0]} finds the right answer likeliest without the image for {share[names[0]]}"
-    told += f" of {overall[names[0]]['responses']:,} responses"
-    return told + "".join(f"; the {name} model for {share[name]}" for name in names[1:]) + "."
+    shares = {name: f"{model['overall']['likeliest']['blind']:.1%}" for name, model in models.items()}
+    first, *others = models
+    responses = f"{models[first]['overall']['responses']:,} responses"
+    text = f"The {first} finds the right answer likeliest without the image for {shares[first]} of {responses}"
+    return text + "".join(f"; the {name} model for {shares[name]}" for name in others) + "."
 
 
 def table(models: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
@@ -102,13 +103,13 @@ def token_shares(gaps: np.ndarray) -> dict[str, float]:
 
 def looking(shares: Mapping[str, Mapping[str, float]]) -> str:
     """:func:`token_shares` of every model in words."""
-    told = [
+    texts = [
         f"{name}: {part['for']:.1%}, {part['no_difference']:.1%}, {part['against']:.1%}"
         for name, part in shares.items()
     ]
     return (
         f"Of all response tokens, by match − blind, the image speaks for ({LOOKS:g} nats and more), makes no difference to "
-        f"(within ±{SAME:g}), speaks against (−{LOOKS:g} and less): {'; '.join(told)}."
+        f"(within ±{SAME:g}), speaks against (−{LOOKS:g} and less): {'; '.join(texts)}."
     )
 
 

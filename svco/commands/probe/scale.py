@@ -13,11 +13,14 @@ def step(nats: float) -> str:
     if isnan(nats):
         return "none"
     size = sum(abs(nats) >= edge for edge in EDGES)
-    return f"{'p' if nats > 0 else 'n'}{size}" if size else "z"
+    if not size:
+        return "z"
+    return f"{'p' if nats > 0 else 'n'}{size}"
 
 
 def legend() -> list[tuple[str, str]]:
     """(step, its words) from the lowest to the highest."""
     texts = [f"{low:g} to {high:g}" for low, high in zip(EDGES, EDGES[1:])] + [f"{EDGES[-1]:g} and more"]
-    low = [(f"n{n}", f"−{texts[n - 1]}") for n in range(len(EDGES), 0, -1)]
-    return [*low, ("z", f"within ±{EDGES[0]:g}"), *((f"p{n}", f"+{texts[n - 1]}") for n in range(1, len(EDGES) + 1))]
+    below = [(f"n{size}", f"−{text}") for size, text in enumerate(texts, 1)]
+    above = [(f"p{size}", f"+{text}") for size, text in enumerate(texts, 1)]
+    return [*reversed(below), ("z", f"within ±{EDGES[0]:g}"), *above]

@@ -10,7 +10,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Adds what ``status`` takes."""
     from ...record.status import EXIT_CODES, EXIT_ORDER
 
-    codes = ", ".join(f"{code} {' or '.join(s for s in EXIT_CODES if EXIT_CODES[s] == code)}" for code in EXIT_ORDER)
+    states = {code: [state for state in EXIT_CODES if EXIT_CODES[state] == code] for code in EXIT_ORDER}
+    codes = ", ".join(f"{code} {' or '.join(found)}" for code, found in states.items())
     parser.description = "State, progress, last checkpoint and what to do next of runs."
     parser.epilog = (
         f"Exit code: {codes}; 2 when there is no such run. Of several runs the one named first here. A launcher's exit "

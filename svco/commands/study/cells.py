@@ -68,12 +68,17 @@ class Task:
     def label(self) -> str:
         """Its name for people."""
         if self.trial is not None:
-            return f"{self.method}, {self.data}: {told(self.trial)}"
+            return f"{self.method}, {self.data}: {in_words(self.trial)}"
         return f"{self.method}, {self.data}, seed {self.seed}" if self.data else self.method
 
     @property
     def finished(self) -> bool:
         return all((self.folder / f"{command.name}.done").exists() for command in self.commands)
+
+
+def in_words(settings: Settings) -> str:
+    """Settings in a few words: ``lr 0.001, beta 0.1``."""
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items())
 
 
 def unique(tasks: Iterable[Task]) -> list[Task]:
@@ -95,11 +100,6 @@ def _trial(study: Study, method: str, data: str, trial: Settings) -> Task:
     folder = _place(study, "trials", method, data, settings, _sources(study, data, study.validation))
     run = _run_folder(study, folder)
     return Task(method, data, study.trial_seed, settings, folder, (_train(study, settings, run),), run, trial=trial)
-
-
-def told(settings: Settings) -> str:
-    """Settings in a few words: ``lr 0.001, beta 0.1``."""
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items())
 
 
 def cell_tasks(study: Study, only: tuple[str, ...] = ()) -> tuple[Task, ...]:
@@ -159,13 +159,13 @@ def _cell(study: Study, group: Group, method: str, data: str, seed: int) -> Task
 def _place(study: Study, stage: str, method: str, data: str, settings: Settings, sources: Any) -> Path:
     """A folder whose name changes with everything that decides what is in it."""
     ds = study.ds if study.ds == "none" else _digest(find(study.ds, DS_CONFIGS, "DeepSpeed config"))
-    told = {
+    deciding = {
         "recipe": _digest(find(study.recipe, RECIPES, "recipe file")),
         "settings": settings,
         "sources": sources,
         "ds": ds,
     }
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=list).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(deciding, sort_keys=True, default=list).encode()).hexdigest()[:8]
     words = re.sub(r"[^a-z0-9]+", "-", f"{method} {data}".lower()).strip("-")
     seed = f"-s{settings['run.seed']}" if "run.seed" in settings else ""
     return Path(study.root) / stage / f"{words}{seed}-{digest}"
@@ -204,23 +204,28 @@ def _evaluate(study: Study, group: Group, folder: Path, model: str, adapter: Pat
     line += _as_trained(config)
     line += ["--adapter", str(adapter)] if adapter else []
     for name in group.tests:
-        line += [word for spec in shards_of(study, study.tests[name]) for word in ("--set", f"{name}={spec}")]
+        for spec in shards_of(study, study.tests[name]):
+            line += ["--set", f"{name}={spec}"]
     if group.generate:
         line += ["--generate", str(group.generate), "--generate-on", group.tests[0]]
     if group.kind == "methods":
-        line += [word for name, place in study.benchmarks.items() for word in (f"--{name}", place)]
+        for name, place in study.benchmarks.items():
+            line += [f"--{name}", place]
     return Command(folder.name, tuple(line))
 
 
 def _as_trained(config: Config) -> list[str]:
     """Options of svco eval for what a run's recipe says of reading pairs; nothing for defaults."""
-    given = {
-        "--dtype": (config.model.dtype, ModelConfig.dtype),
-        "--attention": (config.model.attention, ModelConfig.attention),
-        "--max-text-tokens": (config.data.max_text_tokens, DataConfig.max_text_tokens),
-        "--cache": (config.data.cache_dir, DataConfig.cache_dir),
-    }
-    words = [word for option, (value, default) in given.items() if value != default for word in (option, str(value))]
+    options = (
+        ("--dtype", config.model.dtype, ModelConfig.dtype),
+        ("--attention", config.model.attention, ModelConfig.attention),
+        ("--max-text-tokens", config.data.max_text_tokens, DataConfig.max_text_tokens),
+        ("--cache", config.data.cache_dir, DataConfig.cache_dir),
+    )
+    words = []
+    for option, value, default in options:
+        if value != default:
+            words += [option, str(value)]
     return words + (["--paper-compat"] if config.model.paper_compat else [])
 
 
@@ -263,8 +268,9 @@ def equal_steps(study: Study, method: str, settings: Settings) -> int:
 
 def pair_flops(study: Study, settings: Settings) -> float:
     """FLOPs of an average training pair, without those of a cached reference."""
-    read = {k: v for k, v in settings.items() if k.startswith(("objective", "model", "lora", "data"))}
-    return _flops(study.recipe, tuple(_overrides(read)))
+    # Only what decides the FLOPs: rows that differ in seed or learning rate share what is computed.
+    deciding = {k: v for k, v in settings.items() if k.startswith(("objective", "model", "lora", "data"))}
+    return _flops(study.recipe, tuple(_overrides(deciding)))
 
 
 @cache

@@ -10,10 +10,11 @@ from pathlib import Path
 from ...basics.errors import RESUBMIT, UserError
 from ...basics.progress import shown
 from .cells import Task, cell_count, cell_tasks, known_cells, trial_tasks
+from .options import STAGES
 from .run import LOG, Outcome, run_tasks
 from .sources import make_sources
 from .spec import Study
-from .standing import told
+from .standing import stage_lines
 
 
 @dataclass(frozen=True)
@@ -24,28 +25,28 @@ class How:
     """Tasks at a time; of an array, 0: as many as there is room for."""
     only: tuple[str, ...] = ()
     """Groups; empty: all."""
-    stages: tuple[str, ...] = ("data", "trials", "cells")
-    """``data``, ``trials``, ``cells``."""
+    stages: tuple[str, ...] = STAGES
+    """Those to be run."""
     task: int | None = None
     """Only this task of the stage, and those that train the same run."""
 
 
 def conduct(study: Study, how: How) -> int:
     """Runs what is not finished and writes the page. Exit code: 0, 75 when stopped part way, 1 when a task failed."""
-    progress, before = shown(True), 0
+    progress, trials_code = shown(True), 0
     make_sources(study, progress)
     if "trials" in how.stages:
-        before = _say(run_tasks(_chosen(trial_tasks(study, how.only), how), how.jobs, progress, "trials"))
-        if before == RESUBMIT:
-            return before
+        trials_code = _say(run_tasks(_chosen(trial_tasks(study, how.only), how), how.jobs, progress, "trials"))
+        if trials_code == RESUBMIT:
+            return trials_code
     if "cells" not in how.stages:
-        return before
+        return trials_code
     # A trial that failed keeps back the cells that wait for it, and no others.
-    tasks = known_cells(study, how.only) if before else cell_tasks(study, how.only)
+    tasks = known_cells(study, how.only) if trials_code else cell_tasks(study, how.only)
     code = _say(run_tasks(_chosen(tasks, how), how.jobs, progress, "cells"))
     if how.task is None:
         tell(study, how)
-    return before or code
+    return trials_code or code
 
 
 def _chosen(tasks: Sequence[Task], how: How) -> Sequence[Task]:
@@ -72,8 +73,8 @@ def tell(study: Study, how: How) -> int:
 
     everything = known_cells(study)  # the page is the whole study's, whatever was asked for
     known = [task for task in everything if not how.only or task.group in how.only]
-    trials, no_trials = told("trials", trial_tasks(study, how.only))
-    cells, no_cells = told("cells", known, cell_count(study, how.only) - len(known))
+    trials, no_trials = stage_lines("trials", trial_tasks(study, how.only))
+    cells, no_cells = stage_lines("cells", known, cell_count(study, how.only) - len(known))
     print("\n".join(trials + cells))
     if any(task.finished for task in everything):
         print(f"tables and figures: {collect(study, everything)}")
@@ -82,11 +83,11 @@ def tell(study: Study, how: How) -> int:
 
 def show(study: Study, how: How) -> int:
     """Lists the tasks, finished ones marked; cells whose trials are not finished cannot be listed yet."""
-    for stage, make in (("trials", lambda s: trial_tasks(s, how.only)), ("cells", lambda s: cell_tasks(s, how.only))):
+    for stage, make in (("trials", trial_tasks), ("cells", cell_tasks)):
         if stage not in how.stages:
             continue
         try:
-            tasks = make(study)
+            tasks = make(study, how.only)
         except UserError as error:
             print(f"{stage}: {cell_count(study, how.only)}, not listed: {error}")
             continue

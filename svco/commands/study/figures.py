@@ -50,11 +50,9 @@ def _figure(width: float, height: float, columns: int = 1, **how: Any) -> tuple[
 def _values(many: Sequence[Row], metric: str) -> tuple[float, float]:
     """(mean, standard error over seeds) of a metric."""
     values = np.array([row.measures[metric] for row in many if metric in row.measures])
-    return (
-        (float(values.mean()), standard_error(values) if len(values) > 1 else 0.0)
-        if len(values)
-        else (float("nan"), 0.0)
-    )
+    if not len(values):
+        return float("nan"), 0.0
+    return float(values.mean()), standard_error(values) if len(values) > 1 else 0.0
 
 
 def _accuracy(group: Group, named: dict[Name, list[Row]], folder: Path) -> list[Path]:

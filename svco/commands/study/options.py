@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 
 from ...basics.errors import UserError
 
@@ -57,8 +58,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs, lists, submits or collects the study; 0, 75 when something is left to do, 1 when a task failed."""
-    from dataclasses import replace
-
     from .spec import load_study
 
     study = load_study(arguments.recipe, arguments.quick)
@@ -74,9 +73,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--task needs --stage trials or --stage cells.")
     from . import conduct
 
-    one = study.launch or arguments.task is not None
+    if arguments.submit:
+        jobs_by_default = 0
+    elif study.launch or arguments.task is not None:
+        jobs_by_default = 1
+    else:
+        jobs_by_default = os.cpu_count() or 1
     how = conduct.How(
-        jobs=arguments.jobs or (0 if arguments.submit else 1 if one else os.cpu_count() or 1),
+        jobs=arguments.jobs or jobs_by_default,
         only=tuple(arguments.only),
         stages=(arguments.stage,) if arguments.stage else STAGES,
         task=arguments.task,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...basics.errors import UserError
 from ...basics.markdown import markdown
-from .cells import Task, choice, told, trial_score, trial_tasks, unique
+from .cells import Task, choice, in_words, trial_score, trial_tasks, unique
 from .figures import draw
 from .published import paper_tables
 from .results import Row, rows, write_rows
@@ -15,6 +15,8 @@ from .spec import Group, Study
 from .tables import group_table, paired_table, row_name
 
 RESULTS, REPORT = "results.jsonl", "report.md"
+_NAMES = 20
+"""Missing tasks that are named."""
 
 
 def collect(study: Study, tasks: Sequence[Task]) -> Path:
@@ -47,22 +49,19 @@ def _summary(study: Study, tasks: Sequence[Task], found: Sequence[Row]) -> str:
     tasks = unique(tasks)
     done = sum(task.finished for task in tasks)
     missing = [task.label for task in tasks if not task.finished]
-    lines = [
-        f"{done} of {len(tasks)} tasks are finished; mean ± standard error over seeds, {len(study.seeds)} planned."
-    ]
+    text = f"{done} of {len(tasks)} tasks are finished; mean ± standard error over seeds, {len(study.seeds)} planned."
     if missing:
-        lines.append(
-            f"Missing: {'; '.join(missing[:20])}{f' and {len(missing) - 20} more' if len(missing) > 20 else ''}."
-        )
-    return " ".join(lines)
+        more = f" and {len(missing) - _NAMES} more" if len(missing) > _NAMES else ""
+        text += f" Missing: {'; '.join(missing[:_NAMES])}{more}."
+    return text
 
 
 def _group(study: Study, group: Group, found: Sequence[Row]) -> list[str]:
     parts = [f"## {group.title or group.name}", group_table(group, found)]
     if group.compute_of:
         steps = {row_name((r.method, r.data)): r.settings.get("optim.steps") for r in found if r.group == group.name}
-        told = ", ".join(f"{name}: {count}" for name, count in steps.items() if count)
-        parts.append(f"As many FLOPs for all as {group.compute_of} takes; steps: {told}.")
+        counts = ", ".join(f"{name}: {count}" for name, count in steps.items() if count)
+        parts.append(f"As many FLOPs for all as {group.compute_of} takes; steps: {counts}.")
     paired = paired_table(study, group, found)
     return parts + ([f"Paired differences ± s.e. over pairs (s.e. over seeds):\n\n{paired}"] if paired else [])
 
@@ -77,7 +76,8 @@ def _choices(study: Study) -> str:
         chosen = None if None in scores else choice(study, method, data)
         shown = []
         for trial, score in zip(study.trials_for(method), scores):
-            text = f"{'–' if score is None else f'{score:.1%}'} ({told(trial)})"
+            value = "–" if score is None else f"{score:.1%}"
+            text = f"{value} ({in_words(trial)})"
             shown.append(f"**{text}**" if trial is chosen else text)
         lines.append([row_name((method, data)), *shown])
     return f"Validation pair accuracy of one seed ({study.trial_seed}) a trial:\n\n{markdown(lines)}"

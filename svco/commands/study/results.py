@@ -64,15 +64,15 @@ def rows(study: Study, tasks: Iterable[Task]) -> Iterator[Row]:
             work = 0.0 if task.method == BASE else pair_flops(study, task.settings)
             measured = measures(study, groups[task.group], task.evaluation)
             yield Row(
-                task.group,
-                task.method,
-                task.data,
-                task.seed,
-                measured,
-                task.settings,
-                work,
-                seconds(task),
-                str(task.evaluation),
+                group=task.group,
+                method=task.method,
+                data=task.data,
+                seed=task.seed,
+                measures=measured,
+                settings=task.settings,
+                flops_a_pair=work,
+                seconds=seconds(task),
+                evaluation=str(task.evaluation),
             )
 
 
@@ -91,11 +91,13 @@ def measures(study: Study, group: Group, evaluation: Path) -> Measures:
         if place == 0 and group.generate and answers.exists():
             found |= {f"{test}.{name}": value for name, value in answer_measures(answers).items()}
         found |= _unseen(study, test, scores)
-    told = json.loads((evaluation / RESULT).read_text())
-    for name, benchmark in (told.get("benchmarks") or {}).items():
+    result = json.loads((evaluation / RESULT).read_text())
+    for name, benchmark in (result.get("benchmarks") or {}).items():
         found[f"{name}.score"] = benchmark["score"]
-    shift = {"artefact": _artefact, "typical": _typical}.get(group.kind)
-    found |= shift(study, group, evaluation) if shift else {}
+    if group.kind == "artefact":
+        found |= _artefact(study, group, evaluation)
+    elif group.kind == "typical":
+        found |= _typical(study, group, evaluation)
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
@@ -137,7 +139,7 @@ def _unseen(study: Study, test: str, scores: SetScores) -> Measures:
 
 def _artefact(study: Study, group: Group, evaluation: Path) -> Measures:
     values = edited(study, group, evaluation)
-    return {f"{group.tests[1]}.{name}": float(np.mean(list(of.values()))) for name, of in values.items()}
+    return {f"{group.tests[1]}.{name}": float(np.mean(list(pairs.values()))) for name, pairs in values.items()}
 
 
 def edited(study: Study, group: Group, evaluation: Path) -> dict[str, dict[str, float]]:
@@ -173,9 +175,9 @@ def _typical(study: Study, group: Group, evaluation: Path) -> Measures:
         return typicality(Scene(tuple(Thing(**{**thing, "cell": tuple(thing["cell"])}) for thing in scene)))
 
     usuals = np.array([[usual(scene) for scene in facts[key].facts["scenes"]] for key in scores.key.tolist()])
-    told = usuals[:, 0] != usuals[:, 1]
-    more = usuals[told].argmax(1)
-    own = (scores.logps[..., MATCH] > scores.logps[..., CLASH])[told]
+    differ = usuals[:, 0] != usuals[:, 1]
+    more = usuals[differ].argmax(1)
+    own = (scores.logps[..., MATCH] > scores.logps[..., CLASH])[differ]
     here = np.arange(len(own))
     return {
         f"{test}.own_typical": float(own[here, more].mean()),

@@ -162,8 +162,8 @@ def _run_alone(task: Task, children: Children, threads: int) -> tuple[int, str]:
         start = time.monotonic()
         code = children.run(command.line, log, threads)
         if code:
-            told = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""  # it may not have begun
-            return code, "\n".join(told.splitlines()[-_LOG_TAIL:])
+            text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""  # it may not have begun
+            return code, "\n".join(text.splitlines()[-_LOG_TAIL:])
         done.write_text(f"{time.monotonic() - start:.1f}\n")
     return 0, ""
 

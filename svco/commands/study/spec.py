@@ -132,20 +132,20 @@ def load_study(path: str | Path, quick: bool = False) -> Study:
     if quick:
         if not isinstance(shorter, Mapping):
             raise UserError(f"{path} has no section 'quick'.")
-        tree = _over(tree, shorter)
+        tree = _merged(tree, shorter)
     study = _build(Study, tree, str(path))
     _check(study, str(path))
     return study
 
 
-def _over(tree: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(tree: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """``tree`` with ``change`` laid over it, mapping by mapping; null takes a key away, names choose among named parts."""
     merged = dict(tree)
     for key, value in change.items():
         old = merged.pop(key, None)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            merged[key] = _over(old, value)
-        elif key == "groups" and isinstance(old, list) and all(isinstance(name, str) for name in value or [0]):
+            merged[key] = _merged(old, value)
+        elif key == "groups" and isinstance(old, list) and value and all(isinstance(name, str) for name in value):
             merged[key] = [group for group in old if group.get("name") in value]
         elif value is not None:
             merged[key] = value
@@ -199,10 +199,11 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 def _check(study: Study, where: str) -> None:
     from ...tiny_world.variants import VARIANTS
 
-    named = {"settings": study.settings, **{f"methods.{m}": s for m, s in study.methods.items()}}
-    named |= {f"trials[{n}]": s for n, s in enumerate(study.trials)}
-    named |= {f"trials_of.{m}": s for m, many in study.trials_of.items() for s in many}
-    for place, settings in named.items():
+    named = [("settings", study.settings)]
+    named += [(f"methods.{method}", settings) for method, settings in study.methods.items()]
+    named += [(f"trials[{n}]", settings) for n, settings in enumerate(study.trials)]
+    named += [(f"trials_of.{method}", settings) for method, many in study.trials_of.items() for settings in many]
+    for place, settings in named:
         for key in settings:
             if key not in known_keys():
                 raise UserError(f"{where}: {place}: unknown recipe key {key!r}.{nearest(key, known_keys())}")

@@ -32,7 +32,7 @@ def standing(task: Task) -> str:
     return f"{at}: {state.reason}, {log}" if verdict == "failed" else at
 
 
-def told(stage: str, tasks: Iterable[Task], unknown: int = 0) -> tuple[list[str], int]:
+def stage_lines(stage: str, tasks: Iterable[Task], unknown: int = 0) -> tuple[list[str], int]:
     """(lines about a stage's tasks, how many are not finished). ``unknown``: tasks that wait for their trials."""
     how = [(task, standing(task)) for task in unique(tasks)]
     finished = sum(state == "finished" for _, state in how)

@@ -52,12 +52,11 @@ def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
     wanted += [Column("all pairs", f"{first}.pair_accuracy", better=0)]
     wanted += [Column("unseen combinations", f"{first}.unseen", better=0)]
     for test in others:
-        plain = not contrasted(test, there)
-        wanted.append(
-            Column(f"{test}, nats a token", f"{test}.nll_match", False, -1, f"{test}.perplexity_match")
-            if plain
-            else Column(f"{test}: all pairs", f"{test}.pair_accuracy")
-        )
+        if contrasted(test, there):
+            wanted.append(Column(f"{test}: all pairs", f"{test}.pair_accuracy"))
+        else:
+            nats = Column(f"{test}, nats a token", f"{test}.nll_match", False, -1, f"{test}.perplexity_match")
+            wanted.append(nats)
         wanted += [
             Column("own image, edited", f"{test}.own_edited", better=0),
             Column("own image, other", f"{test}.own_other", better=0),
@@ -118,7 +117,9 @@ def group_table(group: Group, rows: Sequence[Row]) -> str:
 
 def _best(column: Column, values: Sequence[Sequence[float]]) -> float | None:
     means = [float(np.mean(v)) for v in values if len(v)]
-    return (max(means) if column.better > 0 else min(means)) if column.better and means else None
+    if not (column.better and means):
+        return None
+    return max(means) if column.better > 0 else min(means)
 
 
 def average_gains(named: dict[Name, list[Row]], columns: Sequence[Column]) -> dict[Name, str]:
@@ -180,14 +181,13 @@ def paired(
 ) -> str:
     """``difference ± s.e. over pairs (s.e. over seeds)`` of what ``values`` says of each pair by its key, times ``scale``; the
     latter of two seeds or more. Pairs that some row lacks are left out. A row without a seed in common is a dash."""
-    other = {row.seed: row for row in theirs}
     # BASE has no seed: it stands against each.
-    both = [(row, other.get(row.seed) or (theirs[0] if theirs[0].method == BASE else None)) for row in ours]
-    told = [(values(a), values(b)) for a, b in both if b is not None]
-    if not told:
+    of_seed = {row.seed: theirs[0] for row in ours} if theirs[0].method == BASE else {row.seed: row for row in theirs}
+    both = [(values(row), values(of_seed[row.seed])) for row in ours if row.seed in of_seed]
+    if not both:
         return "–"
-    keys = set.intersection(*(set(of) for two in told for of in two))
-    differences = scale * np.array([[a[key] - b[key] for key in sorted(keys)] for a, b in told])
+    keys = sorted(set.intersection(*(a.keys() & b.keys() for a, b in both)))
+    differences = scale * np.array([[a[key] - b[key] for key in keys] for a, b in both])
     pairs, seeds = differences.mean(0), differences.mean(1)
     over_seeds = f" ({standard_error(seeds):.2f})" if len(seeds) > 1 else ""
     return f"{pairs.mean():+.2f} ± {standard_error(pairs):.2f}{over_seeds}"
