@@ -55,24 +55,18 @@ class Position:
     bad: dict[str, int]
     """Bad samples met so far, by reason."""
 
-    def check(self, now: Position, folder: Path) -> None:
-        """UserError if a run at ``now`` would not continue the one that wrote this."""
+    def differences(self, now: Position) -> dict[str, tuple[Any, Any]]:
+        """Fact -> (what it was, what it is ``now``) of each that a run must have in common with the one that wrote this."""
         named = {
-            "seed": "run.seed",
-            "global_batch": "optim.global_batch",
-            "steps": "the number of steps",
-            "data": "the training shards (digest)",
-            "order": "svco's order of pairs (version)",
-            "tune": "model.tune",
+            "run.seed": "seed",
+            "optim.global_batch": "global_batch",
+            "the number of steps": "steps",
+            "the training shards (digest)": "data",
+            "svco's order of pairs (version)": "order",
+            "model.tune": "tune",
         }
-        for field, words in named.items():
-            before, after = getattr(self, field), getattr(now, field)
-            if before != after:
-                raise UserError(
-                    f"Cannot resume from {folder}: {words} was {before} and is {after} now, so the run would not be "
-                    "the same one. Set it back, or start a new run (another run.name, run.resume=none) with "
-                    "lora.init_from for a warm start."
-                )
+        found = {words: (getattr(self, field), getattr(now, field)) for words, field in named.items()}
+        return {words: (was, now_) for words, (was, now_) in found.items() if was != now_}
 
 
 class Checkpoints:

@@ -17,19 +17,30 @@ def differences(before: Identity, now: Identity) -> dict[str, tuple[Any, Any]]:
     return {name: (before[name], now[name]) for name in before if name in now and before[name] != now[name]}
 
 
-def check_identity(before: Identity, now: Identity, allowed: Sequence[str], checkpoint: Path) -> list[str]:
-    """Lines about differences that ``allowed`` (``run.allow_change``) names. UserError about every other one, and for a name that
-    is no fact of a run."""
+def check_identity(
+    before: Identity, now: Identity, allowed: Sequence[str], fixed: Mapping[str, tuple[Any, Any]], checkpoint: Path
+) -> list[str]:
+    """Lines about differences that ``allowed`` (``run.allow_change``) names.
+
+    UserError about all others, about those of ``fixed``, which nothing allows, and for a name that is no fact of a run.
+    """
     if unknown := [name for name in allowed if name not in now]:
-        raise UserError(f"run.allow_change names {unknown[0]}, which is not among what a run is: {', '.join(now)}.")
-    found = differences(before, now)
-    lines = {name: f"{name} was {_shown(was)} and is {_shown(is_)} now" for name, (was, is_) in found.items()}
-    refused = [name for name in found if name not in allowed]
-    if refused:
         raise UserError(
-            f"Cannot resume from {checkpoint}: {'; '.join(lines[name] for name in refused)}. It would not be the same run. Set "
-            f"{'them' if len(refused) > 1 else 'it'} back; or, to change the run from here on, run.allow_change="
-            f"{_as_key(refused)}; or start a new run (another run.name, run.resume=none), with lora.init_from for a warm start."
+            f"run.allow_change names {unknown[0]}, which is not among what may be changed so: {', '.join(now)}."
+        )
+    found = differences(before, now)
+    refused = [name for name in found if name not in allowed]
+    lines = {
+        name: f"{name} was {_shown(was)} and is {_shown(is_)} now" for name, (was, is_) in {**fixed, **found}.items()
+    }
+    if refused or fixed:
+        change = (
+            f"to change the run from here on, run.allow_change={_as_key(refused)}; or " if refused and not fixed else ""
+        )
+        raise UserError(
+            f"Cannot resume from {checkpoint}: {'; '.join(lines[name] for name in (*fixed, *refused))}. It would not be the same "
+            f"run. Set that back; or {change}start a new run (another run.name, run.resume=none), with lora.init_from for a warm "
+            "start."
         )
     return [lines[name] for name in found]
 

@@ -45,9 +45,8 @@ def resume_point(job: Job, folder: RunFolder, dtype: torch.dtype, world: World) 
     if found is None:
         return ResumePoint(checkpoints, None, None, ())
     before = read_position(found)
-    before.check(job.position, found)
-    known = read_identity(found)
-    changes = [] if known is None else check_identity(known, identity, config.run.allow_change, found)
+    known, fixed = read_identity(found), before.differences(job.position)
+    changes = check_identity(known or {}, identity, config.run.allow_change, fixed, found)
     if known is None:
         changes = ["nothing is known of the recipe that made this checkpoint of an earlier version"]
     return ResumePoint(checkpoints, found, before, tuple(changes))

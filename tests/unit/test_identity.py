@@ -13,10 +13,10 @@ BEFORE = {"lora.alpha": 32.0, "objective.beta": 0.1, "the base model's weights":
 
 
 def test_every_difference_is_named_with_both_values(tmp_path):
-    assert check_identity(BEFORE, dict(BEFORE), (), tmp_path) == []
+    assert check_identity(BEFORE, dict(BEFORE), (), {}, tmp_path) == []
     now = BEFORE | {"lora.alpha": 64.0, "objective.beta": 0.2}
     with pytest.raises(UserError) as error:
-        check_identity(BEFORE, now, (), tmp_path)
+        check_identity(BEFORE, now, (), {}, tmp_path)
     for words in (
         "lora.alpha was 32.0 and is 64.0",
         "objective.beta was 0.1 and is 0.2",
@@ -24,15 +24,18 @@ def test_every_difference_is_named_with_both_values(tmp_path):
     ):
         assert words in str(error.value)
     with pytest.raises(UserError, match="lora.alpha was 32.0") as error:
-        check_identity(BEFORE, now, ("objective.beta",), tmp_path)
+        check_identity(BEFORE, now, ("objective.beta",), {}, tmp_path)
     assert "objective.beta was" not in str(error.value)
-    assert check_identity(BEFORE, now, ("objective.beta", "lora.alpha"), tmp_path) == [
+    assert check_identity(BEFORE, now, ("objective.beta", "lora.alpha"), {}, tmp_path) == [
         "lora.alpha was 32.0 and is 64.0 now",
         "objective.beta was 0.1 and is 0.2 now",
     ]
     with pytest.raises(UserError, match="run.allow_change names optim.lrr"):
-        check_identity(BEFORE, now, ("optim.lrr",), tmp_path)
-    assert check_identity({}, BEFORE, (), tmp_path) == [], "a fact that is new to this version"
+        check_identity(BEFORE, now, ("optim.lrr",), {}, tmp_path)
+    with pytest.raises(UserError, match="the number of steps was 6 and is 12 now; lora.alpha was") as error:
+        check_identity(BEFORE, now, ("objective.beta",), {"the number of steps": (6, 12)}, tmp_path)
+    assert "allow_change" not in str(error.value), "it would not help"
+    assert check_identity({}, BEFORE, (), {}, tmp_path) == [], "a fact that is new to this version"
 
 
 def test_every_key_decides_or_is_said_to_be_free():

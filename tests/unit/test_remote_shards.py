@@ -256,7 +256,7 @@ def test_another_node(served, other_tar, tmp_path):
 def test_a_run_sees_a_split_as_it_was(served, other_tar, tmp_path, family):
     """Validation reads its pairs many times; a source that changes meanwhile must not change them."""
     config = dataclasses.replace(Config(), data=DataConfig(cache_dir=str(tmp_path / "cache")))
-    session = Session(SimpleNamespace(config=config, family=family), None, None, World(), None, None, None)
+    session = Session(SimpleNamespace(config=config, family=family), None, None, World(), None, None, None, None)
     specs = (served.url + "/train-000000.tar",)
     first = session.split(specs)
     served.pages["/train-000000.tar"] = Page(other_tar, headers={"ETag": '"new"'})
