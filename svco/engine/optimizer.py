@@ -6,6 +6,7 @@ The state is by parameter name in full float32 tensors, so it fits any number of
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,14 @@ def make_adamw(trainable: dict[str, nn.Parameter], config: OptimConfig) -> torch
         eps=config.eps,
         fused=torch.cuda.is_available() or None,
     )
+
+
+def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether every number in ``tensors`` is finite; the device is waited for once."""
+    import torch
+
+    flags = [torch.isfinite(tensor.detach()).all() for tensor in tensors if tensor.numel()]
+    return not flags or bool(torch.stack(flags).all())
 
 
 @dataclass(frozen=True)

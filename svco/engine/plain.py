@@ -10,7 +10,7 @@ from ..basics.dist import World
 from ..basics.errors import UserError
 from ..model.load import Tuned
 from ..recipe.config import OptimConfig
-from .optimizer import MOMENTS, TrainableState, make_adamw
+from .optimizer import MOMENTS, TrainableState, all_finite, make_adamw
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,7 @@ class PlainEngine:
             for name, p in self.trainable.items()
         }
         self.optimizer = make_adamw(self.masters, config)
+        self.skipped = False
         self.max_grad_norm = config.max_grad_norm or float("inf")
         self._grads: dict[str, torch.Tensor] = {}
 
@@ -57,7 +58,7 @@ class PlainEngine:
                 p.grad = None
 
     def step(self, lr: float) -> torch.Tensor:
-        """One update at learning rate ``lr``; the global gradient norm before clipping (0-d)."""
+        """One update at learning rate ``lr``, none where it is not finite; the global gradient norm before clipping (0-d)."""
         import torch
 
         for name, grad in self._grads.items():
@@ -65,7 +66,9 @@ class PlainEngine:
         norm = torch.nn.utils.clip_grad_norm_(self.masters.values(), self.max_grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
+        self.skipped = not torch.isfinite(norm).item()
+        if not self.skipped:
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._grads.clear()
         self._publish()
@@ -78,6 +81,10 @@ class PlainEngine:
             for name, p in self.trainable.items():
                 if self.masters[name] is not p:
                     p.copy_(self.masters[name])
+
+    def finite(self) -> bool:
+        """Whether every trained weight is a finite number."""
+        return all_finite(self.masters.values())
 
     def gather(self, name: str) -> torch.Tensor:
         """Trained parameter ``name`` in the model's dtype, on the CPU."""

@@ -12,7 +12,7 @@ from ..model.load import Tuned
 from ..recipe.config import OptimConfig
 from ..recipe.ds_config import offloaded, with_leaf_sizes
 from .gathered import GatherCheck, compressed
-from .optimizer import make_adamw, parameter_groups
+from .optimizer import all_finite, make_adamw, parameter_groups
 from .state import PartitionedState, PortableState, SwappedState
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class DeepSpeedEngine:
         self.world = world
         self.trainable = tuned.trainable
         self.portable = tuned.wrapped is not None
+        self.skipped = False
+        self.scaled = ds["fp16"]["enabled"]
         self.managed = ds["managed_gradient_accumulation"]
         self.stage = ds["zero_optimization"]["stage"]
         self.optimizer = _make_optimizer(self.trainable, config, ds)
@@ -87,13 +89,21 @@ class DeepSpeedEngine:
 
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        skipped = self.engine.skipped_steps
+        before = self.engine.skipped_steps
         self.engine.step()
-        if self.engine.skipped_steps > skipped and self.world.is_main:
+        # DeepSpeed looks for gradients that are not finite in every dtype, and agrees on it before a weight moves.
+        self.skipped = self.engine.skipped_steps > before
+        if self.skipped and self.scaled and self.world.is_main:
             warnings.warn("float16 gradients overflowed: the step is skipped and the loss scale lowered", stacklevel=2)
         if self.check is not None:
             self.check.after(self.engine.global_steps)
         return torch.as_tensor(self.engine.get_global_grad_norm() or 0.0)
+
+    def finite(self) -> bool:
+        """Whether every trained weight is a finite number, of those that this rank holds in memory."""
+        held = [getattr(p, "ds_tensor", p) for p in self.trainable.values()]
+        # What is swapped out to a disk is looked at by nobody until it is needed.
+        return all_finite(t for t in held if getattr(getattr(t, "status", None), "name", "AVAILABLE") == "AVAILABLE")
 
     def gather(self, name: str) -> torch.Tensor:
         """Trained parameter ``name`` in the model's dtype, full, on the CPU. A collective; all ranks get it."""

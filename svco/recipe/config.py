@@ -210,6 +210,10 @@ class OptimConfig:
     """Gradients are clipped to this global norm; 0: not clipped."""
     global_batch: int = 32
     """Pairs a step, over all ranks (G)."""
+    max_skipped_steps: int = 3
+    """Steps in a row that may be skipped because a loss or a gradient is not finite; their pairs are named in bad_steps.jsonl."""
+    max_skipped_fraction: float = 0.1
+    """The run stops when more than this share of its steps was skipped so (checked from 20 steps on, and at the end)."""
     epochs: float = 1.0
     """Passes over the training pairs, when ``optim.steps`` is 0."""
     steps: int = 0

@@ -49,6 +49,8 @@ BOUNDS = {
     "optim.weight_decay": "[0, inf)",
     "optim.max_grad_norm": "[0, inf)",
     "optim.global_batch": "[1, inf)",
+    "optim.max_skipped_steps": "[0, inf)",
+    "optim.max_skipped_fraction": "[0, 1]",
     "optim.epochs": "[0, inf)",
     "optim.steps": "[0, inf)",
     "optim.tokens_per_micro_batch": "[1, inf)",

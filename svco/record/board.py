@@ -30,7 +30,7 @@ class Board:
         from torch.utils.tensorboard import SummaryWriter
 
         path = folder / METRICS_FILE
-        _keep_up_to(path, start)
+        keep_up_to(path, start)
         self._last = last_line(path)
         self._lines = path.open("a", encoding="utf-8")
         self._scalars = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
@@ -96,10 +96,10 @@ def last_line(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _keep_up_to(path: Path, step: int) -> None:
-    """Drops the lines of steps after ``step``, and a last line that a crash left unfinished."""
+def keep_up_to(path: Path, step: int) -> int:
+    """Drops the lines of steps after ``step``, and a last line that a crash left unfinished; how many are left."""
     if not path.exists():
-        return
+        return 0
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         try:
@@ -108,3 +108,4 @@ def _keep_up_to(path: Path, step: int) -> None:
         except ValueError:
             continue
     write_whole(path, "".join(kept))
+    return len(kept)

@@ -25,6 +25,8 @@ FREE = (
     "optim.tokens_per_micro_batch",
     "optim.recompute",
     "optim.activation_gb",
+    "optim.max_skipped_steps",
+    "optim.max_skipped_fraction",
 )
 """Keys, and sections, that may change when a run goes on: they say where it lives, what it costs and how it is watched."""
 TOLD_OTHERWISE = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
-from ..basics.errors import Stopped
+from ..basics.errors import Stopped, UserError
 from ..basics.progress import Progress, shown
 from ..basics.views import cells_to_evaluate
 from ..batches.split import Split, cache_dir, evaluation_loader
@@ -101,6 +101,7 @@ class Session:
 
     def compare(self, specs: tuple[str, ...]) -> tuple[dict[str, Any], Any, Split]:
         """(summary, scores, split) of the pairs of ``specs`` under the reference (before) and the policy (after)."""
+        self.check_finite()
         job, engine, world, split = self.job, self.engine, self.world, self.split(specs)
         loader = evaluation_loader(
             split,
@@ -118,10 +119,24 @@ class Session:
         contrasts = {index: split.shards.read_text(index).contrast for index in scores.index.tolist()}
         return summarise(scores, contrasts), scores, split
 
+    @property
+    def scaled(self) -> bool:
+        """Whether gradients are of float16, times a loss scale that is still being found."""
+        return str(self.tuned.policy.dtype) == "torch.float16"
+
+    def check_finite(self) -> None:
+        """UserError, on all ranks, when a trained weight is no finite number: nothing is made of such weights. A collective."""
+        if not all(self.world.gather(self.engine.finite())):
+            raise UserError(
+                "Some trained weights are not finite numbers, so nothing is evaluated, saved or exported. Go on from the last "
+                "checkpoint (run.resume=auto) with a lower optim.lr."
+            )
+
     def save(self, checkpoints: Checkpoints, here: Position) -> None:
         """A checkpoint of this moment."""
         self.heartbeat.tell(doing="saving")
         self.folder.check_owner(self.world)
+        self.check_finite()
         with self.stops.saving():
             checkpoints.save(here, self.engine.save)
         self.heartbeat.tell(doing="training")

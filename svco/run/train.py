@@ -30,6 +30,7 @@ from .job import Job, make_job
 from .launch import Launch
 from .resuming import ResumePoint, resume_point
 from .session import Session
+from .skipping import SkipWatch
 from .step import take_step
 from .stopping import StopRequests
 from .tally import Tally
@@ -120,6 +121,7 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
     start = job.position if before is None else before
     clock, tally, matches = Clock(world.device), Tally(), MatchWatch(world.is_main)
     bads = BadWatch(config.data.max_bad_fraction, start.bad)
+    skips = SkipWatch(session.folder.path, config.optim, world, start.step)
     pairs = start.pairs
     dial = RecomputeDial(session.tuned.scorer, config.optim, world, job.largest_pack(world))
 
@@ -134,7 +136,8 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
     for part in clock.over("data", board.progress(loader, start.step, job.steps)):
         step = part.step + 1
         lr = learning_rate(config.optim, part.step, job.steps)
-        norm = take_step(job, engine, world, part, lr, clock, tally)
+        taken = take_step(job, engine, world, part, lr, clock, tally)
+        skips.add(step, taken, session.scaled, at_end=step == job.steps)
         board.note(dial.settle())
         pairs += part.slots
         bads.add(part.bad)
@@ -144,8 +147,13 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
         # The step of a checkpoint, or of what may become one, is logged: what is being averaged never spans a resume.
         if saving or session.validates(step) or job.due(step, config.run.log_every):
             bads.check(world.sum(bads.take()), pairs, at_end=step == job.steps)
-            metrics = tally.reduce(world) | {"grad_norm": float(norm), "lr": lr, "epoch": part.epoch, "pairs": pairs}
-            metrics["imbalance"] = part.imbalance
+            metrics = tally.reduce(world) | {
+                "grad_norm": float(taken.norm),
+                "lr": lr,
+                "epoch": part.epoch,
+                "pairs": pairs,
+            }
+            metrics |= {"imbalance": part.imbalance, "skipped": skips.total}
             board.write(step, metrics | bads.metrics() | clock.lap(world))
             matches.add(metrics, step)
         if session.validates(step) and not stop:
@@ -164,6 +172,7 @@ def finish(session: Session, folder: RunFolder) -> None:
     job, tuned, world, board = session.job, session.tuned, session.world, session.board
     session.heartbeat.tell(doing="exporting")
     folder.check_owner(world)
+    session.check_finite()
     weights = save_tuned(folder, tuned, session.engine, job.config, world)
     lines = [f"{'adapter' if tuned.wrapped else 'model'}:      {weights}"]
     if job.config.data.heldout:

@@ -1,0 +1,121 @@
+"""A pair whose loss is not finite: the step is skipped in every engine alike, the pair is named, and no weight is touched."""
+
+import json
+import shutil
+from collections import Counter
+
+import launch
+import pytest
+import torch
+from places import BASE, ROOT, SHARDS
+from safetensors.torch import load_file
+
+from svco.data.shards import ShardSet
+
+OPTIONS = (
+    "optim.steps=6",
+    "optim.global_batch=8",
+    "checkpoint.every=2",
+    "checkpoint.keep=0",
+    "data.validation=",
+    "data.heldout=",
+    "evaluate.every=0",
+    "optim.max_skipped_steps=6",
+    "optim.max_skipped_fraction=1",
+)
+
+
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory):
+    """(base whose embedding of one rare word is NaN, head apart; keys of the training pairs that have the word)."""
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+    folder = shutil.copytree(BASE, tmp_path_factory.mktemp("base") / "poisoned")
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    shards = ShardSet.open(str(SHARDS / "train-{000000..000007}.tar"))
+    texts = [shards.read_text(i) for i in range(len(shards))]
+    words = {t.key: set(tokenizer(" ".join([t.query, *t.responses]))["input_ids"]) for t in texts}
+    counts = Counter(word for found in words.values() for word in found)
+    word = min((w for w, count in counts.items() if 40 <= count <= 200), key=lambda w: (counts[w], w))
+    model = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32)
+    weight = model.get_input_embeddings().weight.detach().clone()
+    for config in (model.config, model.config.text_config):
+        config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(weight.clone())
+    weight[word] = float("nan")
+    model.get_input_embeddings().weight = torch.nn.Parameter(weight)
+    model._tied_weights_keys = None
+    model.save_pretrained(folder)
+    return folder, {key for key, found in words.items() if word in found}
+
+
+@pytest.fixture(scope="module")
+def plain(poisoned, tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    launch.alone(*OPTIONS, f"model.base={poisoned[0]}", f"run.root={root}", "run.name=plain")
+    return root / "plain"
+
+
+def told(run):
+    lines = (run / "bad_steps.jsonl").read_text().splitlines()
+    return {line["step"]: sorted(pair["key"] for pair in line["pairs"]) for line in map(json.loads, lines)}
+
+
+def test_the_pairs_are_named_and_nothing_else_is_touched(plain, poisoned):
+    skipped, lines = told(plain), launch.training(plain)
+    assert skipped and set(skipped) != set(range(1, 7)), "some steps are skipped and some are not"
+    assert {key for keys in skipped.values() for key in keys} <= poisoned[1]
+    assert {step for step, line in lines.items() if line["grad_norm"] is not None} == set(range(1, 7)) - set(skipped)
+    assert lines[max(lines)]["skipped"] == len(skipped)
+    for file in [plain / "adapter" / "adapter_model.safetensors", *plain.glob("checkpoints/*/trainable.safetensors")]:
+        assert all(torch.isfinite(tensor).all() for tensor in load_file(file).values()), file
+    for line in (plain / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} in JSON"))
+
+
+def test_the_weights_are_those_of_the_steps_that_were_taken(plain):
+    """A step that is skipped leaves weights, moments and Adam's count as they were."""
+    states = {
+        step: load_file(plain / "checkpoints" / f"step-{step:06d}" / "trainable.safetensors") for step in (2, 4, 6)
+    }
+    skipped = told(plain)
+    for first, last in ((2, 4), (4, 6)):
+        same = all(torch.equal(states[first][name], states[last][name]) for name in states[first])
+        assert same == all(step in skipped for step in range(first + 1, last + 1))
+
+
+def test_deepspeed_does_the_same(plain, poisoned, tmp_path):
+    wanted = (*OPTIONS, f"model.base={poisoned[0]}", f"run.root={tmp_path}", "data.workers=0")
+    launch.runs(
+        2,
+        (ROOT / "ds_configs" / "zero3.json", [*wanted, "run.name=zero3"]),
+        (ROOT / "ds_configs" / "zero2.json", [*wanted, "run.name=zero2", "model.dtype=bfloat16"]),
+    )
+    for name in ("zero3", "zero2"):
+        assert told(tmp_path / name) == told(plain), name
+    ours, theirs = (launch.training(run) for run in (plain, tmp_path / "zero3"))
+    assert {s: ours[s].get("loss") for s in ours} == pytest.approx({s: theirs[s].get("loss") for s in theirs}, rel=1e-5)
+
+
+def test_too_many_end_the_run_with_what_is_sound(poisoned, tmp_path, capsys):
+    """A base that is not finite at all: no step is taken, and nothing is left that looks like a result."""
+    base = shutil.copytree(poisoned[0], tmp_path / "base")
+    from safetensors.torch import save_file
+
+    weights = load_file(base / "model.safetensors")
+    name = next(name for name in weights if name.endswith("q_proj.weight") and "language_model" in name)
+    weights[name][:] = float("nan")
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    options = (
+        "optim.steps=9",
+        *OPTIONS[1:-2],
+        "optim.max_skipped_steps=3",
+        f"model.base={base}",
+        f"run.root={tmp_path}",
+    )
+    code = launch.here("train.py", "--ds", "none", "data.workers=0", *options, "run.name=all")
+    error = " ".join(capsys.readouterr().err.split())
+    assert code == 2 and "4 steps in a row and 4 in all were skipped" in error
+    assert "the last checkpoint is step-000002, of weights that are sound" in error
+    assert not (tmp_path / "all" / "adapter").exists()
+    assert len(told(tmp_path / "all")) == 4
