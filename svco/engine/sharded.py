@@ -50,9 +50,10 @@ class DeepSpeedEngine:
         self.stage = ds["zero_optimization"]["stage"]
         self.optimizer = _make_optimizer(self.trainable, config, ds)
         if self.stage == 3:
-            leaves = tuned.scorer.leaves
-            deepspeed.utils.set_z3_leaf_modules(tuned.scorer, leaves)
-            largest = max(_weights(m) for m in tuned.scorer.modules() if isinstance(m, tuple(leaves)))
+            leaves = tuple(tuned.scorer.leaves)
+            if leaves:  # the benchmark's baselines have none, and DeepSpeed refuses an empty list
+                deepspeed.utils.set_z3_leaf_modules(tuned.scorer, list(leaves))
+            largest = max((_weights(m) for m in tuned.scorer.modules() if isinstance(m, leaves)), default=0)
             ds = with_leaf_sizes(ds, largest)
         self.engine, self.zero, _, _ = deepspeed.initialize(
             model=tuned.scorer, optimizer=self.optimizer, config=ds, dist_init_required=False

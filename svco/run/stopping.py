@@ -7,6 +7,7 @@ table and of a cached reference; then they leave together, after a save. Loading
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
@@ -59,7 +60,11 @@ class StopRequests:
 
     def __exit__(self, kind: type | None, *_: Any) -> None:
         self._leaving.set()
-        if kind is not Stopped:  # one on its way out with 75 is not to be killed before it has said so
+        if kind is Stopped:
+            # On its way out with 75 it is not to be killed before it has said so. Python gives signals back to the system at the
+            # very end of a process, but for those that are ignored.
+            atexit.register(_ignore_stop_signals)
+        else:
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
 
@@ -118,6 +123,11 @@ class StopRequests:
             if any(_parent(pid) != parent for pid, parent in parents.items()):
                 self._ask(_ORPHANED)
                 return
+
+
+def _ignore_stop_signals() -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Watched:

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from places import ROOT
 
 from svco.basics.dist import World
 from svco.basics.errors import Stopped, UserError
@@ -136,6 +137,24 @@ def test_time_limits_mean_the_same_however_yaml_reads_them(tmp_path, text, secon
         (tmp_path / "recipe.yaml").write_text(f"run:\n  time_limit: {quote}{text}{quote}\n")
         assert duration(load_recipe(tmp_path / "recipe.yaml").run.time_limit) == seconds
     assert duration(load_recipe(None, [f"run.time_limit={text}"]).run.time_limit) == seconds
+
+
+def test_signals_do_not_disturb_the_way_out():
+    """One every millisecond, to the last moment of the process: it still says 75."""
+    script = (
+        "from svco.basics.dist import World; from svco.basics.errors import Stopped, exit_codes\n"
+        "from svco.run.stopping import StopRequests\n"
+        "with exit_codes(), StopRequests(World()):\n"
+        "    print('listening', flush=True)\n"
+        "    raise Stopped('SIGUSR1')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "listening\n"
+    while process.poll() is None:
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(0.001)
+    process.stdout.close()
+    assert process.returncode == 75
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-5", "3:5", "1:2:3:4"])
