@@ -10,10 +10,9 @@ from pathlib import Path
 from ...basics.errors import RESUBMIT, UserError
 from ...basics.progress import shown
 from .cells import Task, cell_count, cell_tasks, known_cells, trial_tasks
-from .options import STAGES
 from .run import LOG, Outcome, run_tasks
 from .sources import make_sources
-from .spec import Study
+from .spec import STAGES, Study
 from .standing import stage_lines
 
 

@@ -7,8 +7,7 @@ import os
 from dataclasses import replace
 
 from ...basics.errors import UserError
-
-STAGES = ("data", "trials", "cells")
+from .spec import STAGES
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,8 @@ Settings = dict[str, Any]
 """Recipe key (``section.field``) -> value."""
 BENCHMARKS = ("mmvp", "cv-bench")
 GROUP_KINDS = ("methods", "artefact", "typical")
+STAGES = ("data", "trials", "cells")
+"""What is made and run, in this order."""
 
 
 @dataclass(frozen=True)
