@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ ADAPTER = "default"
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 """Endings of the names of A (r, in) and B (out, r)."""
+
+
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Values of ``init_lora_weights`` under which peft subtracts what the adapter begins with from the base, or quantises it."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +50,33 @@ class AdapterForm:
         return self.alpha / (rank**0.5 if self.rslora else rank)
 
 
+def refuse_changed_base(folder: Path | str, init: object) -> None:
+    """UserError for an adapter whose ``init_lora_weights`` says that it took a part of the base into itself: on the base as it
+    was released, that part would count twice."""
+    if (name := str(init).lower()).startswith(_CHANGE_THE_BASE):
+        raise UserError(
+            f"The adapter {folder} goes with a base that {name} changed. Merge it where it was trained and give the result as "
+            "base, or convert it there: peft's save_pretrained with path_initial_model_for_weight_conversion."
+        )
+
+
 def read_form(folder: Path) -> AdapterForm:
-    """The form of the PEFT adapter in ``folder``; UserError unless it is plain LoRA of one rank."""
+    """The form of the PEFT adapter in ``folder``; UserError unless it is plain LoRA of one rank for the base as it was
+    released."""
     try:
         found = json.loads((folder / ADAPTER_CONFIG).read_text())
         alpha, kind = float(found["lora_alpha"]), found["peft_type"]
+    except FileNotFoundError:
+        raise UserError(f"No adapter can be loaded from {folder}: it has no {ADAPTER_CONFIG}.") from None
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder / ADAPTER_CONFIG} is not the config of a LoRA adapter ({error}).") from None
     plain = {"use_dora": False, "fan_in_fan_out": False, "rank_pattern": {}, "alpha_pattern": {}, "bias": "none"}
     odd = [key for key, value in plain.items() if found.get(key, value) not in (value, None)]
     if kind != "LORA" or odd:
         raise UserError(f"The adapter {folder} is not plain LoRA of one rank ({', '.join(odd) or kind}).")
+    refuse_changed_base(folder, found.get("init_lora_weights"))
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise UserError(f"{folder / ADAPTER_CONFIG} has lora_alpha {alpha}; it must be a number above 0.")
     whole = tuple(found.get("modules_to_save") or ())
     return AdapterForm(alpha, found.get("lora_dropout") or 0.0, whole, bool(found.get("use_rslora")))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..basics.errors import UserError, first_line
 from ..families import HfModel
 from ..recipe.config import LoraConfig
-from .adapter_files import ADAPTER, example, load_values, read_adapter, stored_tensors
+from .adapter_files import ADAPTER, example, load_values, read_adapter, read_form, refuse_changed_base, stored_tensors
 from .weight_names import WeightNames
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trai
     """
     from peft import LoraConfig as PeftLoraConfig
 
+    if config.init_from:
+        _check_strength(config)
     known = {name.rpartition(".")[2] for name, _ in model.get_submodule(language_model).named_modules()}
     if missing := sorted(set(config.targets) - known):
         raise UserError(
@@ -50,6 +52,18 @@ def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trai
     return wrapped
 
 
+def _check_strength(config: LoraConfig) -> None:
+    """UserError where the values of ``lora.init_from`` would not have the strength that they were trained with."""
+    form = read_form(Path(config.init_from))
+    theirs, ours = form.scale(config.rank), config.alpha / config.rank
+    if abs(theirs - ours) > 1e-6 * ours:
+        raise UserError(
+            f"lora.init_from is {config.init_from}, whose output is multiplied by {theirs:g} (lora_alpha {form.alpha:g}"
+            f"{', rslora' if form.rslora else ''}); with lora.alpha {config.alpha:g} and lora.rank {config.rank} it would be "
+            f"{ours:g}, another model. Set lora.alpha={theirs * config.rank:g}."
+        )
+
+
 def attach_adapter(model: nn.Module, folder: str | Path) -> Any:
     """Puts the PEFT LoRA adapter in ``folder`` on ``model`` in place, frozen; peft's wrapper around it.
 
@@ -66,10 +80,7 @@ def attach_adapter(model: nn.Module, folder: str | Path) -> Any:
         raise UserError(
             f"The adapter {folder} is of type {config.peft_type}; svco reads LoRA. Merge it into its base first."
         )
-    if (init := str(config.init_lora_weights).lower()).startswith(("pissa", "olora", "corda", "loftq")):
-        raise UserError(
-            f"The adapter {folder} goes with a base that {init} changed. Merge it and give the result as base."
-        )
+    refuse_changed_base(folder, config.init_lora_weights)
     names = WeightNames(model).convert(stored_tensors(folder), "5").values()
     modules = {name for name, _ in model.named_modules()}
     adapted = {name.partition(".lora_")[0] for name in names if ".lora_" in name}
