@@ -44,6 +44,8 @@ class Engine(Protocol):
 
     portable: bool
     """Checkpoints fit any engine and any number of ranks."""
+    scaled: bool
+    """Gradients are of float16, times a loss scale that is still being found: they overflow now and then."""
     skipped: bool
     """The last step was not taken, on any rank: some gradient was not finite. Weights and moments are what they were."""
 

@@ -21,6 +21,8 @@ class PlainEngine:
 
     portable = True
     """Checkpoints fit any engine and any number of ranks."""
+    scaled = False
+    """float16, whose gradients need a loss scale, is refused."""
 
     def __init__(self, tuned: Tuned, config: OptimConfig, world: World):
         import torch

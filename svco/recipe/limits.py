@@ -135,10 +135,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def duration(text: str) -> float:
-    """Seconds in ``text``: ``[[D-]H:]MM:SS``, numbers with a unit (``1h30m``), or plain seconds; 0 for an empty one.
-
-    YAML 1.1 reads an unquoted 3:55:00 in base 60, as 14100: the same in seconds.
-    """
+    """Seconds in ``text``: ``[[D-]H:]MM:SS``, numbers with a unit (``1h30m``), or plain seconds; 0 for an empty one."""
     if not text:
         return 0.0
     if found := re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):([0-5]\d)", text):

@@ -25,7 +25,7 @@ from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.files import file_digest, write_whole
 from ..basics.progress import Progress, silent
-from .identity import Identity
+from .identity import Identity, differences
 
 MANIFEST = "MANIFEST.json"
 
@@ -65,8 +65,8 @@ class Position:
             "svco's order of pairs (version)": "order",
             "model.tune": "tune",
         }
-        found = {words: (getattr(self, field), getattr(now, field)) for words, field in named.items()}
-        return {words: (was, now_) for words, (was, now_) in found.items() if was != now_}
+        before, after = ({words: getattr(place, field) for words, field in named.items()} for place in (self, now))
+        return differences(before, after)
 
 
 class Checkpoints:

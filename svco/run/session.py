@@ -119,11 +119,6 @@ class Session:
         contrasts = {index: split.shards.read_text(index).contrast for index in scores.index.tolist()}
         return summarise(scores, contrasts), scores, split
 
-    @property
-    def scaled(self) -> bool:
-        """Whether gradients are of float16, times a loss scale that is still being found."""
-        return str(self.tuned.policy.dtype) == "torch.float16"
-
     def check_finite(self) -> None:
         """UserError, on all ranks, when a trained weight is no finite number: nothing is made of such weights. A collective."""
         if not all(self.world.gather(self.engine.finite())):
@@ -132,11 +127,15 @@ class Session:
                 "checkpoint (run.resume=auto) with a lower optim.lr."
             )
 
+    def check_before_writing(self) -> None:
+        """UserError, on all ranks, when the folder is another run's by now or the weights are not finite. A collective."""
+        self.folder.check_owner(self.world)
+        self.check_finite()
+
     def save(self, checkpoints: Checkpoints, here: Position) -> None:
         """A checkpoint of this moment."""
         self.heartbeat.tell(doing="saving")
-        self.folder.check_owner(self.world)
-        self.check_finite()
+        self.check_before_writing()
         with self.stops.saving():
             checkpoints.save(here, self.engine.save)
         self.heartbeat.tell(doing="training")

@@ -101,7 +101,7 @@ def load_and_fit(
     try:
         session.precompute(resumed=before is not None)
         fit(session, checkpoints, before)
-        finish(session, folder)
+        finish(session)
         world.barrier()  # weights gathered ahead may still be on their way to a rank
     except Stopped as stopped:
         world.barrier()  # as above
@@ -137,7 +137,7 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
         step = part.step + 1
         lr = learning_rate(config.optim, part.step, job.steps)
         taken = take_step(job, engine, world, part, lr, clock, tally)
-        skips.add(step, taken, session.scaled, at_end=step == job.steps)
+        skips.add(step, taken, engine.scaled, at_end=step == job.steps)
         board.note(dial.settle())
         pairs += part.slots
         bads.add(part.bad)
@@ -165,14 +165,13 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
             raise Stopped(stop)
 
 
-def finish(session: Session, folder: RunFolder) -> None:
+def finish(session: Session) -> None:
     """What was learned, on disk, and what it changed on the held-out pairs."""
     from .outcome import describe_tuned, draw_samples, save_tuned
 
-    job, tuned, world, board = session.job, session.tuned, session.world, session.board
+    job, tuned, world, board, folder = session.job, session.tuned, session.world, session.board, session.folder
     session.heartbeat.tell(doing="exporting")
-    folder.check_owner(world)
-    session.check_finite()
+    session.check_before_writing()
     weights = save_tuned(folder, tuned, session.engine, job.config, world)
     lines = [f"{'adapter' if tuned.wrapped else 'model'}:      {weights}"]
     if job.config.data.heldout:
