@@ -25,6 +25,7 @@ from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.files import file_digest, write_whole
 from ..basics.progress import Progress, silent
+from ..basics.secrets import redacted_tree
 from .identity import Identity, differences
 
 MANIFEST = "MANIFEST.json"
@@ -77,7 +78,7 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
         self.world = world
-        self.identity = dict(identity or {})
+        self.identity = redacted_tree(dict(identity or {}))
 
     def save(self, position: Position, write: Callable[[Path], list[Path]]) -> Path:
         """Has every rank ``write`` into a temporary folder, then makes it ``step-N`` in one rename.
