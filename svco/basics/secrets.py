@@ -21,7 +21,7 @@ _NAMES = (
     r"(?:shared_access_)?signature|(?:access|auth|refresh|bearer|hf|api)?[_-]?token|(?:api|account|secret)[_-]?key|"
     r"(?:client[_-]?)?secret|passw(?:or)?d|authori[sz]ation"
 )
-_NAME = re.compile(rf"(?i)(?:{_NAMES})")
+_NAME = re.compile(rf"(?i)(?:.*[_.-])?(?:{_NAMES})")
 _NAMED = re.compile(rf"(?i)(?<![\w.-])({_NAMES})(=|%3D|:\s*(?:Bearer|Basic)\s+)[^\s&\"',;\])}}]{{6,}}")
 _PARAMETER = re.compile(rf"(?i)([?&](?:{_NAMES}|key|sig|se|sv|credential|policy|expires)=)[^\s&\"']+")
 """Of a query whose address is not whole."""
