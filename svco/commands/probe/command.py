@@ -54,6 +54,7 @@ def run(arguments: Namespace) -> int:
         max_text_tokens=arguments.max_text_tokens,
         device=world.device,
         progress=True,
+        other_base=arguments.other_base,
     )
     split = Split.open(tuple(arguments.shards), subject.family, DEFAULT_CACHE.expanduser(), world, progress)
     loader = _loader(subject, split, arguments, world)
