@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from ..basics.errors import UserError, first_line
 from ..basics.shipped import is_inside
 from ..families import Family, HfModel
 from ..recipe.config import Config, ModelConfig
+from .adapter_files import NOT_TENSORS
 from .attention import attention_name, choose_backend, register
 from .lora import adapter_switch, add_adapters
 from .scorer import PackedScorer, Reference
@@ -145,6 +147,7 @@ def check_base(base: str) -> None:
 def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> HfModel:
     """The Hugging Face model ``base`` (folder or hub id) as the scorer runs it; ``backend`` must be registered. UserError where
     it cannot be loaded or lacks weights."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     check_base(base)
@@ -167,7 +170,9 @@ def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> Hf
             weights_only=True,
         )
         model, info = loaded
-    except (OSError, ValueError, ImportError) as error:
+    except pickle.UnpicklingError:
+        raise UserError(f"The base model {base!r} cannot be loaded: a file of its weights {NOT_TENSORS}") from None
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise UserError(f"The base model {base!r} cannot be loaded: {first_line(error)}") from None
     if odd := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):
         raise UserError(
