@@ -10,13 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 from .dist import World
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PATIENCE = 5.0
 """Seconds that network storage gets to show a new file elsewhere."""
@@ -68,19 +63,6 @@ def file_digest(path: Path) -> str:
     """The SHA-256 of a file's contents, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
-    """The arrays of these names in an ``.npz``; OSError if it cannot be opened, ValueError if it is damaged or lacks one."""
-    import numpy as np
-
-    # Opened here: numpy does not close a damaged file that it opened itself. What it raises for one is any of four errors.
-    with path.open("rb") as file:
-        try:
-            with np.load(file) as arrays:
-                return [arrays[name] for name in names]
-        except (EOFError, KeyError, BadZipFile) as error:
-            raise ValueError(str(error)) from None
 
 
 def hosts_apart(folder: Path, world: World, patience: float = PATIENCE) -> list[str]:

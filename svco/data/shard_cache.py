@@ -20,7 +20,8 @@ from pathlib import Path
 
 from ..basics.errors import UserError
 from ..basics.files import replacing, write_whole
-from .remote import Source, Unavailable, Version, redacted
+from ..basics.secrets import redacted
+from .remote import Source, Unavailable, Version
 from .shard_index import whole_members
 
 AT_ONCE = 16

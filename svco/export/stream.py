@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..basics.errors import UserError
 from ..basics.progress import Progress
 from ..model.adapter_files import save_readable
+from ..model.load import check_base
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +82,7 @@ def _read(file: Path, name: str) -> torch.Tensor:
 def read_folder(folder: Path) -> dict[str, Weight]:
     """The weights of a model in Hugging Face layout by their names in its files; UserError if a file is missing."""
     if (folder / INDEX).is_file():
+        check_base(str(folder))
         files = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
     else:
         files = [SINGLE]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +11,16 @@ import numpy as np
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import replacing, write_whole
+from ..basics.files import replacing
 from ..basics.progress import Progress
+from ..basics.sealed import arrays_digest
 from ..basics.views import VIEWS, cells_to_evaluate, views_of
 from ..batches.split import Split, cache_dir, make_loader
 from ..data.corruption import Corruptions
 from ..data.order import GivenOrder
 from ..engine import Engine
-from ..model.load import Tuned, model_files
+from ..model.load import Tuned
+from ..model.provenance import DIGESTS, fingerprint, weights_digest
 from ..scores.pair_scores import score_pairs
 from .job import Job
 
@@ -64,7 +64,7 @@ def cache_facts(job: Job, tuned: Tuned, split: Split, world: World) -> dict[str,
     """Everything the reference's log-probs of ``split`` depend on."""
     config, cells = job.config, job.objective.cells
     return {
-        "weights": weights_digest(model_files(config.model.base), cache_dir(config) / "digests.json"),
+        "weights": weights_digest(config.model.base, cache_dir(config) / DIGESTS),
         "text": job.family.fingerprint,
         "pixels": job.family.pixel_fingerprint,
         "corruption": Corruptions.of(cells, config.corrupt).fingerprint,
@@ -101,11 +101,17 @@ class ReferenceCache:
         try:
             with safe_open(path, "np") as file:
                 logps, done = file.get_tensor("logps"), file.get_tensor("done").astype(bool)
-                stored = json.loads(file.metadata()["facts"])
+                metadata = file.metadata()
+                stored = json.loads(metadata["facts"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"The cached reference {path} cannot be read ({error}). Delete it; it is made again."
             ) from None
+        # A file of an earlier version has no digest.
+        if metadata.get("sha256", digest := _digest(logps, done)) != digest:
+            raise UserError(
+                f"The cached reference {path} is damaged: it is not what was written. Delete it; it is made again."
+            )
         if fingerprint(stored) != name or logps.shape != (count, 2, views) or done.shape != (count,):
             raise UserError(
                 f"The cached reference {path} is not what its name says: it was made for {stored} and {len(done)} pairs. "
@@ -135,28 +141,9 @@ class ReferenceCache:
         self.logps[theirs], self.done[theirs] = there.logps[theirs], True
         tensors = {"logps": self.logps, "done": self.done.astype(np.uint8)}
         with replacing(self.path) as temporary:
-            save_file(tensors, temporary, {"facts": json.dumps(facts, sort_keys=True)})
+            told = {"facts": json.dumps(facts, sort_keys=True), "sha256": _digest(self.logps, self.done)}
+            save_file(tensors, temporary, told)
 
 
-def fingerprint(facts: dict[str, Any]) -> str:
-    """A name for everything a cached reference depends on."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def weights_digest(files: Iterable[Path], memory: Path) -> str:
-    """Digest of the contents of a model's files; contents of unchanged files are remembered in ``memory``."""
-    try:
-        known = json.loads(memory.read_text())
-    except (OSError, ValueError):
-        known = {}
-    digests = []
-    for file in sorted(files):
-        status = file.stat()
-        key = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
-        if key not in known:
-            with file.open("rb") as stream:
-                known[key] = hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
-        digests.append((file.name, known[key]))
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(memory, json.dumps(known))
-    return fingerprint({"files": digests})
+def _digest(logps: np.ndarray, done: np.ndarray) -> str:
+    return arrays_digest({"logps": logps, "done": done.astype(np.uint8)})
