@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the world")
     arguments = parser.parse_args()
 
-    from svco.basics.files import file_digest
+    from svco.basics.files import file_digest, write_whole
     from svco.data.shards import write_shards
     from svco.tiny_world.contrast import SPLITS, world_pairs
 
@@ -23,7 +23,7 @@ def main() -> None:
         for path in write_shards(world_pairs(split, 0, count, arguments.seed), arguments.output, split, per_shard):
             lines.append(f"{file_digest(path)}  {path.name}\n")
             print(lines[-1], end="")
-    (arguments.output / "SHA256SUMS").write_text("".join(lines))
+    write_whole(arguments.output / "SHA256SUMS", "".join(lines))
 
 
 if __name__ == "__main__":

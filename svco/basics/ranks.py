@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import os
 import shlex
 import socket
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import UserError
+from .strict_json import json_text
 
 PROGRAM = Path(__file__).resolve().parents[1] / "__main__.py"
 """``svco`` as a file. A rank is started from it rather than as a module, which the working directory could hide."""
@@ -88,7 +88,7 @@ def visible_gpus() -> list[str]:
 
 def world_info(devices: Sequence[str]) -> str:
     """What DeepSpeed's launcher reads of a world of one machine: a rank for each of ``devices``."""
-    return base64.urlsafe_b64encode(json.dumps({"localhost": list(devices)}).encode()).decode()
+    return base64.urlsafe_b64encode(json_text({"localhost": list(devices)}).encode()).decode()
 
 
 def _port() -> int:

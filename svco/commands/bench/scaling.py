@@ -33,6 +33,7 @@ from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.markdown import markdown
 from ...basics.ranks import under
+from ...basics.strict_json import json_text
 from ...objectives.table import make_objective
 from ...recipe.config import ObjectiveConfig
 from .count import moved
@@ -101,7 +102,7 @@ def describe_machine() -> str:
 
 def tell(point: Point) -> None:
     """On rank 0: hands ``point`` to the process that launched this, whichever host it is on."""
-    print(f"{MARK}{json.dumps(asdict(point))}", flush=True)
+    print(f"{MARK}{json_text(asdict(point))}", flush=True)
 
 
 def run_scaling(arguments: Namespace) -> str:

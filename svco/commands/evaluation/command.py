@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.files import write_whole
 from ...basics.progress import Progress, shown
+from ...basics.strict_json import json_text
 from ...batches.split import Split
 from ...model.subject import Subject, load_subject
 from ...recipe.config import CorruptConfig
@@ -172,13 +172,13 @@ def _finish(wanted: Wanted, mine: Evaluation, others: dict[str, Evaluation], res
         against[label] = {"folder": folder, **paired(mine, other, wanted.paper_compat)}
     if against:
         result["against"] = against
-    (wanted.out / "eval.md").write_text(page(result), encoding="utf-8")
+    write_whole(wanted.out / "eval.md", page(result))
     draw(result, wanted.out)
-    write_whole(wanted.out / RESULT, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(wanted.out / RESULT, json_text(result, indent=2, ascii_only=False) + "\n")
 
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    write_whole(path, "".join(json_text(line, ascii_only=False) + "\n" for line in lines))
 
 
 def _make_room(wanted: Wanted) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...basics.errors import UserError
+from ...basics.files import write_whole, writing
 from ...basics.shipped import DS_CONFIGS, names
+from ...basics.strict_json import json_text
 from ...recipe.ds_config import read_ds_config
 from ...recipe.read import load_recipe
 from .calibration import calibrated
@@ -33,8 +34,9 @@ def run(arguments: Namespace) -> int:
     advice = advise(question, plans)
     print(text(question, plans, refused, advice))
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(as_json(question, plans, refused, advice), indent=1))
+        with writing(arguments.json):
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(arguments.json, json_text(as_json(question, plans, refused, advice), indent=1))
     if arguments.figure:
         from .scaling import figure
 
