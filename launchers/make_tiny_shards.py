@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from svco.basics.errors import exit_codes
+from svco.basics.intervals import whole
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("data_shards"), help="folder of the shards")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the world")
+    parser.add_argument("--seed", type=whole(), default=0, help="seed of the world")
     arguments = parser.parse_args()
 
     from svco.basics.files import file_digest, write_whole
@@ -27,4 +30,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_codes():
+        main()

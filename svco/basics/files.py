@@ -67,7 +67,7 @@ def replacing(path: Path, need: int = 0) -> Iterator[Path]:
     try:
         with writing(path, need):
             yield temporary
-            if path.is_dir():
+            if path.is_dir() and temporary.is_dir():
                 path.rmdir()
             temporary.replace(path)
     finally:

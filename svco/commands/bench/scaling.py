@@ -31,6 +31,7 @@ import torch
 
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.intervals import within
 from ...basics.markdown import markdown
 from ...basics.ranks import under
 from ...basics.strict_json import json_text
@@ -111,7 +112,7 @@ def run_scaling(arguments: Namespace) -> str:
         numbers = [int(n) for n in arguments.scaling.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 1:
+    if not numbers or not all(within(number, "[1, 1000000]") for number in numbers):
         raise UserError(f"--scaling is {arguments.scaling!r}: write numbers of ranks (or nodes), e.g. 1,2,4.")
     if arguments.ds == "none":
         raise UserError("--scaling needs --ds, the DeepSpeed config whose communication it measures.")

@@ -83,9 +83,6 @@ def read_arguments(arguments: argparse.Namespace) -> Wanted:
         raise UserError("Nothing to evaluate on: give --set NAME=SHARDS, --mmvp DIR or --cv-bench DIR.")
     if unknown := sorted(set(arguments.generate_on) - set(sets)):
         raise UserError(f"--generate-on {unknown[0]}: there is no --set of that name.")
-    for name, least in (("pairs", 0), ("generate", 0), ("max_new_tokens", 1), ("answers_per_batch", 1), ("workers", 0)):
-        if getattr(arguments, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must be at least {least}.")
     options = {
         "dtype": arguments.dtype,
         "attention": arguments.attention,

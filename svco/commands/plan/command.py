@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...basics.errors import UserError
 from ...basics.files import write_whole, writing
 from ...basics.shipped import DS_CONFIGS, names
 from ...basics.strict_json import json_text
@@ -47,8 +46,6 @@ def run(arguments: Namespace) -> int:
 
 def make_machine(arguments: Namespace) -> Machine:
     """The machine that the arguments describe; UserError for one that cannot be."""
-    if arguments.gpus < 1 or arguments.nodes < 1:
-        raise UserError("--gpus (a node) and --nodes must be at least 1.")
     speed = network(arguments.interconnect)
     return Machine(find_gpu(arguments.gpu), arguments.gpus, arguments.nodes, speed, arguments.interconnect)
 

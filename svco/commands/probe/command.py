@@ -78,9 +78,6 @@ def run(arguments: Namespace) -> int:
 
 def _check(arguments: Namespace) -> None:
     """UserError for arguments that cannot be meant, before a model is loaded."""
-    for name, least in (("pairs", 0), ("pages", 0), ("max_text_tokens", 2), ("tokens", 1)):
-        if getattr(arguments, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must be at least {least}.")
     expand(arguments.shards)
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
