@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -57,6 +58,10 @@ class Board:
         """Whether the log has the validation of ``step``, which is not after its last one."""
         return self._last.get("step") == step and any(name.startswith("validation/") for name in self._last)
 
+    def lines(self) -> list[dict[str, Any]]:
+        """What is logged so far."""
+        return whole_lines(self._lines) if self.enabled else []
+
     def progress(self, steps: Iterable[Any], done: int, total: int) -> Iterator[Any]:
         """``steps`` with a progress bar that shows loss and throughput."""
         if not self.enabled:
@@ -94,13 +99,16 @@ class Board:
 
 def last_line(path: Path) -> dict[str, Any]:
     """The last whole line of a metrics.jsonl; empty where there is none."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for line in reversed(lines):
-        try:
-            return json.loads(line)
-        except ValueError:
-            continue
-    return {}
+    return next(reversed(whole_lines(path)), {})
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics.jsonl; none where there is no such file."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 def keep_up_to(path: Path, step: int) -> int:

@@ -26,7 +26,7 @@ from ..scores.before_after import table
 from .clock import Clock
 from .describe import describe, dry_run_text
 from .folder import RunFolder
-from .health import BadWatch, MatchWatch
+from .health import BadWatch, Watches
 from .job import Job, make_job
 from .launch import Launch
 from .resuming import ResumePoint, resume_point
@@ -120,7 +120,8 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
     job, engine, world, board, stops = session.job, session.engine, session.world, session.board, session.stops
     config = job.config
     start = job.position if before is None else before
-    clock, tally, matches = Clock(world.device), Tally(), MatchWatch(world.is_main)
+    clock, tally = Clock(world.device), Tally()
+    watches = Watches(config.objective, world.is_main, board.lines())
     bads = BadWatch(config.data.max_bad_fraction, start.bad)
     skips = SkipWatch(session.folder.path, config.optim, world, start.step)
     pairs = start.pairs
@@ -138,6 +139,7 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
         step = part.step + 1
         lr = learning_rate(config.optim, part.step, job.steps)
         taken = take_step(job, engine, world, part, lr, clock, tally)
+        watches.stepped(taken.norm)
         skips.add(step, taken, engine.scaled, at_end=step == job.steps)
         board.note(dial.settle())
         pairs += part.slots
@@ -148,15 +150,9 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
         # The step of a checkpoint, or of what may become one, is logged: what is being averaged never spans a resume.
         if saving or session.validates(step) or job.due(step, config.run.log_every):
             bads.check(world.sum(bads.take()), pairs, at_end=step == job.steps)
-            metrics = tally.reduce(world) | {
-                "grad_norm": float(taken.norm),
-                "lr": lr,
-                "epoch": part.epoch,
-                "pairs": pairs,
-            }
-            metrics |= {"imbalance": part.imbalance, "skipped": skips.total}
+            metrics = tally.reduce(world) | watches.norms() | {"lr": lr, "epoch": part.epoch, "pairs": pairs}
+            metrics |= {"imbalance": part.imbalance, "skipped": skips.total} | watches.add(metrics, step)
             board.write(step, metrics | bads.metrics() | clock.lap(world))
-            matches.add(metrics, step)
         if session.validates(step) and not stop:
             stop = session.validate(step)
         if saving or stop:
