@@ -10,8 +10,10 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
+from .disk import disk_error, disk_problem
 from .secrets import Redacting, redacted
 
 
@@ -82,7 +84,8 @@ class BadSample(Exception):
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """Around an entry point: a UserError becomes its one paragraph on stderr and exit code 2, without a traceback; Stopped
-    exit code 75. What is printed inside holds no credentials, a traceback included.
+    exit code 75. So does a disk that is full or gone (exit code 2), where whoever wrote did not say it with its file. What is
+    printed inside holds no credentials, a traceback included.
 
     Every rank tends to meet the same mistake; ranks above 0 wait a moment for rank 0 to say it and end the job.
     """
@@ -90,17 +93,24 @@ def exit_codes() -> Iterator[None]:
         try:
             yield
         except UserError as error:
-            rank = int(os.environ.get("RANK", 0))
-            if rank:
-                time.sleep(10)
-            prefix = f"error (rank {rank})" if rank else "error"
-            text = textwrap.fill(f"{prefix}: {error}", width=110, break_long_words=False, break_on_hyphens=False)
-            print(f"\n{text}", file=sys.stderr, flush=True)
-            sys.exit(2)
+            _end(str(error))
         except Stopped:
             sys.exit(RESUBMIT)
         except KeyboardInterrupt:
             sys.exit(130)
-        except Exception:
-            traceback.print_exc()  # here, where what it quotes is redacted
-            sys.exit(1)
+        except Exception as error:
+            if (number := disk_error(error)) is None:
+                traceback.print_exc()  # here, where what it quotes is redacted
+                sys.exit(1)
+            named = getattr(error, "filename", None) or "A file"
+            _end(disk_problem(Path(os.fsdecode(named)), number))
+
+
+def _end(problem: str) -> NoReturn:
+    rank = int(os.environ.get("RANK", 0))
+    if rank:
+        time.sleep(10)
+    prefix = f"error (rank {rank})" if rank else "error"
+    text = textwrap.fill(f"{prefix}: {problem}", width=110, break_long_words=False, break_on_hyphens=False)
+    print(f"\n{text}", file=sys.stderr, flush=True)
+    sys.exit(2)

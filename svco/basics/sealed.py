@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import first_line
 from .files import replacing, write_whole
+from .strict_json import json_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 
 def write_sealed(path: Path, tree: Any) -> None:
     """Replaces the file ``path`` by ``tree`` as JSON, with a digest of it."""
-    write_whole(path, json.dumps({"sha256": _digest(json.dumps(tree).encode()), "holds": tree}))
+    write_whole(path, json_text({"sha256": _digest(json_text(tree).encode()), "holds": tree}))
 
 
 def read_sealed(path: Path) -> Any:
     """What :func:`write_sealed` wrote; OSError if the file cannot be opened, ValueError if it is something else or damaged."""
     found = json.loads(path.read_bytes())
-    if not isinstance(found, dict) or found.get("sha256") != _digest(json.dumps(found.get("holds")).encode()):
+    if not isinstance(found, dict) or found.get("sha256") != _digest(json_text(found.get("holds")).encode()):
         raise ValueError("it is not what was written")
     return found["holds"]
 
@@ -59,7 +60,7 @@ def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
     """The SHA-256 of arrays, their names, shapes and dtypes, in hex."""
     names = sorted(arrays)
     facts = [(name, arrays[name].dtype.str, arrays[name].shape) for name in names]
-    return _digest(json.dumps(facts).encode(), *(arrays[name].tobytes() for name in names))
+    return _digest(json_text(facts).encode(), *(arrays[name].tobytes() for name in names))
 
 
 def _digest(*parts: bytes) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import replacing
+from ..basics.files import CannotWrite, replacing
 from ..basics.progress import Progress
 from ..model.adapter_files import AdapterForm, write_adapter
 from ..model.provenance import Provenance, require_base, weights_digest
@@ -136,6 +136,8 @@ def new_folder(target: Path, own: bool = False) -> Iterator[Path]:
             yield temporary
             if own and target.is_dir():
                 shutil.rmtree(target)
+    except CannotWrite:
+        raise
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error}.") from None
 

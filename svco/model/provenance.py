@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from ..basics.errors import UserError
 from ..basics.files import write_whole
 from ..basics.sealed import read_sealed, write_sealed
 from ..basics.secrets import redacted_tree
-from ..basics.strict_json import parse_json
+from ..basics.strict_json import json_text, parse_json
 
 IDENTITY = "identity.json"
 BASE_WEIGHTS = "the base model's weights"
@@ -47,7 +46,7 @@ class Provenance:
         """Writes it beside the weights in ``folder``, which must all be there."""
         files = {file.name: contents for file, contents in _digests(_decisive(folder)).items()}
         told = asdict(self) | {"version": 1, "files": files}
-        write_whole(folder / IDENTITY, json.dumps(redacted_tree(told), indent=1, sort_keys=True) + "\n")
+        write_whole(folder / IDENTITY, json_text(redacted_tree(told), indent=1, sort_keys=True) + "\n")
 
 
 def read_provenance(folder: Path | str) -> Provenance | None:
@@ -138,7 +137,7 @@ def weights_digest(base: str, memory: Path) -> str:
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """A name for everything that ``facts`` say."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json_text(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _decisive(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from ..basics.errors import UserError
 from ..basics.files import replacing
 from ..basics.progress import Progress
 from ..basics.sealed import arrays_digest
+from ..basics.strict_json import json_text
 from ..basics.views import VIEWS, cells_to_evaluate, views_of
 from ..batches.split import Split, cache_dir, make_loader
 from ..data.corruption import Corruptions
@@ -140,8 +141,8 @@ class ReferenceCache:
         theirs = there.done & ~self.done
         self.logps[theirs], self.done[theirs] = there.logps[theirs], True
         tensors = {"logps": self.logps, "done": self.done.astype(np.uint8)}
-        with replacing(self.path) as temporary:
-            told = {"facts": json.dumps(facts, sort_keys=True), "sha256": _digest(self.logps, self.done)}
+        with replacing(self.path, sum(array.nbytes for array in tensors.values())) as temporary:
+            told = {"facts": json_text(facts, sort_keys=True), "sha256": _digest(self.logps, self.done)}
             save_file(tensors, temporary, told)
 
 

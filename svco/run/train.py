@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .. import engine as engines
 from ..basics.dist import World, naming_lost_ranks
 from ..basics.errors import RESUBMIT, Stopped, UserError
+from ..basics.files import write_whole
 from ..basics.progress import shown
+from ..basics.strict_json import json_text
 from ..engine.optimizer import learning_rate
 from ..model.load import load_tuned, outline, resolve_dtype
 from ..model.recompute import RecomputeDial
@@ -26,7 +27,7 @@ from ..scores.before_after import table
 from .clock import Clock
 from .describe import describe, dry_run_text
 from .folder import RunFolder
-from .health import BadWatch, MatchWatch
+from .health import BadWatch, Watches
 from .job import Job, make_job
 from .launch import Launch
 from .resuming import ResumePoint, resume_point
@@ -118,7 +119,8 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
     job, engine, world, board, stops = session.job, session.engine, session.world, session.board, session.stops
     config = job.config
     start = job.position if before is None else before
-    clock, tally, matches = Clock(world.device), Tally(), MatchWatch(world.is_main)
+    clock, tally = Clock(world.device), Tally()
+    watches = Watches(config.objective, world.is_main, board.lines())
     bads = BadWatch(config.data.max_bad_fraction, start.bad)
     skips = SkipWatch(session.folder.path, config.optim, world, start.step)
     pairs = start.pairs
@@ -136,6 +138,7 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
         step = part.step + 1
         lr = learning_rate(config.optim, part.step, job.steps)
         taken = take_step(job, engine, world, part, lr, clock, tally)
+        watches.stepped(taken.norm)
         skips.add(step, taken, engine.scaled, at_end=step == job.steps)
         board.note(dial.settle())
         pairs += part.slots
@@ -146,15 +149,9 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
         # The step of a checkpoint, or of what may become one, is logged: what is being averaged never spans a resume.
         if saving or session.validates(step) or job.due(step, config.run.log_every):
             bads.check(world.sum(bads.take()), pairs, at_end=step == job.steps)
-            metrics = tally.reduce(world) | {
-                "grad_norm": float(taken.norm),
-                "lr": lr,
-                "epoch": part.epoch,
-                "pairs": pairs,
-            }
-            metrics |= {"imbalance": part.imbalance, "skipped": skips.total}
+            metrics = tally.reduce(world) | watches.norms() | {"lr": lr, "epoch": part.epoch, "pairs": pairs}
+            metrics |= {"imbalance": part.imbalance, "skipped": skips.total} | watches.add(metrics, step)
             board.write(step, metrics | bads.metrics() | clock.lap(world))
-            matches.add(metrics, step)
         if session.validates(step) and not stop:
             stop = session.validate(step)
         if saving or stop:
@@ -176,7 +173,7 @@ def finish(session: Session, identity: Identity) -> None:
     if job.config.data.heldout:
         summary, scores, split = session.compare(job.config.data.heldout)
         if world.is_main:
-            (folder.path / "heldout.json").write_text(json.dumps(summary, indent=1))
+            write_whole(folder.path / "heldout.json", json_text(summary, indent=1))
             lines.insert(0, table(summary, "held-out pairs, before and after training") + "\n")
             if job.config.evaluate.pictures:
                 picture = draw_samples(folder, split.shards, scores, job.config.evaluate.pictures)

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 
 import launch
+import odd_gradient
 import pytest
 import torch
 from places import BASE, ROOT, SHARDS
@@ -56,6 +57,17 @@ def plain(poisoned, tmp_path_factory):
     return root / "plain"
 
 
+ODD = ("objective.name=odd-gradient", "optim.steps=3")
+"""Their loss is finite and the gradient of some pairs is not."""
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    root = tmp_path_factory.mktemp("odd")
+    launch.alone(*OPTIONS, *ODD, f"run.root={root}", "run.name=plain")
+    return root / "plain"
+
+
 def told(run):
     lines = (run / "bad_steps.jsonl").read_text().splitlines()
     return {line["step"]: sorted(pair["key"] for pair in line["pairs"]) for line in map(json.loads, lines)}
@@ -84,13 +96,24 @@ def test_the_weights_are_those_of_the_steps_that_were_taken(plain):
         assert same == all(step in skipped for step in range(first + 1, last + 1))
 
 
-def test_deepspeed_does_the_same(plain, poisoned, tmp_path):
-    wanted = (*OPTIONS, f"model.base={poisoned[0]}", f"run.root={tmp_path}", "data.workers=0")
+def test_a_gradient_alone_is_found_by_pair_too(odd):
+    assert odd_gradient.LIMIT > 0, "so the first step is taken"
+    assert set(told(odd)) == {2, 3} and all(0 < len(keys) < 8 for keys in told(odd).values())
+    pairs = [pair for line in (odd / "bad_steps.jsonl").read_text().splitlines() for pair in json.loads(line)["pairs"]]
+    assert all(pair["terms"] == {"gradient": "nan"} for pair in pairs)
+
+
+def test_deepspeed_does_the_same(plain, odd, poisoned, tmp_path):
+    own = (*OPTIONS, f"run.root={tmp_path}", "data.workers=0")
+    wanted = (*own, f"model.base={poisoned[0]}")
     launch.runs(
         2,
         (ROOT / "ds_configs" / "zero3.json", [*wanted, "run.name=zero3"]),
         (ROOT / "ds_configs" / "zero2.json", [*wanted, "run.name=zero2", "model.dtype=bfloat16"]),
+        (ROOT / "ds_configs" / "zero3.json", [*own, *ODD, "run.name=odd3"]),
+        (ROOT / "ds_configs" / "zero2.json", [*own, *ODD, "run.name=odd2"]),
     )
+    assert told(tmp_path / "odd3") == told(tmp_path / "odd2") == told(odd)
     for name in ("zero3", "zero2"):
         assert told(tmp_path / name) == told(plain), name
     ours, theirs = (launch.training(run) for run in (plain, tmp_path / "zero3"))

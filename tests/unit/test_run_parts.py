@@ -1,6 +1,7 @@
 """The parts a run is made of: log, clock, tally, watches, checkpoints, evaluation, contact sheet."""
 
 import json
+import math
 import warnings
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from svco.basics.dist import World
 from svco.basics.errors import BadSample, UserError
 from svco.engine.optimizer import learning_rate
 from svco.engine.state import writer
-from svco.recipe.config import OptimConfig
+from svco.recipe.config import ObjectiveConfig, OptimConfig
 from svco.record.board import Board
 from svco.record.checkpoint import Checkpoints, Position, damage, read_position, save_seconds
 from svco.run.clock import Clock
-from svco.run.health import BadWatch, MatchWatch
+from svco.run.health import BadWatch, Watches
 from svco.run.step import naming_the_budget
 from svco.run.tally import Tally
 from svco.scores.before_after import metrics, summarise, table
@@ -93,13 +94,55 @@ def test_too_many_bad_samples_stop_the_run():
 
 
 def test_falling_match_warns_once_and_again_when_twice_as_bad():
-    watch = MatchWatch()
+    lines = [{"delta/0_match": -0.1 * step, "delta/1_match": -0.1 * step, "loss": 1.0} for step in range(60)]
+    caught = warned(lines)
+    assert len(caught) == 3, "below −1, −2 and −4"
+    assert "have become less likely than under the reference" in caught[0]
+
+
+def warned(lines, before=0):
+    """What is warned of at ``lines``, of which ``before`` were logged by the process before this one."""
+    lines = [{"step": step, **line} for step, line in enumerate(lines)]
+    watches = Watches(ObjectiveConfig(beta=0.1), True, lines[:before])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for step in range(60):
-            watch.add({"delta/0_match": -0.1 * step, "delta/1_match": -0.1 * step, "loss": 1.0}, step)
-    assert len(caught) == 3, "below −1, −2 and −4"
-    assert "have become less likely than under the reference" in str(caught[0].message)
+        for line in lines[before:]:
+            watches.add(line, line["step"])
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_blind_that_runs_away_warns_past_one_over_beta_and_again_when_twice_as_far(sign):
+    caught = warned([{"delta/0_blind": sign * step, "delta/1_blind": None} for step in range(60)])
+    assert len(caught) == 3, "past 10, 20 and 40"
+    assert f"{'+' if sign > 0 else '-'}10." in caught[0] and "objective.beta = 10" in caught[0]
+    swings = [{"delta/0_blind": 60.0 * (-1) ** step, "delta/1_blind": 3.0} for step in range(60)]
+    assert not warned([{"delta/0_blind": 0.0}, *swings]), "no drift"
+
+
+def test_a_gradient_norm_that_jumps_is_named_counted_and_not_said_at_every_step():
+    """Against the median of those before it: neither a slow change nor wide noise is a jump."""
+    noise = np.random.default_rng(0).lognormal(0, 0.3, 300)
+    assert not warned([{"grad_norm": norm} for norm in noise])
+    assert not warned([{"grad_norm": norm * 1.03**step} for step, norm in enumerate(noise)]), "a trend"
+    assert not warned([{"grad_norm": norm} for norm in np.random.default_rng(0).lognormal(0, 1.2, 300)]), "wide"
+    jumps = {50: 30.0, 51: 31.0, 52: math.nan, 100: 35.0, 200: 100.0}
+    lines = [{"grad_norm": jumps.get(step, norm)} for step, norm in enumerate(noise)]
+    lines[120] = {"grad_norm": 1.0, "grad_norm_max": 20.0}
+    for before in (0, 51):
+        caught = warned(lines, before)
+        assert [text.split(":")[0] for text in caught] == [f"step {step}" for step in (50, 200) if step >= before]
+    watches = Watches(ObjectiveConfig(), False)
+    assert [watches.add(line, step)["grad_jumps"] for step, line in enumerate(lines)][-1] == 5
+
+
+def test_norms_between_two_logs_are_read_when_they_are_logged():
+    watches = Watches(ObjectiveConfig(), True)
+    for norm in (1.0, 9.0, float("nan"), 2.0):
+        watches.stepped(torch.tensor(norm))
+    assert watches.norms() == {"grad_norm": 2.0, "grad_norm_max": 9.0}
+    watches.stepped(torch.tensor(3.0))
+    assert watches.norms() == {"grad_norm": 3.0}
 
 
 def test_learning_rate():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...basics.dist import World
 from ...basics.errors import UserError, first_line
-from ...basics.strict_json import parse_json
+from ...basics.strict_json import json_text, parse_json
 
 if TYPE_CHECKING:
     import torch.distributed
@@ -47,7 +47,7 @@ class Meeting(World):
             return [value]
         key = f"svco/{next(self._rounds)}"
         try:
-            self.store.set(f"{key}/{self.rank}", json.dumps(value))
+            self.store.set(f"{key}/{self.rank}", json_text(value))
             if absent := self._wait(self.store, key):
                 raise UserError(self._absent(absent))
             return [_heard(rank, self.store.get(f"{key}/{rank}")) for rank in range(self.size)]
