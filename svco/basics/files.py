@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 from .dist import World
@@ -62,6 +63,31 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sealed(record: Mapping[str, Any]) -> str:
+    """``record`` as JSON, with a digest of itself: what it says is believed only as long as that fits."""
+    return json.dumps({**record, "digest": _digest_of(record)}, indent=1, sort_keys=True)
+
+
+def unsealed(text: str, since: int = 0) -> dict[str, Any]:
+    """The record that ``sealed`` wrote; ValueError when it is no longer that.
+
+    ``since``: from this ``version`` of the record on it has a digest; older ones are believed without.
+    """
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise ValueError("it holds no record")
+    written = record.pop("digest", None)
+    if written is None and record.get("version", since) in range(since):
+        return record
+    if written != _digest_of(record):
+        raise ValueError("it says something else than when it was written")
+    return record
+
+
+def _digest_of(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

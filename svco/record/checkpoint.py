@@ -10,7 +10,6 @@ before a run goes on: one rank alone would take longer over a 34B model's than t
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import shutil
@@ -23,11 +22,13 @@ from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import file_digest, write_whole
+from ..basics.files import file_digest, sealed, unsealed, write_whole
 from ..basics.progress import Progress, silent
 from .identity import Identity, differences
 
 MANIFEST = "MANIFEST.json"
+SEALED_SINCE = 2
+"""Version of the MANIFEST since which it has a digest of itself."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,13 @@ class Checkpoints:
         if self.world.is_main:
             seconds = round(time.monotonic() - began, 3)
             manifest = {
-                "version": 1,
+                "version": SEALED_SINCE,
                 "position": asdict(position),
                 "identity": self.identity,
                 "seconds": seconds,
                 "files": files,
             }
-            write_whole(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True), durable=True)
+            write_whole(temporary / MANIFEST, sealed(manifest), durable=True)
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
             write_whole(self.folder / "latest", final.name, durable=True)
@@ -170,7 +171,7 @@ def damage(
     Of ``size`` readers this is number ``rank``, which reads its share of the files. ``contents`` False: names and sizes only.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = _manifest(folder)
         files = manifest["files"]
         Position(**manifest["position"])
     except FileNotFoundError:
@@ -191,13 +192,18 @@ def damage(
 
 def save_seconds(folder: Path) -> float:
     """How long the save of checkpoint ``folder`` took; 0 for one that does not say."""
-    return float(json.loads((folder / MANIFEST).read_text()).get("seconds", 0.0))
+    return float(_manifest(folder).get("seconds", 0.0))
 
 
 def read_identity(folder: Path) -> Identity | None:
     """What the run of checkpoint ``folder`` was; None in one of an earlier version."""
-    return json.loads((folder / MANIFEST).read_text()).get("identity")
+    return _manifest(folder).get("identity")
 
 
 def read_position(folder: Path) -> Position:
-    return Position(**json.loads((folder / MANIFEST).read_text())["position"])
+    return Position(**_manifest(folder)["position"])
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What the MANIFEST says; ValueError when it is not what was written."""
+    return unsealed((folder / MANIFEST).read_text(encoding="utf-8"), since=SEALED_SINCE)
