@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from svco.basics.errors import exit_codes
+from svco.basics.intervals import real
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -17,7 +18,7 @@ def main() -> None:
     )
     parser.add_argument("--out", metavar="FOLDER", default=RESULTS, help="where the results go (default: %(default)s)")
     parser.add_argument(
-        "--minutes", type=float, default=8.0, help="leave out what would not fit (default: %(default)s)"
+        "--minutes", type=real("(0, 100000]"), default=8.0, help="leave out what would not fit (default: %(default)s)"
     )
     arguments = parser.parse_args()
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from svco.basics.errors import UserError, exit_codes
+from svco.basics.intervals import whole
 from svco.basics.progress import shown
 
 
@@ -19,9 +20,11 @@ def main() -> None:
     )
     parser.add_argument("--shape", required=True, help="a shape of svco.commands.bench.shapes, such as llava15-13b")
     parser.add_argument("--output", type=Path, required=True, help="folder of the base model")
-    parser.add_argument("--image", type=int, default=0, help="side of an image in pixels; 0: the shape's own")
-    parser.add_argument("--layers", type=int, default=0, help="decoder layers; 0: all")
-    parser.add_argument("--seed", type=int, default=0, help="seeds the weights")
+    parser.add_argument(
+        "--image", type=whole(0, 100_000), default=0, help="side of an image in pixels; 0: the shape's own"
+    )
+    parser.add_argument("--layers", type=whole(0, 1000), default=0, help="decoder layers; 0: all")
+    parser.add_argument("--seed", type=whole(), default=0, help="seeds the weights")
     parser.add_argument("--shard", default="2GB", help="size of a file, and about the memory this takes")
     arguments = parser.parse_args()
 

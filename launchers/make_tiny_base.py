@@ -8,15 +8,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from svco.basics.errors import exit_codes
+from svco.basics.intervals import whole
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("data_shards/tiny_llava"), help="folder of the base model")
-    parser.add_argument("--seed", type=int, default=0, help="seeds scenes, order and initial values")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--gate", type=int, default=2048, help="freshly rendered pairs to measure the result on")
+    parser.add_argument("--seed", type=whole(), default=0, help="seeds scenes, order and initial values")
+    parser.add_argument("--threads", type=whole(1, 1024), default=1, help="CPU threads")
+    parser.add_argument("--gate", type=whole(1), default=2048, help="freshly rendered pairs to measure the result on")
     parser.add_argument("--stages", type=Path, help="keep each stage's weights here and continue from them")
     arguments = parser.parse_args()
 
@@ -26,4 +29,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_codes():
+        main()

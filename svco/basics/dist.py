@@ -107,6 +107,18 @@ class World:
             raise UserError(problem)
         return value
 
+    def on_each(self, make: Callable[[], T]) -> T:
+        """What ``make``, which is no collective, returns here; a UserError that it raises on any rank is raised on every rank."""
+        made: list[T] = []
+        problem = None
+        try:
+            made.append(make())
+        except UserError as error:
+            problem = str(error)
+        if problems := [told for told in self.gather(problem) if told is not None]:
+            raise UserError(problems[0])
+        return made[0]
+
     def barrier(self) -> None:
         self.gather(None)
 

@@ -9,7 +9,10 @@ import textwrap
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .disk import disk_error, disk_problem
 
 
 class UserError(Exception):
@@ -75,24 +78,33 @@ class BadSample(Exception):
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """Around an entry point: a UserError becomes its one paragraph on stderr and exit code 2, without a traceback; Stopped
-    exit code 75.
+    exit code 75. So does a disk that is full or gone (exit code 2), where whoever wrote did not say it with its file.
 
     Every rank tends to meet the same mistake; ranks above 0 wait a moment for rank 0 to say it and end the job.
     """
     try:
         yield
     except UserError as error:
-        rank = int(os.environ.get("RANK", 0))
-        if rank:
-            time.sleep(10)
-        prefix = f"error (rank {rank})" if rank else "error"
-        print(
-            "\n" + textwrap.fill(f"{prefix}: {error}", width=110, break_long_words=False, break_on_hyphens=False),
-            file=sys.stderr,
-            flush=True,
-        )
-        sys.exit(2)
+        _end(str(error))
     except Stopped:
         sys.exit(RESUBMIT)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if (number := disk_error(error)) is None:
+            raise
+        named = getattr(error, "filename", None) or "A file"
+        _end(disk_problem(Path(os.fsdecode(named)), number))
+
+
+def _end(problem: str) -> NoReturn:
+    rank = int(os.environ.get("RANK", 0))
+    if rank:
+        time.sleep(10)
+    prefix = f"error (rank {rank})" if rank else "error"
+    print(
+        "\n" + textwrap.fill(f"{prefix}: {problem}", width=110, break_long_words=False, break_on_hyphens=False),
+        file=sys.stderr,
+        flush=True,
+    )
+    sys.exit(2)

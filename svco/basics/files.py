@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
+from .disk import disk_error, disk_problem
 from .dist import World
+from .errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,32 +29,79 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
 
 
+class CannotWrite(UserError, OSError):
+    """A file that the disk did not take: which one, why, how much it needs and has, and what to do."""
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def writing(path: Path, need: int = 0) -> Iterator[None]:
+    """Around what writes the file or folder ``path`` of ``need`` bytes (0: not known): whatever a full, absent or read-only disk
+    makes of it, torch's and safetensors' errors included, becomes CannotWrite. Other errors pass."""
+    try:
+        yield
+    except CannotWrite:
+        raise
+    except Exception as error:
+        number, about = disk_error(error), getattr(error, "filename", None)
+        if isinstance(error, OSError) and about is not None:
+            number = error.errno if _is_of(Path(os.fsdecode(about)), path) else None  # it may be reading another file
+        if number is None:
+            raise
+        told = CannotWrite(disk_problem(path, number, need))
+        told.errno = number
+        raise told from None
+
+
+def _is_of(file: Path, path: Path) -> bool:
+    """Whether ``file`` is ``path``, on the way to it, in it, or in a temporary name for it."""
+    return file in path.parents or bool({path, beside(path)} & {file, *file.parents})
+
+
+@contextmanager
+def replacing(path: Path, need: int = 0) -> Iterator[Path]:
     """A name beside ``path`` for a file or folder that takes its place in one move when the block ends, and is gone if the
-    block fails: no reader ever sees half of it. A folder takes the place of an empty one only (OSError)."""
+    block fails: no reader ever sees half of it. A folder takes the place of an empty one only (OSError).
+
+    CannotWrite when the disk does not take it; ``need`` as for :func:`writing`."""
     temporary = beside(path)
     try:
-        yield temporary
-        if path.is_dir():
-            path.rmdir()
-        temporary.replace(path)
+        with writing(path, need):
+            yield temporary
+            if path.is_dir() and temporary.is_dir():
+                path.rmdir()
+            temporary.replace(path)
     finally:
         if temporary.is_dir():
-            shutil.rmtree(temporary)
+            shutil.rmtree(temporary, ignore_errors=True)
         else:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, text: str, durable: bool = False) -> None:
-    """Replaces the file ``path``; ``durable``: it is on the disk when this returns."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
+    """Replaces the file ``path``; ``durable``: it is on the disk when this returns. CannotWrite when the disk says no."""
+    content = text.encode()
+    with replacing(path, len(content)) as temporary, temporary.open("wb", buffering=0) as stream:
+        _write(stream, content)
         if durable:
-            stream.flush()
             os.fsync(stream.fileno())
     if durable:
-        sync_folder(path.parent)
+        with writing(path):
+            sync_folder(path.parent)
+
+
+def append(path: Path, text: str) -> None:
+    """Adds ``text`` to the end of the file ``path``, with no buffer in between. CannotWrite when the disk says no."""
+    content = text.encode()
+    with writing(path, len(content)), path.open("ab", buffering=0) as stream:
+        _write(stream, content)
+
+
+def _write(stream: Any, content: bytes) -> None:
+    """Unbuffered: what Python's buffers could not write they try to write again, and fail again, when they are closed."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[stream.write(rest) :]
 
 
 def sync_folder(folder: Path) -> None:
@@ -63,31 +111,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sealed(record: Mapping[str, Any]) -> str:
-    """``record`` as JSON, with a digest of itself: what it says is believed only as long as that fits."""
-    return json.dumps({**record, "digest": _digest_of(record)}, indent=1, sort_keys=True)
-
-
-def unsealed(text: str, since: int = 0) -> dict[str, Any]:
-    """The record that ``sealed`` wrote; ValueError when it is no longer that.
-
-    ``since``: from this ``version`` of the record on it has a digest; older ones are believed without.
-    """
-    record = json.loads(text)
-    if not isinstance(record, dict):
-        raise ValueError("it holds no record")
-    written = record.pop("digest", None)
-    if written is None and record.get("version", since) in range(since):
-        return record
-    if written != _digest_of(record):
-        raise ValueError("it says something else than when it was written")
-    return record
-
-
-def _digest_of(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import os
 import shlex
 import socket
@@ -14,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import UserError
+from .intervals import whole
+from .strict_json import json_text
 
 PROGRAM = Path(__file__).resolve().parents[1] / "__main__.py"
 """``svco`` as a file. A rank is started from it rather than as a module, which the working directory could hide."""
@@ -25,12 +26,12 @@ def add_ranks(parser: argparse.ArgumentParser, when: str = "") -> None:
     """The options of a command that runs on several ranks; ``when`` says under which other options it does."""
     parser.add_argument(
         "--ranks",
-        type=int,
+        type=whole(1, 1_000_000),
         metavar="N",
         help=f"processes that svco starts on this machine{when} (default: one for each GPU, one on a machine without); "
         "of no account where a launcher (deepspeed, torchrun, srun) has started them",
     )
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by the deepspeed launcher
+    parser.add_argument("--local_rank", type=whole(-1), help=argparse.SUPPRESS)  # given by the deepspeed launcher
 
 
 def under(launcher: str, command: str) -> list[str]:
@@ -46,8 +47,6 @@ def start_ranks(typed: Sequence[str], ranks: int | None, several: bool = True) -
 
     ``ranks`` None: one for each GPU, or one; one as well unless ``several``. UserError for more than there are GPUs.
     """
-    if ranks is not None and ranks < 1:
-        raise UserError(f"--ranks is {ranks}; it must be at least 1.")
     if typed[0] != "svco" or is_rank() or ranks == 1 or (ranks is None and not several):
         return
     devices = visible_gpus()
@@ -88,7 +87,7 @@ def visible_gpus() -> list[str]:
 
 def world_info(devices: Sequence[str]) -> str:
     """What DeepSpeed's launcher reads of a world of one machine: a rank for each of ``devices``."""
-    return base64.urlsafe_b64encode(json.dumps({"localhost": list(devices)}).encode()).decode()
+    return base64.urlsafe_b64encode(json_text({"localhost": list(devices)}).encode()).decode()
 
 
 def _port() -> int:

@@ -16,7 +16,6 @@ The corrupted image is as large as the image: a pair has the same number of toke
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..basics.strict_json import json_text
 from ..basics.views import CORRUPT, Cell
 from ..recipe.config import CorruptConfig
 
@@ -55,7 +55,7 @@ def identity(config: CorruptConfig) -> dict[str, Any]:
 
 def corrupt(image: Image, key: str, side: int, config: CorruptConfig) -> Image:
     """``image`` (RGB) of ``side`` of the pair ``key``, corrupted: RGB, of the same size. Equal arguments, equal pictures."""
-    drawn = json.dumps([key, side, identity(config)], sort_keys=True)
+    drawn = json_text([key, side, identity(config)], sort_keys=True)
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(drawn.encode()).digest(), "big"))
     return _KINDS[config.kind](image, rng, config)
 
@@ -77,7 +77,7 @@ class Corruptions:
     @property
     def fingerprint(self) -> str:
         """Everything the pixels depend on, as JSON; ``none`` where no corrupted image is read."""
-        return json.dumps(identity(self.config), sort_keys=True) if self.sides else "none"
+        return json_text(identity(self.config), sort_keys=True) if self.sides else "none"
 
     def __call__(self, images: tuple[Image, ...], key: str) -> tuple[Image | None, ...]:
         """``images`` (side 0, side 1) of pair ``key`` by condition: themselves, and, where some side needs it, None for no image

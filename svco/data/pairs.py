@@ -7,14 +7,13 @@ On disk a pair is one WebDataset sample with three members, ``{key}.0.jpg``, ``{
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import BadSample, UserError
-from ..basics.strict_json import parse_json
+from ..basics.strict_json import json_text, parse_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -112,7 +111,7 @@ def encode_text(text: PairText) -> bytes:
     }
     optional = {"system": text.system, "kind": text.kind, "facts": dict(text.facts)}
     present = {name: value for name, value in optional.items() if value}
-    return json.dumps(required | present, sort_keys=True, ensure_ascii=False).encode()
+    return json_text(required | present, sort_keys=True, ascii_only=False).encode()
 
 
 def decode_text(key: str, data: bytes, where: str) -> PairText:

@@ -19,7 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..basics.errors import UserError
-from ..basics.files import replacing, write_whole
+from ..basics.files import CannotWrite, replacing, write_whole
+from ..basics.strict_json import json_text
 from .remote import Source, Unavailable, Version, redacted
 from .shard_index import whole_members
 
@@ -97,7 +98,9 @@ def _fetch(source: Source, copy: Path) -> None:
             _refuse_other_than_tar(temporary, source.url)
             size = temporary.stat().st_size
         record = {"url": redacted(source.url), "bytes": size, "version": asdict(version)}
-        write_whole(_record_of(copy), json.dumps(record, indent=1))
+        write_whole(_record_of(copy), json_text(record, indent=1))
+    except CannotWrite as error:
+        raise UserError(f"No shard can be kept there: {error} (data.cache_dir says where.)") from None
     except OSError as error:
         raise UserError(f"No shard can be kept in {copy.parent}: {error.strerror}. Set data.cache_dir.") from None
 

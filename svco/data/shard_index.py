@@ -14,6 +14,7 @@ from typing import Any
 
 from ..basics.errors import UserError
 from ..basics.files import file_digest, write_whole
+from ..basics.strict_json import json_text
 from .pairs import IMAGE_MEMBERS, MEMBERS
 
 INDEX_VERSION = 1
@@ -101,7 +102,7 @@ def _read(path: Path, tar: Path, status: os.stat_result) -> ShardIndex | None:
 
 def _write(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(record, separators=(",", ":")))
+    write_whole(path, json_text(record, compact=True))
 
 
 def _build(tar: Path, size: int) -> ShardIndex:
@@ -175,4 +176,4 @@ def _image_size(stream: Any, place: tuple[int, int] | None) -> Size:
 
 def combined_digest(indices: Iterable[ShardIndex]) -> str:
     parts = [[index.sha256, [[e.key, sorted(e.members.items())] for e in index.entries]] for index in indices]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return hashlib.sha256(json_text(parts).encode()).hexdigest()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..basics.files import writing
 from ..recipe.config import OptimConfig
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class TrainableState:
         tensors = {f"value/{name}": v for name, v in self.values.items()}
         tensors |= {f"{m}/{name}": v for m in MOMENTS for name, v in self.moments[m].items()}
         tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
-        save_file(tensors, folder / STATE_FILE, {"adam_step": str(self.adam_step)})
+        with writing(folder / STATE_FILE, sum(tensor.nbytes for tensor in tensors.values())):
+            save_file(tensors, folder / STATE_FILE, {"adam_step": str(self.adam_step)})
         return [folder / STATE_FILE]
 
     @classmethod

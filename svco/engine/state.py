@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
+from ..basics.files import write_whole, writing
+from ..basics.strict_json import json_text
 from ..recipe.ds_config import offloaded
 from .optimizer import MOMENTS, STATE_FILE, TrainableState
 from .stored import NAMES
@@ -71,7 +72,7 @@ class PortableState:
             },
             max(int(s["step"]) for s in self.optimizer.state.values()),
         )
-        return state.save(folder) if self.world.is_main else []
+        return self.world.on_each(lambda: state.save(folder) if self.world.is_main else [])
 
     def load(self, folder: Path) -> None:
         """Reads what ``save`` wrote. A collective."""
@@ -130,9 +131,10 @@ class PartitionedState:
     def save(self, folder: Path) -> list[Path]:
         """Writes this rank's part; the files it wrote. A collective."""
         # The frozen copy and the tower are the base model's and stay out.
-        self.engine.save_checkpoint(str(folder), tag="zero", save_latest=False, exclude_frozen_parameters=True)
+        with writing(folder):
+            self.engine.save_checkpoint(str(folder), tag="zero", save_latest=False, exclude_frozen_parameters=True)
         if self.world.is_main:
-            (folder / "zero" / NAMES).write_text(json.dumps(self.names, indent=1))
+            write_whole(folder / "zero" / NAMES, json_text(self.names, indent=1))
         return [file for file in folder.rglob("*") if file.is_file() and writer(file, folder) == self.world.rank]
 
     def load(self, folder: Path) -> None:
@@ -167,7 +169,10 @@ class SwappedState:
         self.zero, self.optimizer, self.world = zero, optimizer, world
 
     def save(self, folder: Path) -> list[Path]:
-        """Writes this rank's part; the files it wrote."""
+        """Writes this rank's part; the files it wrote. A collective."""
+        return self.world.on_each(lambda: self._save(folder))
+
+    def _save(self, folder: Path) -> list[Path]:
         from safetensors.torch import save_file
 
         files = []
@@ -176,7 +181,8 @@ class SwappedState:
                 state = self.optimizer.state[flat]
                 tensors = {"master": flat.detach()} | {m: state[m] for m in MOMENTS}
                 files.append(self._file(folder, number))
-                save_file(tensors, files[-1], {"adam_step": str(int(state["step"]))})
+                with writing(files[-1], sum(tensor.nbytes for tensor in tensors.values())):
+                    save_file(tensors, files[-1], {"adam_step": str(int(state["step"]))})
         return files
 
     def load(self, folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
+from ..basics.files import write_whole
 
 _WORKERS = "2"
 """Processes that convert; each holds one rank's part of the state in memory."""
@@ -83,7 +84,7 @@ def _convert(folder: Path, converted: Path, world: World) -> None:
 
 def run_marked(command: list[str], mark: Path, beat: float = _BEAT) -> str:
     """Runs ``command``; what went wrong, "" if nothing, which ``mark`` says too. A sign of life every ``beat`` seconds."""
-    alive, unfinished = mark.with_suffix(_ALIVE), mark.with_suffix(".tmp")
+    alive = mark.with_suffix(_ALIVE)
     try:
         alive.touch()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
@@ -97,11 +98,7 @@ def run_marked(command: list[str], mark: Path, beat: float = _BEAT) -> str:
         problem = f"exit code {running.returncode}: {last}" if running.returncode else ""
     except OSError as error:
         problem = str(error)
-    try:
-        unfinished.write_text(problem)
-        unfinished.rename(mark)
-    except OSError as error:  # the others will miss the signs of life
-        raise UserError(f"{mark} cannot be written: {error}.") from None
+    write_whole(mark, problem)  # where it cannot be, the others will miss the signs of life
     return problem
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import replacing
+from ..basics.files import CannotWrite, replacing
 from ..basics.progress import Progress
 from ..model.adapter_files import AdapterForm, write_adapter
 from ..model.weight_names import WeightNames
@@ -117,6 +117,8 @@ def new_folder(target: Path, own: bool = False) -> Iterator[Path]:
             yield temporary
             if own and target.is_dir():
                 shutil.rmtree(target)
+    except CannotWrite:
+        raise
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error}.") from None
 

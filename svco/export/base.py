@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError, first_line
+from ..basics.files import write_whole
+from ..basics.strict_json import json_text
 from ..model.weight_names import WeightNames
 
 _BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "additional_chat_templates/*")
@@ -59,7 +61,7 @@ def copy_beside(base: Path, target: Path, dtype: str | None) -> None:
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, copy)
     config = json.loads((base / "config.json").read_text())
-    (target / "config.json").write_text(json.dumps(_clean(config, dtype, top=True), indent=2) + "\n")
+    write_whole(target / "config.json", json_text(_clean(config, dtype, top=True), indent=2) + "\n")
 
 
 def _clean(config: dict[str, Any], dtype: str | None, top: bool) -> dict[str, Any]:

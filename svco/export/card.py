@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError
+from ..basics.files import write_whole
 from ..basics.markdown import markdown
 from ..objectives.table import OBJECTIVES
 from ..recipe.config import Config
@@ -110,7 +111,7 @@ def write_card(folder: Path, kind: str, base: Base, run: RunFacts | None, dtype:
         "## Licence\n\nThese weights are derived from the base model: the base model's licence and terms of use apply to "
         "them.",
     ]
-    (folder / "README.md").write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
+    write_whole(folder / "README.md", "\n\n".join(filter(None, parts)) + "\n")
 
 
 _TITLES = {"adapter": "LoRA adapter", "merged": "LoRA merged into its base", "full": "Whole model"}

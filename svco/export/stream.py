@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError
+from ..basics.files import write_whole
 from ..basics.progress import Progress
+from ..basics.strict_json import json_text
 from ..model.adapter_files import save_readable
 
 if TYPE_CHECKING:
@@ -135,7 +137,7 @@ def write_shards(folder: Path, weights: Mapping[str, Weight], plan: ShardPlan, p
             save_readable(shard, folder / file)
             shard = {}
     if plan.index is not None:
-        (folder / INDEX).write_text(json.dumps(plan.index, indent=2, sort_keys=True) + "\n")
+        write_whole(folder / INDEX, json_text(plan.index, indent=2, sort_keys=True) + "\n")
 
 
 def require_space(folder: Path, size: int) -> None:

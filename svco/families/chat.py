@@ -10,10 +10,10 @@ The whole string is tokenised at once and split at the prompt's length by the to
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
 from ..basics.errors import BadSample, UserError
+from ..basics.strict_json import json_text
 from ..data.pairs import PairText
 
 
@@ -50,7 +50,7 @@ class ChatEncoder:
         """Digest of template, vocabulary, end rule and whatever else the ids depend on."""
         turn = [self.lead, self.tail, self.end_of_response]
         parts = [self.template, self.tokenizer.backend_tokenizer.to_str(), turn, *more]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json_text(parts, sort_keys=True).encode()).hexdigest()
 
     def render(self, text: PairText, with_image: bool, response: str | None) -> str:
         """The conversation as one string; ``response`` None: the prompt alone. No image: its entry is left out."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError, first_line
+from ..basics.files import write_whole, writing
+from ..basics.strict_json import json_text
 from .weight_names import PEFT_PREFIX, WeightNames
 
 if TYPE_CHECKING:
@@ -101,23 +103,21 @@ def write_adapter(folder: Path, values: Mapping[str, torch.Tensor], form: Adapte
         inference_mode=True,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(str(folder))
+    with writing(folder):
+        config.save_pretrained(str(folder))
     # peft writes sets in an order that changes from process to process.
     saved = json.loads((folder / ADAPTER_CONFIG).read_text()) | {"target_modules": sorted(ranks)}
-    (folder / ADAPTER_CONFIG).write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n")
+    write_whole(folder / ADAPTER_CONFIG, json_text(saved, indent=2, sort_keys=True) + "\n")
     tensors = {PEFT_PREFIX + name: value.contiguous() for name, value in values.items()}
     save_readable(tensors, folder / ADAPTER_FILE)
 
 
 def save_readable(tensors: dict[str, torch.Tensor], file: Path) -> None:
     """A safetensors file that whoever may read its folder can read; the library's own are their owner's alone."""
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    try:
+    with writing(file, sum(tensor.nbytes for tensor in tensors.values())):
         save_file(tensors, file, {"format": "pt"})
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be written: {error}.") from None
     file.chmod(file.parent.stat().st_mode & 0o666)
 
 

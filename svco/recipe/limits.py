@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import typing
 from collections.abc import Iterator
@@ -10,19 +9,20 @@ from dataclasses import fields
 from typing import Any, Literal
 
 from ..basics.errors import UserError
+from ..basics.intervals import within, words
 from .config import Config
 
 BOUNDS = {
     "run.seed": "[0, 2147483647]",
-    "run.log_every": "[1, inf)",
+    "run.log_every": "[1, 2147483647]",
     "run.timeout_minutes": "[1, 525600]",
-    "lora.rank": "[1, inf)",
+    "lora.rank": "[1, 65536]",
     "lora.alpha": "(0, inf)",
     "lora.dropout": "[0, 1)",
-    "data.max_text_tokens": "[2, inf)",
+    "data.max_text_tokens": "[2, 2147483647]",
     "data.max_bad_fraction": "[0, 1]",
-    "data.workers": "[0, inf)",
-    "data.block_shards": "[1, inf)",
+    "data.workers": "[0, 1024]",
+    "data.block_shards": "[1, 2147483647]",
     "corrupt.scale": "(0, 1]",
     "corrupt.step": "[0, 999]",
     "corrupt.seed": "[0, 2147483647]",
@@ -48,18 +48,18 @@ BOUNDS = {
     "optim.eps": "(0, inf)",
     "optim.weight_decay": "[0, inf)",
     "optim.max_grad_norm": "[0, inf)",
-    "optim.global_batch": "[1, inf)",
-    "optim.max_skipped_steps": "[0, inf)",
+    "optim.global_batch": "[1, 2147483647]",
+    "optim.max_skipped_steps": "[0, 2147483647]",
     "optim.max_skipped_fraction": "[0, 1]",
-    "optim.epochs": "[0, inf)",
-    "optim.steps": "[0, inf)",
-    "optim.tokens_per_micro_batch": "[1, inf)",
-    "optim.activation_gb": "[0, inf)",
-    "checkpoint.every": "[0, inf)",
-    "checkpoint.keep": "[0, inf)",
-    "evaluate.every": "[0, inf)",
-    "evaluate.max_pairs": "[0, inf)",
-    "evaluate.pictures": "[0, inf)",
+    "optim.epochs": "[0, 1000000]",
+    "optim.steps": "[0, 2147483647]",
+    "optim.tokens_per_micro_batch": "[1, 2147483647]",
+    "optim.activation_gb": "[0, 1000000]",
+    "checkpoint.every": "[0, 2147483647]",
+    "checkpoint.keep": "[0, 2147483647]",
+    "evaluate.every": "[0, 2147483647]",
+    "evaluate.max_pairs": "[0, 2147483647]",
+    "evaluate.pictures": "[0, 1000]",
 }
 """Every number of a recipe -> the interval it lies in; NaN lies in none."""
 
@@ -103,34 +103,13 @@ def _check_name(name: str) -> None:
         )
 
 
-def within(number: float, interval: str) -> bool:
-    """Whether ``number`` lies in ``interval``, written as in mathematics: ``[0, 1)``. NaN never does."""
-    low, high = _ends(interval)
-    above = low <= number if interval.startswith("[") else low < number
-    below = number <= high if interval.endswith("]") else number < high
-    return above and below
-
-
-def words(interval: str) -> str:
-    """``interval`` for people: ``at least 0 and below 1``."""
-    low, high = _ends(interval)
-    above = "at least" if interval.startswith("[") else "above"
-    below = "at most" if interval.endswith("]") else "below"
-    most = f"{below} {high:.10g}" if math.isfinite(high) else "finite"
-    return f"{above} {low:g} and {most}" if math.isfinite(low) else most
-
-
-def _ends(interval: str) -> tuple[float, float]:
-    low, _, high = interval[1:-1].partition(",")
-    return float(low), float(high)
-
-
 def _hint(key: str) -> str:
     if key.startswith("objective.beta_"):
         return f" To drop a term set its weight ({key.replace('beta', 'weight')}) to 0."
     return ""
 
 
+_LONGEST = 366 * 86400
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -138,15 +117,17 @@ def duration(text: str) -> float:
     """Seconds in ``text``: ``[[D-]H:]MM:SS``, numbers with a unit (``1h30m``), or plain seconds; 0 for an empty one."""
     if not text:
         return 0.0
-    if found := re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):([0-5]\d)", text):
+    if found := re.fullmatch(r"(?:(?:(\d{1,9})-)?(\d{1,9}):)?(\d{1,9}):([0-5]\d)", text):
         days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
         total = float(86400 * days + 3600 * hours + 60 * minutes + seconds)
-    elif re.fullmatch(r"(?:\d+(?:\.\d+)?[smhd])+", text):
+    elif re.fullmatch(r"(?:\d{1,9}(?:\.\d+)?[smhd])+", text):
         total = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
-    elif re.fullmatch(r"\d+(?:\.\d+)?", text):
+    elif re.fullmatch(r"\d{1,9}(?:\.\d+)?", text):
         total = float(text)
     else:
         total = 0.0
-    if total <= 0:
-        raise UserError(f"run.time_limit is {text!r}; write it as 3:55:00, 1-12:00:00, 45m, 2h or seconds, above 0.")
+    if not 0 < total <= _LONGEST:
+        raise UserError(
+            f"run.time_limit is {text!r}; write it as 3:55:00, 1-12:00:00, 45m, 2h or seconds, above 0 and at most a year."
+        )
     return total

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..basics.files import write_whole
+from ..basics.files import append, write_whole, writing
 from ..basics.progress import Shown
+from ..basics.strict_json import json_text
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -29,25 +30,25 @@ class Board:
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        path = folder / METRICS_FILE
-        keep_up_to(path, start)
-        self._last = last_line(path)
-        self._lines = path.open("a", encoding="utf-8")
-        self._scalars = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
+        self._lines, self._events = folder / METRICS_FILE, folder / "tensorboard"
+        keep_up_to(self._lines, start)
+        self._last = last_line(self._lines)
+        with writing(self._events):
+            self._scalars = SummaryWriter(str(self._events), purge_step=start + 1 if start else None)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """One JSON object with ``step`` on a line of its own, at once on disk; the same values as TensorBoard scalars.
 
-        NaN and infinities become null: JSON has no word for them.
+        NaN and infinities become null: JSON has no word for them. CannotWrite when the disk says no.
         """
         if not self.enabled:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self._lines.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
-        self._lines.flush()
+        append(self._lines, json_text({"step": step, **finite}) + "\n")
         self._last = {"step": step, **finite}
-        for name, value in metrics.items():
-            self._scalars.add_scalar(name if "/" in name else f"run/{name}", value, step)
+        with writing(self._events):
+            for name, value in metrics.items():
+                self._scalars.add_scalar(name if "/" in name else f"run/{name}", value, step)
         if self._bar is not None:
             shown = {"loss": "loss {:.4f}", "pairs_per_second": "{:.1f} pairs/s"}
             self._bar.note = ", ".join(form.format(metrics[key]) for key, form in shown.items() if key in metrics)
@@ -72,7 +73,8 @@ class Board:
         import numpy as np
         from PIL import Image
 
-        self._scalars.add_image(tag, np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
+        with writing(self._events):
+            self._scalars.add_image(tag, np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
 
     def note(self, text: str, out: TextIO | None = None) -> None:
         """Text for the person at the terminal (stderr unless ``out`` is given); an empty one prints nothing."""
@@ -80,9 +82,14 @@ class Board:
             print(text, file=out or sys.stderr, flush=True)
 
     def close(self) -> None:
-        if self.enabled:
-            self._lines.close()
-            self._scalars.close()
+        """Ends what is being written; a disk that says no is only told, so that what the run ends with is not hidden."""
+        if not self.enabled:
+            return
+        try:
+            with writing(self._events):
+                self._scalars.close()
+        except OSError as error:
+            self.note(f"warning: TensorBoard's copy of the numbers is not whole: {error}")
 
 
 def last_line(path: Path) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import file_digest, sealed, unsealed, write_whole
+from ..basics.files import file_digest, write_whole, writing
 from ..basics.progress import Progress, silent
+from ..basics.seal import sealed, unsealed
 from .identity import Identity, differences
 
 MANIFEST = "MANIFEST.json"
@@ -85,38 +86,53 @@ class Checkpoints:
 
         ``write`` returns the files that this rank wrote; every file belongs to one rank.
         """
-        began = time.monotonic()
         final = self.folder / f"step-{position.step:06d}"
         temporary = final.with_name(f"{final.name}.tmp")
-        if self.world.is_main:
+        try:
+            self._save(position, write, temporary, final)
+        except UserError:
+            if self.world.is_main:  # half a checkpoint helps nobody, least of all on a full disk
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        return final
+
+    def _save(self, position: Position, write: Callable[[Path], list[Path]], temporary: Path, final: Path) -> None:
+        began = time.monotonic()
+
+        def begin() -> None:
             shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-        self.world.barrier()
+            with writing(temporary):
+                temporary.mkdir(parents=True)
+
+        self.world.on_main(begin)
         if not all(self.world.gather(temporary.is_dir())):
             raise UserError(
                 f"The run folder {self.folder} is not the same folder on all nodes. Put run.root on storage that all "
                 "nodes share."
             )
-        mine = {str(file.relative_to(temporary)): _digest(file) for file in write(temporary)}
+        written = write(temporary)
+        mine = self.world.on_each(lambda: {str(file.relative_to(temporary)): _digest(file) for file in written})
         files = dict(sorted(item for part in self.world.gather(mine) for item in part.items()))
-        if self.world.is_main:
-            seconds = round(time.monotonic() - began, 3)
-            manifest = {
-                "version": SEALED_SINCE,
-                "position": asdict(position),
-                "identity": self.identity,
-                "seconds": seconds,
-                "files": files,
-            }
+        seconds = round(time.monotonic() - began, 3)
+        manifest = {
+            "version": SEALED_SINCE,
+            "position": asdict(position),
+            "identity": self.identity,
+            "seconds": seconds,
+            "files": files,
+        }
+
+        def publish() -> None:
             write_whole(temporary / MANIFEST, sealed(manifest), durable=True)
             shutil.rmtree(final, ignore_errors=True)
-            temporary.rename(final)
+            with writing(final):
+                temporary.rename(final)
             write_whole(self.folder / "latest", final.name, durable=True)
             if self.keep:
                 for old in finished(self.folder)[: -self.keep]:
                     shutil.rmtree(old)
-        self.world.barrier()
-        return final
+
+        self.world.on_main(publish)
 
     def newest(self, progress: Progress = silent) -> Path | None:
         """The newest valid checkpoint, or None. Damaged ones are passed over with a warning that says why."""
@@ -158,7 +174,7 @@ def finished(folder: Path) -> list[Path]:
 
 def _digest(file: Path) -> dict[str, Any]:
     """{bytes, sha256} of ``file``, which is on disk afterwards. For its writer to call: elsewhere fsync would not reach it."""
-    with file.open("rb") as stream:
+    with writing(file), file.open("rb") as stream:
         os.fsync(stream.fileno())
     return {"bytes": file.stat().st_size, "sha256": file_digest(file)}
 

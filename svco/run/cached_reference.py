@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.files import replacing, write_whole
 from ..basics.progress import Progress
+from ..basics.strict_json import json_text
 from ..basics.views import VIEWS, cells_to_evaluate, views_of
 from ..batches.split import Split, cache_dir, make_loader
 from ..data.corruption import Corruptions
@@ -134,13 +136,13 @@ class ReferenceCache:
         theirs = there.done & ~self.done
         self.logps[theirs], self.done[theirs] = there.logps[theirs], True
         tensors = {"logps": self.logps, "done": self.done.astype(np.uint8)}
-        with replacing(self.path) as temporary:
-            save_file(tensors, temporary, {"facts": json.dumps(facts, sort_keys=True)})
+        with replacing(self.path, sum(array.nbytes for array in tensors.values())) as temporary:
+            save_file(tensors, temporary, {"facts": json_text(facts, sort_keys=True)})
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
     """A name for everything a cached reference depends on."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json_text(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def weights_digest(files: Iterable[Path], memory: Path) -> str:
@@ -157,6 +159,9 @@ def weights_digest(files: Iterable[Path], memory: Path) -> str:
             with file.open("rb") as stream:
                 known[key] = hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
         digests.append((file.name, known[key]))
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(memory, json.dumps(known))
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(memory, json_text(known))
+    except OSError as error:  # a full or read-only cache costs the next start a minute, and this run nothing
+        warnings.warn(f"the digests of the base's files are not remembered: {error}", stacklevel=2)
     return fingerprint({"files": digests})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..basics.dist import World
+from ..basics.strict_json import json_text
 from ..batches.pack import PackedCollate
 from ..data.remote import redacted
 from ..recipe.paper import deviations
@@ -57,6 +57,6 @@ def histogram(values: np.ndarray, bins: int = 10, width: int = 40) -> str:
 def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: torch.dtype) -> str:
     from ..recipe.read import dump
 
-    shown = json.dumps(ds, indent=2) if ds else "none: one process without DeepSpeed"
+    shown = json_text(ds, indent=2) if ds else "none: one process without DeepSpeed"
     lines = f"{dump(job.config)}\ndtype: {dtype}\n{describe(job, world)}\n{deviations(job.config, dtype)}"
     return f"{lines}\n\nDeepSpeed config:\n{shown}"

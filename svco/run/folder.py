@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import hosts_apart
+from ..basics.files import CannotWrite, hosts_apart, write_whole
+from ..basics.strict_json import json_text
 from ..basics.versions import PACKAGES, commit, package_version
 from ..export import public_base
 from ..model.load import resolve_dtype
@@ -77,6 +77,8 @@ class RunFolder:
 def _naming_the_folder() -> Iterator[None]:
     try:
         yield
+    except CannotWrite:
+        raise
     except OSError as error:
         raise UserError(
             f"The run folder cannot be made or written to: {error}. Choose another run.root or run.name."
@@ -97,8 +99,8 @@ def _make(config: Config, recipe: str) -> Path:
 
 
 def _describe(path: Path, config: Config, ds: dict[str, Any] | None, world: World) -> None:
-    (path / "recipe.yaml").write_text(dump(lasting_paths(config)), encoding="utf-8")
-    (path / "ds_config.json").write_text(json.dumps(ds, indent=2))
+    write_whole(path / "recipe.yaml", dump(lasting_paths(config)))
+    write_whole(path / "ds_config.json", json_text(ds, indent=2))
     found = {
         "versions": {name: package_version(name) for name in PACKAGES},
         "commit": commit(),
@@ -107,4 +109,4 @@ def _describe(path: Path, config: Config, ds: dict[str, Any] | None, world: Worl
         "base": asdict(public_base(config.model.base)),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
-    (path / "versions.json").write_text(json.dumps(found, indent=1))
+    write_whole(path / "versions.json", json_text(found, indent=1))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from ..basics.dist import World
 from ..basics.errors import UserError
+from ..basics.files import append
+from ..basics.strict_json import json_text
 from ..recipe.config import OptimConfig
 from ..record.board import keep_up_to
 from ..record.checkpoint import finished
@@ -40,8 +41,8 @@ class SkipWatch:
             self.total += 1
             self._in_a_row += 1
             if self.world.is_main:
-                with (self.folder / BAD_STEPS).open("a", encoding="utf-8") as lines:
-                    lines.write(json.dumps({"step": step, "pairs": [asdict(s) for s in suspects]}) + "\n")
+                line = {"step": step, "pairs": [asdict(s) for s in suspects]}
+                append(self.folder / BAD_STEPS, json_text(line) + "\n")
             named = ", ".join(f"{s.key} ({', '.join(s.terms)})" for s in suspects[:_NAMED_AT_MOST])
             why = (
                 f"of {len(suspects)} pairs: {named}"

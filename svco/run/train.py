@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .. import engine as engines
 from ..basics.dist import World, naming_lost_ranks
 from ..basics.errors import RESUBMIT, Stopped, UserError
+from ..basics.files import write_whole
 from ..basics.progress import shown
+from ..basics.strict_json import json_text
 from ..engine.optimizer import learning_rate
 from ..model.load import load_tuned, outline, resolve_dtype
 from ..model.recompute import RecomputeDial
@@ -177,7 +178,7 @@ def finish(session: Session) -> None:
     if job.config.data.heldout:
         summary, scores, split = session.compare(job.config.data.heldout)
         if world.is_main:
-            (folder.path / "heldout.json").write_text(json.dumps(summary, indent=1))
+            write_whole(folder.path / "heldout.json", json_text(summary, indent=1))
             lines.insert(0, table(summary, "held-out pairs, before and after training") + "\n")
             if job.config.evaluate.pictures:
                 picture = draw_samples(folder, split.shards, scores, job.config.evaluate.pictures)

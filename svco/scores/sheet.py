@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..basics.files import writing
 from ..basics.views import VIEWS
 from .pair_scores import pair_right
 from .style import COLOURS, WORDS, blank
@@ -60,7 +61,8 @@ def contact_sheet(rows: Sequence[SheetRow], path: Path, title: str) -> None:
         figure.text(x + 0.016, 1 - 0.65 / total, f"{WORDS[view]} ({view})", color=_INK, fontsize=9.5, va="center")
     for number, row in enumerate(rows):
         _draw_row(figure, row, top=1 - (_HEAD + _ROW * number) / total, inch=1 / total)
-    figure.savefig(path)
+    with writing(path):
+        figure.savefig(path)
 
 
 def _draw_row(figure: Any, row: SheetRow, top: float, inch: float) -> None:

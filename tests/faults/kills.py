@@ -9,7 +9,8 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from svco.basics.files import file_digest, sealed, unsealed
+from svco.basics.files import file_digest
+from svco.basics.seal import sealed, unsealed
 from svco.record.checkpoint import MANIFEST, SEALED_SINCE
 
 from faults.processes import At, Injected, kill

@@ -1,13 +1,16 @@
-"""JSON from elsewhere: read as Python's own reader does, but for what that lets pass."""
+"""JSON: written and read as Python's own module does it, but for what that lets pass."""
 
+import ast
 import json
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import ROOT
 
 from svco.basics.errors import BadSample
-from svco.basics.strict_json import parse_json
+from svco.basics.strict_json import json_text, parse_json
 from svco.data.pairs import decode_text
 
 VALUES = st.recursive(
@@ -41,3 +44,36 @@ def test_a_pair_with_a_field_given_twice_is_bad():
     with pytest.raises(BadSample, match="'query' is given twice") as error:
         decode_text("k", twice, "shard.tar")
     assert error.value.reason == "bad-json"
+
+
+@given(
+    st.recursive(VALUES | st.floats(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner))
+)
+def test_what_is_written_parses_and_only_what_is_no_number_is_lost(value):
+    def expected(value):
+        if isinstance(value, dict):
+            return {name: expected(inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [expected(inner) for inner in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    assert parse_json(json_text(value)) == expected(value)
+
+
+def test_numbers_that_something_else_is_made_of():
+    assert json_text({"a": {0.5, math.inf}}, default=sorted) == '{"a": [0.5, null]}'
+    assert json_text({"b": (1, math.nan), "a": "ß"}, sort_keys=True, compact=True) == '{"a":"\\u00df","b":[1,null]}'
+    with pytest.raises(TypeError):
+        json_text({"a": object()})
+
+
+def test_one_door_writes_json():
+    """Nobody else makes JSON: what Python's own writer lets pass no other program reads."""
+    door, found = ROOT / "svco" / "basics" / "strict_json.py", []
+    for path in (*(ROOT / "svco").rglob("*.py"), *(ROOT / "launchers").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "json":
+                found.append(path)  # by a name of its own it could not be seen below
+            if isinstance(node, ast.Attribute) and node.attr in ("dump", "dumps", "JSONEncoder", "to_json"):
+                found += [path] if isinstance(node.value, ast.Name) and node.value.id == "json" else []
+    assert set(found) == {door}, "the control: the door itself is found"

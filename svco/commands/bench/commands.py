@@ -9,6 +9,7 @@ from typing import Any
 
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.files import write_whole
 from ...basics.progress import shown
 from .ladder import ROWS
 from .report import ideas, page, plot
@@ -73,7 +74,7 @@ def _tell(text: str, stem: str | None) -> None:
     print(text)
     if stem:
         Path(stem).parent.mkdir(parents=True, exist_ok=True)
-        Path(f"{stem}.md").write_text(text + "\n", encoding="utf-8")
+        write_whole(Path(f"{stem}.md"), text + "\n")
 
 
 def plans(arguments: Namespace) -> list[Plan]:

@@ -13,8 +13,10 @@ from statistics import median
 import numpy as np
 
 from ...basics.dist import World
+from ...basics.files import write_whole
 from ...basics.markdown import markdown
 from ...basics.progress import silent
+from ...basics.strict_json import json_text
 from ...batches.split import Split, make_loader
 from ...data.order import GivenOrder
 from ...data.pairs import Pair, PairText
@@ -109,5 +111,5 @@ def large_family(shape: Shape, folder: Path) -> Family:
     processor.save_pretrained(folder)
     config = json.loads((TINY / "config.json").read_text())
     config["vision_config"] |= {"image_size": shape.image, "patch_size": shape.patch}
-    (folder / "config.json").write_text(json.dumps(config))
+    write_whole(folder / "config.json", json_text(config))
     return load_family(str(folder), 128)

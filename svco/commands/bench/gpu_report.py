@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import gc
-import json
 import platform
 import re
 import time
@@ -16,8 +15,10 @@ from typing import Any
 import torch
 
 from ...basics.dist import World
+from ...basics.files import write_whole
 from ...basics.markdown import markdown
 from ...basics.progress import shown
+from ...basics.strict_json import json_text
 from ...model.attention import choose_backend
 from ...objectives.table import make_objective
 from ...recipe.config import ObjectiveConfig
@@ -73,8 +74,8 @@ def run(folder: Path, minutes: float) -> int:
     if cuda:
         stem = f"{datetime.date.today()}_{re.sub(r'[^a-z0-9]+', '-', outcome.device.lower()).strip('-')}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{stem}.md").write_text(text + "\n", encoding="utf-8")
-        (folder / f"{stem}_calibration.json").write_text(json.dumps(outcome.calibration, indent=1))
+        write_whole(folder / f"{stem}.md", text + "\n")
+        write_whole(folder / f"{stem}_calibration.json", json_text(outcome.calibration, indent=1))
         print(f"\nwritten: {folder / stem}.md and {stem}_calibration.json")
     return 0 if all(item.passed for item in outcome.checks) else 1
 

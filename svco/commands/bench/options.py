@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ...basics.errors import UserError
+from ...basics.intervals import real, whole
 from ...basics.ranks import add_ranks, start_ranks
 
 
@@ -19,13 +19,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shape", default="tiny", help="tiny, llava15-7b, llava15-13b or llava16-34b (default: %(default)s)"
     )
-    parser.add_argument("--layers", type=int, default=0, help="decoder layers of the timed models (0: all)")
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on widths and heads of the timed models")
-    parser.add_argument("--vocab", type=int, default=0, help="token ids of the timed models (0: all)")
+    parser.add_argument("--layers", type=whole(0, 1000), default=0, help="decoder layers of the timed models (0: all)")
+    parser.add_argument(
+        "--scale", type=real("(0, 16]"), default=1.0, help="factor on widths and heads of the timed models"
+    )
+    parser.add_argument("--vocab", type=whole(0, 10_000_000), default=0, help="token ids of the timed models (0: all)")
     parser.add_argument("--objective", default="svco", help="svco (the authors' step), dpo (TRL's), or any other")
     parser.add_argument("--tune", default="lora", choices=("lora", "full", "both"), help="what is trained")
-    parser.add_argument("--pairs", type=int, default=1, help="pairs a step and rank")
-    parser.add_argument("--repetitions", type=int, default=5, help="timed steps a row")
+    parser.add_argument("--pairs", type=whole(1, 1_000_000), default=1, help="pairs a step and rank")
+    parser.add_argument("--repetitions", type=whole(1, 1_000_000), default=5, help="timed steps a row")
     parser.add_argument("--rows", default="", help="comma-separated rows of the ladder (default: all)")
     parser.add_argument(
         "--data", metavar="SHARDS", help="instead: pairs/s of the loader against what the step consumes"
@@ -60,8 +62,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ...recipe.ds_config import read_ds_config
 
     ds = None if arguments.ds == "none" else read_ds_config(arguments.ds)
-    if arguments.repetitions < 1 or arguments.pairs < 1:
-        raise UserError("--repetitions and --pairs must be at least 1.")
     if arguments.scaling:
         from .commands import run_scaling
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from contextlib import ExitStack
@@ -16,7 +15,9 @@ import torch
 from ... import engine as engines
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.files import write_whole
 from ...basics.markdown import markdown
+from ...basics.strict_json import json_text
 from ...data.shards import ShardSet
 from ...objectives.table import make_objective
 from ...recipe.config import LoraConfig, ObjectiveConfig
@@ -223,7 +224,7 @@ def prepare_swift(target: Path, world: World) -> str:
             picture.write_bytes(pair.images[0])
             ask = {"role": "user", "content": f"<image>{pair.text.query}"}
             lines.append(
-                json.dumps(
+                json_text(
                     {
                         "messages": [ask, {"role": "assistant", "content": pair.text.responses[0]}],
                         "rejected_response": pair.text.responses[1],
@@ -231,7 +232,7 @@ def prepare_swift(target: Path, world: World) -> str:
                     }
                 )
             )
-        (target / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_whole(target / "train.jsonl", "\n".join(lines) + "\n")
     return "\n".join(
         [
             f"ms-swift's packed DPO needs a CUDA GPU and flash-attn; nothing was run. Its data: {target}/train.jsonl.",

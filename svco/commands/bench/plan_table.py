@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.files import write_whole
 from ...basics.markdown import markdown
 from ...basics.progress import Progress
+from ...basics.strict_json import json_text
 from .plan_check import BOUNDS, CASES, Compared, check
 from .plan_ranks import SHARDED, check_sharded
 
@@ -50,7 +51,7 @@ def run(stem: str | None, ds: dict[str, Any] | None, world: World, progress: Any
     print(summary(rows))
     if stem:
         Path(stem).parent.mkdir(parents=True, exist_ok=True)
-        Path(f"{stem}.md").write_text(table(rows) + "\n", encoding="utf-8")
-        Path(f"{stem}.json").write_text(json.dumps([asdict(row) | {"off": row.off} for row in rows], indent=1))
+        write_whole(Path(f"{stem}.md"), table(rows) + "\n")
+        write_whole(Path(f"{stem}.json"), json_text([asdict(row) | {"off": row.off} for row in rows], indent=1))
     if far := [row for row in rows if not row.passed]:
         raise UserError(f"{len(far)} of {len(rows)} figures of the plan are too far off, e.g. {far[0]}")

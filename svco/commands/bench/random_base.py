@@ -5,7 +5,6 @@ No more than one shard is ever in memory, so a 13B or 34B base can be made on a 
 
 from __future__ import annotations
 
-import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from safetensors.torch import save_file
 from transformers import AutoProcessor
 
 from ...basics.errors import UserError
+from ...basics.files import write_whole
 from ...basics.progress import Progress
+from ...basics.strict_json import json_text
 from .shapes import TINY, Shape, llava_config, random_model
 
 INDEX = "model.safetensors.index.json"
@@ -47,7 +48,7 @@ def make_random_base(shape: Shape, output: Path, seed: int, shard: str, progress
         save_file({name: _draw(name, weights[name], seed) for name in names}, output / file, {"format": "pt"})
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (output / INDEX).write_text(json.dumps(index, indent=1))
+        write_whole(output / INDEX, json_text(index, indent=1))
     return sum(p.numel() for p in model.parameters())
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ...basics.files import writing
 from ...basics.markdown import markdown
 from .count import moved
 from .ladder import LADDER
@@ -142,5 +143,6 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_title(f"{plan['shape']}, {plan['objective']}, {'full' if plan['full'] else 'LoRA'}", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8, loc="lower right")
-    figure.savefig(path, dpi=110)
+    with writing(path):
+        figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +14,9 @@ import torch
 from ... import engine as engines
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.files import write_whole
 from ...basics.progress import Progress
+from ...basics.strict_json import json_text
 from ...basics.views import views_of
 from ...model.attention import choose_backend
 from ...objectives.table import Objective, make_objective
@@ -289,4 +290,4 @@ def agree(rows: Sequence[dict[str, Any]], tolerance: float) -> float:
 
 def save(results: list[dict[str, Any]], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1))
+    write_whole(path, json_text(results, indent=1))

@@ -31,8 +31,10 @@ import torch
 
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.intervals import within
 from ...basics.markdown import markdown
 from ...basics.ranks import under
+from ...basics.strict_json import json_text
 from ...objectives.table import make_objective
 from ...recipe.config import ObjectiveConfig
 from .count import moved
@@ -101,7 +103,7 @@ def describe_machine() -> str:
 
 def tell(point: Point) -> None:
     """On rank 0: hands ``point`` to the process that launched this, whichever host it is on."""
-    print(f"{MARK}{json.dumps(asdict(point))}", flush=True)
+    print(f"{MARK}{json_text(asdict(point))}", flush=True)
 
 
 def run_scaling(arguments: Namespace) -> str:
@@ -110,7 +112,7 @@ def run_scaling(arguments: Namespace) -> str:
         numbers = [int(n) for n in arguments.scaling.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 1:
+    if not numbers or not all(within(number, "[1, 1000000]") for number in numbers):
         raise UserError(f"--scaling is {arguments.scaling!r}: write numbers of ranks (or nodes), e.g. 1,2,4.")
     if arguments.ds == "none":
         raise UserError("--scaling needs --ds, the DeepSpeed config whose communication it measures.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ...basics.errors import BadSample, UserError
-from ...basics.files import file_digest
+from ...basics.files import file_digest, write_whole
 from ...basics.progress import Progress
+from ...basics.strict_json import json_text
 from ...data.pairs import Pair, PairText, decode_image
 from ...data.shards import write_shards
 from .records import Record
@@ -66,7 +66,7 @@ def build(records: list[Record], images: Path, target: Path, plan: BuildPlan, pr
         "left_out": {"unreadable": lost, "duplicate": len(usable) - len(unique)},
         "shards": described(written),
     }
-    (target / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    write_whole(target / MANIFEST, json_text(manifest, indent=1))
     return manifest
 
 

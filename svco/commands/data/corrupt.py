@@ -7,7 +7,6 @@ else. Deterministic: equal shards and settings give equal bytes.
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ...basics.errors import BadSample, UserError
+from ...basics.files import write_whole
 from ...basics.progress import Progress, silent
+from ...basics.strict_json import json_text
 from ...data.corruption import corrupt, identity
 from ...data.pairs import Pair, decode_image
 from ...data.shards import ShardSet, expand, write_shards
@@ -44,7 +45,7 @@ def corrupt_pair(pair: Pair, config: CorruptConfig, side: int = 0) -> Pair:
     right, wrong = text.responses[side], text.responses[1 - side]
     buffer = io.BytesIO()
     # Grey of one size is one picture: the comment tells whose it is, or it would seem to lie in several splits.
-    made.save(buffer, "JPEG", quality=QUALITY, comment=json.dumps([text.key, origin], sort_keys=True))
+    made.save(buffer, "JPEG", quality=QUALITY, comment=json_text([text.key, origin], sort_keys=True))
     text = replace(text, responses=(right, wrong), ids=ids, facts={"corrupted": origin})
     return Pair(text, (data, buffer.getvalue()))
 
@@ -125,7 +126,7 @@ def corrupt_shards(
             "left_out": {"unreadable": made.bad},
             "shards": described(written),
         }
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        write_whole(partial / MANIFEST, json_text(manifest, indent=1))
         target.mkdir(parents=True, exist_ok=True)
         for path in sorted(partial.iterdir()):
             path.replace(target / path.name)

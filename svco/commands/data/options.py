@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from ...basics.intervals import real, whole
 from ...basics.progress import shown
 from ...recipe.config import Config, CorruptConfig, CorruptKind
 
@@ -23,16 +24,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     importer.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
     importer.add_argument("-o", "--output", type=Path, default=Path("records.jsonl"), help="default: %(default)s")
     importer.add_argument(
-        "--max-missing", type=float, default=0.0, help="share of pairs that may lack an image (default 0)"
+        "--max-missing", type=real("[0, 1]"), default=0.0, help="share of pairs that may lack an image (default 0)"
     )
     importer.set_defaults(work=_import)
 
     builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
     builder.add_argument("records", type=Path, help="records.jsonl")
     builder.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
-    builder.add_argument("--seed", type=int, default=0)
-    builder.add_argument("--val", type=float, default=0.02, help="share of validation pairs (default 0.02)")
-    builder.add_argument("--heldout", type=float, default=0.02, help="share of held-out pairs (default 0.02)")
+    builder.add_argument("--seed", type=whole(), default=0)
+    builder.add_argument("--val", type=real("[0, 1)"), default=0.02, help="share of validation pairs (default 0.02)")
+    builder.add_argument("--heldout", type=real("[0, 1)"), default=0.02, help="share of held-out pairs (default 0.02)")
     _add_shard_options(builder)
     builder.set_defaults(work=_build)
 
@@ -51,18 +52,20 @@ def _add_corrupt(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "with the other side's answer. Keys, questions and contrast types stay.",
     )
     corrupter.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
-    corrupter.add_argument("--side", type=int, choices=(0, 1), default=0, help="the side that is kept (default 0)")
+    corrupter.add_argument("--side", type=whole(0, 1), default=0, help="the side that is kept (default 0)")
     corrupter.add_argument("--kind", choices=get_args(CorruptKind), default="crop", help="default: %(default)s")
     corrupter.add_argument(
         "--scale",
-        type=float,
+        type=real("(0, 1]"),
         nargs=2,
         default=(0.01, 0.2),
         metavar=("LEAST", "MOST"),
         help="crop: share of the area kept",
     )
-    corrupter.add_argument("--step", type=int, default=500, help="noise: step of the diffusion (default %(default)s)")
-    corrupter.add_argument("--seed", type=int, default=0, help="another number, other crops and noise")
+    corrupter.add_argument(
+        "--step", type=whole(0, 999), default=500, help="noise: step of the diffusion (default %(default)s)"
+    )
+    corrupter.add_argument("--seed", type=whole(), default=0, help="another number, other crops and noise")
     _add_shard_options(corrupter)
     corrupter.set_defaults(work=_corrupt)
 
@@ -70,9 +73,12 @@ def _add_corrupt(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_shard_options(parser: argparse.ArgumentParser) -> None:
     """Of the tools that write shards."""
     parser.add_argument("-o", "--output", type=Path, required=True, help="empty folder for the shards")
-    parser.add_argument("--pairs-per-shard", type=int, default=512)
+    parser.add_argument("--pairs-per-shard", type=whole(1), default=512)
     parser.add_argument(
-        "--max-unreadable", type=float, default=0.0, help="share of pairs that may be bad and are left out (default 0)"
+        "--max-unreadable",
+        type=real("[0, 1]"),
+        default=0.0,
+        help="share of pairs that may be bad and are left out (default 0)",
     )
 
 

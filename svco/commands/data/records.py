@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,8 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...basics.errors import UserError
+from ...basics.files import replacing
 from ...basics.progress import Progress
-from ...basics.strict_json import parse_json
+from ...basics.strict_json import json_text, parse_json
 from ...data.pairs import CONTRASTS
 
 _KNOWN = ("query", "images", "responses", "type", "system", "source", "ids")
@@ -91,10 +91,10 @@ def read_records(path: Path) -> list[Record]:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    with path.open("w", encoding="utf-8") as stream:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for record in records:
             present = {name: value for name, value in asdict(record).items() if value}
-            stream.write(json.dumps(present, ensure_ascii=False) + "\n")
+            stream.write(json_text(present, ascii_only=False) + "\n")
 
 
 def read_text(path: Path) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...basics.errors import BadSample
 from ...basics.progress import Progress
+from ...basics.strict_json import json_text
 from ...data.pairs import decode_image
 from ...data.shards import ShardSet, expand
 from .build import MANIFEST
@@ -56,7 +57,7 @@ def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings
             found.types[pair.text.contrast] += 1
             name = f"{split}/{pair.text.key}"
             images = [hashlib.sha256(data).hexdigest() for data in pair.images]
-            content = json.dumps([*images, pair.text.query, *pair.text.responses])
+            content = json_text([*images, pair.text.query, *pair.text.responses])
             other = seen_pairs.setdefault(hashlib.sha256(content.encode()).hexdigest(), name)
             if other != name:
                 found.problems.append(f"repeated pair: {name} is {other} again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ...basics.errors import UserError
+from ...basics.intervals import real
 from ...basics.ranks import add_ranks, start_ranks
 
 
@@ -27,11 +28,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="a variable that every rank must have; repeatable",
     )
     parser.add_argument(
-        "--timeout", type=float, default=60.0, help="seconds to wait for ranks and network (default: %(default)s)"
+        "--timeout",
+        type=real("[0.1, 86400]"),
+        default=60.0,
+        help="seconds to wait for ranks and network (default: %(default)s)",
     )
     parser.add_argument(
         "--megabytes",
-        type=float,
+        type=real("(0, 65536]"),
         default=64.0,
         help="largest collective to time, use 1024 on GPUs (default: %(default)s)",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.files import write_whole
 from ...basics.progress import Progress, shown
+from ...basics.strict_json import json_text
 from ...batches.split import Split
 from ...model.subject import Subject, load_subject
 from ...recipe.config import CorruptConfig
@@ -83,9 +83,6 @@ def read_arguments(arguments: argparse.Namespace) -> Wanted:
         raise UserError("Nothing to evaluate on: give --set NAME=SHARDS, --mmvp DIR or --cv-bench DIR.")
     if unknown := sorted(set(arguments.generate_on) - set(sets)):
         raise UserError(f"--generate-on {unknown[0]}: there is no --set of that name.")
-    for name, least in (("pairs", 0), ("generate", 0), ("max_new_tokens", 1), ("answers_per_batch", 1), ("workers", 0)):
-        if getattr(arguments, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must be at least {least}.")
     options = {
         "dtype": arguments.dtype,
         "attention": arguments.attention,
@@ -172,13 +169,13 @@ def _finish(wanted: Wanted, mine: Evaluation, others: dict[str, Evaluation], res
         against[label] = {"folder": folder, **paired(mine, other, wanted.paper_compat)}
     if against:
         result["against"] = against
-    (wanted.out / "eval.md").write_text(page(result), encoding="utf-8")
+    write_whole(wanted.out / "eval.md", page(result))
     draw(result, wanted.out)
-    write_whole(wanted.out / RESULT, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(wanted.out / RESULT, json_text(result, indent=2, ascii_only=False) + "\n")
 
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    write_whole(path, "".join(json_text(line, ascii_only=False) + "\n" for line in lines))
 
 
 def _make_room(wanted: Wanted) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...basics.files import writing
 from ...scores.style import SERIES, blank
 
 _COLOURS = (*SERIES, "#000000")
@@ -31,14 +32,16 @@ def draw(result: Mapping[str, Any], folder: Path) -> None:
     axes.set_ylabel("pair accuracy, %")
     axes.set_ylim(0, 102)
     axes.set_title(f"{title}: both responses likelier under their own image, 95% intervals", fontsize=10, loc="left")
-    axes.figure.savefig(folder / "pair_accuracy.png")
+    with writing(folder / "pair_accuracy.png"):
+        axes.figure.savefig(folder / "pair_accuracy.png")
     kinds = [gap for gap in _GAPS if any(gap in part for part in sets.values())]
     gaps = {name: [part.get(kind) for kind in kinds] for name, part in sets.items()}
     axes = _points(folder / "gaps.png", [_GAPS[kind] for kind in kinds], gaps, 1)
     axes.axhline(0, color="#999999", linewidth=0.8)
     axes.set_ylabel("nats a response")
     axes.set_title(f"{title}: what the image is worth, 95% intervals", fontsize=10, loc="left")
-    axes.figure.savefig(folder / "gaps.png")
+    with writing(folder / "gaps.png"):
+        axes.figure.savefig(folder / "gaps.png")
 
 
 def _points(path: Path, ticks: list[str], groups: Mapping[str, list[Mapping[str, Any] | None]], scale: float) -> Any:

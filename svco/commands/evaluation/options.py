@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from ...basics.intervals import whole
 from ...basics.ranks import add_ranks, start_ranks
 from ...recipe.config import CorruptKind, Dtype
 
@@ -27,7 +28,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=SHARDS",
         help="a set to score: a path, brace pattern, glob, directory or URL of shards; may be given again",
     )
-    parser.add_argument("--pairs", type=int, default=0, help="score at most this many pairs of each set (default: all)")
+    parser.add_argument(
+        "--pairs", type=whole(), default=0, help="score at most this many pairs of each set (default: all)"
+    )
     parser.add_argument(
         "--corrupt",
         choices=get_args(CorruptKind),
@@ -35,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--generate",
-        type=int,
+        type=whole(),
         default=0,
         metavar="N",
         help="let the model answer the questions of the first N pairs of each set, under both images",
@@ -43,7 +46,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--generate-on", action="append", default=[], metavar="NAME", help="of this set alone; may be given again"
     )
-    parser.add_argument("--max-new-tokens", type=int, default=64, help="tokens of an answer (default %(default)s)")
+    parser.add_argument(
+        "--max-new-tokens", type=whole(1, 1_000_000), default=64, help="tokens of an answer (default %(default)s)"
+    )
     parser.add_argument(
         "--against",
         type=Path,
@@ -66,14 +71,19 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _add_effort(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", choices=get_args(Dtype), help="of the weights")
     parser.add_argument("--attention", default="auto", help="auto, flash, varlen or sdpa (default %(default)s)")
-    parser.add_argument("--max-text-tokens", type=int, default=128, help="as in training (default %(default)s)")
+    parser.add_argument("--max-text-tokens", type=whole(2), default=128, help="as in training (default %(default)s)")
     parser.add_argument(
-        "--tokens-per-batch", type=int, default=16384, help="of a forward pass on a rank; lower it when memory runs out"
+        "--tokens-per-batch",
+        type=whole(1),
+        default=16384,
+        help="of a forward pass on a rank; lower it when memory runs out",
     )
     parser.add_argument(
-        "--answers-per-batch", type=int, default=16, help="generated side by side (default %(default)s)"
+        "--answers-per-batch", type=whole(1), default=16, help="generated side by side (default %(default)s)"
     )
-    parser.add_argument("--workers", type=int, default=1, help="loader processes a rank (default %(default)s)")
+    parser.add_argument(
+        "--workers", type=whole(0, 1024), default=1, help="loader processes a rank (default %(default)s)"
+    )
     parser.add_argument("--cache", default="", metavar="DIR", help="for indices and lengths (default: ~/.cache/svco)")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...basics.errors import UserError
+from ...basics.files import write_whole, writing
 from ...basics.shipped import DS_CONFIGS, names
+from ...basics.strict_json import json_text
 from ...recipe.ds_config import read_ds_config
 from ...recipe.read import load_recipe
 from .calibration import calibrated
@@ -33,8 +33,9 @@ def run(arguments: Namespace) -> int:
     advice = advise(question, plans)
     print(text(question, plans, refused, advice))
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(as_json(question, plans, refused, advice), indent=1))
+        with writing(arguments.json):
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(arguments.json, json_text(as_json(question, plans, refused, advice), indent=1))
     if arguments.figure:
         from .scaling import figure
 
@@ -45,8 +46,6 @@ def run(arguments: Namespace) -> int:
 
 def make_machine(arguments: Namespace) -> Machine:
     """The machine that the arguments describe; UserError for one that cannot be."""
-    if arguments.gpus < 1 or arguments.nodes < 1:
-        raise UserError("--gpus (a node) and --nodes must be at least 1.")
     speed = network(arguments.interconnect)
     return Machine(find_gpu(arguments.gpu), arguments.gpus, arguments.nodes, speed, arguments.interconnect)
 

@@ -115,7 +115,7 @@ def find_gpu(name: str) -> Gpu:
 
 def network(name: str) -> float:
     """Bytes/s of ``400gb`` or ``8x400gb``: a node's network cards, in gigabits."""
-    found = re.fullmatch(r"(?:(\d+)x)?(\d+)gb", name.lower())
-    if not found or not int(found[2]):
+    found = re.fullmatch(r"(?:(\d{1,3})x)?(\d{1,6})gb", name.lower())
+    if not found or not int(found[2]) * int(found[1] or 1):
         raise UserError(f"--interconnect is {name!r}; write the network of a node in gigabits: 100gb, 400gb, 8x400gb.")
     return int(found[1] or 1) * int(found[2]) * GB / 8

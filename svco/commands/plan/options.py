@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ...basics.intervals import real, whole
+
+_TOKENS = real("[1, 1000000]")
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds what ``plan`` takes."""
@@ -17,18 +21,20 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="DeepSpeed JSON, a file or a name; all (default): compare those that come with svco",
     )
-    parser.add_argument("--gpus", type=int, default=8, help="GPUs a node (default %(default)s)")
-    parser.add_argument("--nodes", type=int, default=1, help="nodes (default %(default)s)")
+    parser.add_argument("--gpus", type=whole(1, 1024), default=8, help="GPUs a node (default %(default)s)")
+    parser.add_argument("--nodes", type=whole(1, 1_000_000), default=1, help="nodes (default %(default)s)")
     parser.add_argument(
         "--gpu", default="h100-80g", help="kind of GPU (default %(default)s); an unknown one lists them"
     )
     parser.add_argument(
         "--interconnect", default="400gb", help="network of a node: 100gb, 400gb, 8x400gb (default %(default)s)"
     )
-    parser.add_argument("--prompt", type=float, default=40, help="where shards are not here: text tokens of a prompt")
-    parser.add_argument("--response", type=float, default=60, help="the same: tokens of a response")
-    parser.add_argument("--image-tokens", type=float, default=0, help="the same: tokens of an image (0: of 640 × 480)")
-    parser.add_argument("--pairs", type=int, default=11_000, help="the same: training pairs")
+    parser.add_argument("--prompt", type=_TOKENS, default=40, help="where shards are not here: text tokens of a prompt")
+    parser.add_argument("--response", type=_TOKENS, default=60, help="the same: tokens of a response")
+    parser.add_argument(
+        "--image-tokens", type=real("[0, 1000000]"), default=0, help="the same: tokens of an image (0: of 640 × 480)"
+    )
+    parser.add_argument("--pairs", type=whole(1, 10**12), default=11_000, help="the same: training pairs")
     parser.add_argument(
         "--calibration", metavar="FILE", help="*_calibration.json of launchers/gpu_check.py, or the folder of a run"
     )

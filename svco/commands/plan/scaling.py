@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...basics.files import writing
 from .machine import Machine
 from .planner import Plan, make_plan
 from .question import Question
@@ -91,6 +92,7 @@ def figure(question: Question, machine: Machine, configs: Mapping[str, Mapping[s
         f"efficiencies {reached.source}, ± {reached.uncertainty:.0%}",
         fontsize=9,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path, dpi=130)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawing.savefig(path, dpi=130)
     pyplot.close(drawing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -14,8 +13,10 @@ import numpy as np
 
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.files import write_whole
 from ...basics.markdown import markdown
 from ...basics.progress import shown
+from ...basics.strict_json import json_text
 from ...basics.views import BLIND, CORRUPT, MATCH, cells_to_evaluate
 from ...batches.loader import Loader
 from ...batches.pack import PackedBatch
@@ -77,9 +78,6 @@ def run(arguments: Namespace) -> int:
 
 def _check(arguments: Namespace) -> None:
     """UserError for arguments that cannot be meant, before a model is loaded."""
-    for name, least in (("pairs", 0), ("pages", 0), ("max_text_tokens", 2), ("tokens", 1)):
-        if getattr(arguments, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must be at least {least}.")
     expand(arguments.shards)
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
@@ -209,10 +207,11 @@ def _write(
         "words": words,
         "shown": [card.key for card in cards],
     }
-    (folder / "probe.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "probe.md").write_text(
-        f"# {title}\n\n{line}\n\n{looking(shares)}\n\n{markdown(table(models), 2)}\n\n{NOTE}\n", encoding="utf-8"
+    write_whole(folder / "probe.json", json_text(found, indent=1, ascii_only=False) + "\n")
+    write_whole(
+        folder / "probe.md",
+        f"# {title}\n\n{line}\n\n{looking(shares)}\n\n{markdown(table(models), 2)}\n\n{NOTE}\n",
     )
     draw(models, line, folder / "perplexity.png")
     text = page(title, (line, looking(shares)), shown_facts, rule, table(models), words, cards, len(views))
-    (folder / "tokens.html").write_text(text, encoding="utf-8")
+    write_whole(folder / "tokens.html", text)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...basics.files import writing
 from ...scores.style import COLOURS, WORDS, blank
 
 _INK, _SOFT = "#1a1a1a", "#5a5a5a"
@@ -28,7 +29,8 @@ def draw(models: Mapping[str, Mapping[str, Any]], reading: str, path: Path) -> N
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9.5)
     figure.suptitle(reading, fontsize=10, color=_INK, wrap=True, parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with writing(path):
+        figure.savefig(path)
 
 
 def _panel(axes: Any, name: str, model: Mapping[str, Any], groups: list[str]) -> None:

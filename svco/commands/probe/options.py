@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from ...basics.intervals import whole
 from ...recipe.config import CorruptKind, Dtype
 
 
@@ -21,8 +22,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--shards", required=True, nargs="+", metavar="SPEC", help="paths, brace patterns, folders or URLs"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument("--pairs", type=int, default=0, help="score the first PAIRS pairs only (default: all)")
-    parser.add_argument("--pages", type=int, default=12, help="pairs shown token by token (default %(default)s)")
+    parser.add_argument("--pairs", type=whole(), default=0, help="score the first PAIRS pairs only (default: all)")
+    parser.add_argument("--pages", type=whole(), default=12, help="pairs shown token by token (default %(default)s)")
     parser.add_argument(
         "--corrupt",
         choices=get_args(CorruptKind),
@@ -30,10 +31,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dtype", choices=get_args(Dtype), default="auto")
     parser.add_argument("--attention", choices=("auto", "flash", "varlen", "sdpa"), default="auto")
-    parser.add_argument("--max-text-tokens", type=int, default=128, help="text is cut there (default %(default)s)")
+    parser.add_argument("--max-text-tokens", type=whole(2), default=128, help="text is cut there (default %(default)s)")
     parser.add_argument(
         "--tokens",
-        type=int,
+        type=whole(1),
         default=16384,
         help="tokens of a forward pass (default %(default)s): lower it when memory runs out",
     )

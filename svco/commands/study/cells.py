@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any
 from ...basics.errors import UserError
 from ...basics.ranks import under
 from ...basics.shipped import DS_CONFIGS, RECIPES, find
+from ...basics.strict_json import json_text
 from ...recipe.config import Config, DataConfig, ModelConfig
 from ...recipe.read import load_recipe
 from ...record.board import METRICS_FILE, last_line
@@ -165,7 +165,7 @@ def _place(study: Study, stage: str, method: str, data: str, settings: Settings,
         "sources": sources,
         "ds": ds,
     }
-    digest = hashlib.sha256(json.dumps(deciding, sort_keys=True, default=list).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json_text(deciding, sort_keys=True, default=list).encode()).hexdigest()[:8]
     words = re.sub(r"[^a-z0-9]+", "-", f"{method} {data}".lower()).strip("-")
     seed = f"-s{settings['run.seed']}" if "run.seed" in settings else ""
     return Path(study.root) / stage / f"{words}{seed}-{digest}"
@@ -230,7 +230,7 @@ def _as_trained(config: Config) -> list[str]:
 
 
 def _overrides(settings: Settings) -> list[str]:
-    return [f"{key}={json.dumps(value, default=list)}" for key, value in settings.items()]
+    return [f"{key}={json_text(value, default=list)}" for key, value in settings.items()]
 
 
 def choice(study: Study, method: str, data: str) -> Settings:

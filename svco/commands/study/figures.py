@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...basics.files import writing
 from ...basics.views import VIEWS
 from ...scores.statistics import standard_error
 from ...scores.style import COLOURS, SERIES, WORDS, blank
@@ -157,5 +158,6 @@ def _artefacts(study: Study, groups: Sequence[Group], rows: Sequence[Row], folde
 
 
 def _saved(figure: Any, path: Path) -> Path:
-    figure.savefig(path)
+    with writing(path):
+        figure.savefig(path)
     return path

@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 
 from ...basics.errors import UserError
+from ...basics.intervals import whole
 from .spec import STAGES
 
 
@@ -27,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", metavar="DIR", help="folder of the study (default: the recipe's 'root')")
     parser.add_argument(
         "--jobs",
-        type=int,
+        type=whole(0, 100_000),
         default=0,
         metavar="N",
         help="tasks at a time (default: one a core without a launcher, else 1); with --submit: jobs of an array at a time "
@@ -51,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stage", choices=STAGES, help="only this stage")
     parser.add_argument(
-        "--task", type=int, metavar="N", help="with --stage: only its task N, what one job of an array runs"
+        "--task", type=whole(), metavar="N", help="with --stage: only its task N, what one job of an array runs"
     )
 
 
@@ -66,8 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"There is no group {unknown[0]!r} in {arguments.recipe}; it has {', '.join(group.name for group in study.groups)}."
         )
-    if arguments.jobs < 0:
-        raise UserError(f"--jobs is {arguments.jobs}; it must be at least 1.")
     if arguments.task is not None and arguments.stage not in ("trials", "cells"):
         raise UserError("--task needs --stage trials or --stage cells.")
     from . import conduct

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...basics.errors import UserError
+from ...basics.files import write_whole
 from ...basics.markdown import markdown
 from .cells import Task, choice, in_words, trial_score, trial_tasks, unique
 from .figures import draw
@@ -28,7 +29,7 @@ def collect(study: Study, tasks: Sequence[Task]) -> Path:
     write_rows(folder / RESULTS, found)
     pictures = draw(study, found, folder)
     page = folder / REPORT
-    page.write_text(_page(study, tasks, found, pictures), encoding="utf-8")
+    write_whole(page, _page(study, tasks, found, pictures))
     return page
 
 

@@ -16,6 +16,7 @@ from threading import Lock
 from typing import Any
 
 from ...basics.errors import RESUBMIT
+from ...basics.files import append, write_whole, writing
 from ...basics.progress import Progress
 from ..evaluation import RESULT
 from .cells import Task, unique
@@ -56,9 +57,10 @@ class Children:
         if self.stopping:
             return RESUBMIT
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        with log.open("a", encoding="utf-8") as output:
-            output.write(f"$ {' '.join(line)}\n")
-            output.flush()
+        append(log, f"$ {' '.join(line)}\n")
+        with writing(log):
+            output = log.open("ab")
+        with output:
             child = subprocess.Popen(
                 line, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
@@ -157,14 +159,14 @@ def _run_alone(task: Task, children: Children, threads: int) -> tuple[int, str]:
         if done.exists():
             continue
         if task.evaluation and command.name == task.evaluation.name and (task.evaluation / RESULT).exists():
-            done.write_text("0.0\n")  # stopped between its last file and its end: it would refuse to write over it
+            write_whole(done, "0.0\n")  # stopped between its last file and its end: it would refuse to write over it
             continue
         start = time.monotonic()
         code = children.run(command.line, log, threads)
         if code:
             text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""  # it may not have begun
             return code, "\n".join(text.splitlines()[-_LOG_TAIL:])
-        done.write_text(f"{time.monotonic() - start:.1f}\n")
+        write_whole(done, f"{time.monotonic() - start:.1f}\n")
     return 0, ""
 
 

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...basics.errors import UserError
+from ...basics.files import write_whole
 from ...basics.shipped import located
+from ...basics.strict_json import json_text
 from .cells import cell_count, cell_tasks, trial_tasks
 from .conduct import How, first_of_run
 from .sources import missing
@@ -40,7 +42,7 @@ def submit(study: Study, how: How, recipe: str, quick: bool, options: str = "", 
         jobs[stage] = f"{stage.upper()}_JOB" if dry else _sbatch(line, jobs)
         if not dry:
             print(f"  {stage}: job {jobs[stage]}", flush=True)
-            (_folder(study) / JOBS).write_text(json.dumps(list(jobs.values())) + "\n", encoding="utf-8")
+            write_whole(_folder(study) / JOBS, json_text(list(jobs.values())) + "\n")
     if not stages:
         print("Everything is finished.")
     print(f"to collect: {shlex.join(['svco', 'study', *common, '--collect'])}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from ...basics.files import beside
 from ...basics.progress import Progress
+from ...basics.strict_json import json_text
 from ...data.shards import write_shards
 from .spec import Source, Study
 
@@ -51,7 +51,7 @@ def identity(study: Study, source: Source) -> dict[str, Any]:
 
 
 def _folder(study: Study, source: Source) -> Path:
-    digest = hashlib.sha256(json.dumps(identity(study, source), sort_keys=True).encode()).hexdigest()[:10]
+    digest = hashlib.sha256(json_text(identity(study, source), sort_keys=True).encode()).hexdigest()[:10]
     return Path(study.root) / "data" / f"{source.world or source.kind}-{source.split}-{digest}"
 
 
