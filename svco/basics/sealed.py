@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import first_line
-from .files import replacing, write_whole
-from .strict_json import json_text
+from .files import replacing
+from .strict_json import json_text, parse_json
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-def write_sealed(path: Path, tree: Any) -> None:
-    """Replaces the file ``path`` by ``tree`` as JSON, with a digest of it."""
-    write_whole(path, json_text({"sha256": _digest(json_text(tree).encode()), "holds": tree}))
+_DIGEST = "digest"
 
 
-def read_sealed(path: Path) -> Any:
-    """What :func:`write_sealed` wrote; OSError if the file cannot be opened, ValueError if it is something else or damaged."""
-    found = json.loads(path.read_bytes())
-    if not isinstance(found, dict) or found.get("sha256") != _digest(json_text(found.get("holds")).encode()):
-        raise ValueError("it is not what was written")
-    return found["holds"]
+def sealed(record: Mapping[str, Any]) -> str:
+    """``record`` as JSON, with a digest of itself."""
+    return json_text({**record, _DIGEST: _record_digest(record)}, indent=1, sort_keys=True)
+
+
+def unsealed(text: str, since: int = 0) -> dict[str, Any]:
+    """The record that ``sealed`` wrote; ValueError when it is no longer that.
+
+    ``since``: a record whose ``version`` is lower is of before there were digests, and is believed without.
+    """
+    record = parse_json(text)
+    if not isinstance(record, dict):
+        raise ValueError("it is no record")
+    written = record.pop(_DIGEST, None)
+    if written is None and record.get("version") in range(1, since):
+        return record
+    if written != _record_digest(record):
+        raise ValueError("it says something else than when it was written")
+    return record
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
@@ -61,6 +71,10 @@ def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
     names = sorted(arrays)
     facts = [(name, arrays[name].dtype.str, arrays[name].shape) for name in names]
     return _digest(json_text(facts).encode(), *(arrays[name].tobytes() for name in names))
+
+
+def _record_digest(record: Mapping[str, Any]) -> str:
+    return _digest(json_text(record, sort_keys=True).encode())
 
 
 def _digest(*parts: bytes) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..basics.errors import UserError
 from ..basics.files import write_whole
-from ..basics.sealed import read_sealed, write_sealed
+from ..basics.sealed import sealed, unsealed
 from ..basics.secrets import redacted_tree
 from ..basics.strict_json import json_text, parse_json
 
@@ -148,7 +148,7 @@ def _decisive(folder: Path) -> list[Path]:
 def _digests(files: Iterable[Path], memory: Path | None = None) -> dict[Path, str]:
     known: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
-        known = read_sealed(memory) if memory else {}
+        known = unsealed(memory.read_text(encoding="utf-8")) if memory else {}
     status = {file: file.stat() for file in files}
     keys = {file: f"{file.resolve()} {s.st_size} {s.st_mtime_ns}" for file, s in status.items()}
     new = [file for file in status if keys[file] not in known]
@@ -157,7 +157,7 @@ def _digests(files: Iterable[Path], memory: Path | None = None) -> dict[Path, st
     if new and memory:
         with contextlib.suppress(OSError):  # a folder nobody may write to: read again the next time
             memory.parent.mkdir(parents=True, exist_ok=True)
-            write_sealed(memory, known)
+            write_whole(memory, sealed(known))
     return {file: known[keys[file]] for file in status}
 
 

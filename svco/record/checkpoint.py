@@ -10,7 +10,6 @@ before a run goes on: one rank alone would take longer over a 34B model's than t
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import shutil
@@ -25,12 +24,14 @@ from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.files import file_digest, write_whole, writing
 from ..basics.progress import Progress, silent
+from ..basics.sealed import sealed, unsealed
 from ..basics.secrets import redacted_tree
 from ..basics.shipped import is_inside
-from ..basics.strict_json import json_text
 from .identity import Identity, differences
 
 MANIFEST = "MANIFEST.json"
+SEALED_SINCE = 2
+"""Version of the MANIFEST since which it has a digest of itself."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Checkpoints:
         files = dict(sorted(item for part in self.world.gather(mine) for item in part.items()))
         seconds = round(time.monotonic() - began, 3)
         manifest = {
-            "version": 1,
+            "version": SEALED_SINCE,
             "position": asdict(position),
             "identity": self.identity,
             "seconds": seconds,
@@ -124,7 +125,7 @@ class Checkpoints:
         }
 
         def publish() -> None:
-            write_whole(temporary / MANIFEST, json_text(manifest, indent=1, sort_keys=True), durable=True)
+            write_whole(temporary / MANIFEST, sealed(manifest), durable=True)
             shutil.rmtree(final, ignore_errors=True)
             with writing(final):
                 temporary.rename(final)
@@ -188,7 +189,7 @@ def damage(
     Of ``size`` readers this is number ``rank``, which reads its share of the files. ``contents`` False: names and sizes only.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = _manifest(folder)
         files = {name: (int(told["bytes"]), str(told["sha256"])) for name, told in manifest["files"].items()}
         Position(**manifest["position"])
     except FileNotFoundError:
@@ -211,13 +212,18 @@ def damage(
 
 def save_seconds(folder: Path) -> float:
     """How long the save of checkpoint ``folder`` took; 0 for one that does not say."""
-    return float(json.loads((folder / MANIFEST).read_text()).get("seconds", 0.0))
+    return float(_manifest(folder).get("seconds", 0.0))
 
 
 def read_identity(folder: Path) -> Identity | None:
     """What the run of checkpoint ``folder`` was; None in one of an earlier version."""
-    return json.loads((folder / MANIFEST).read_text()).get("identity")
+    return _manifest(folder).get("identity")
 
 
 def read_position(folder: Path) -> Position:
-    return Position(**json.loads((folder / MANIFEST).read_text())["position"])
+    return Position(**_manifest(folder)["position"])
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What the MANIFEST says; ValueError when it is not what was written."""
+    return unsealed((folder / MANIFEST).read_text(encoding="utf-8"), since=SEALED_SINCE)

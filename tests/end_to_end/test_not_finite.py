@@ -2,16 +2,14 @@
 
 import json
 import shutil
-from collections import Counter
 
 import launch
 import odd_gradient
 import pytest
 import torch
-from places import BASE, ROOT, SHARDS
+from places import ROOT, SHARDS
+from poison import poisoned_base
 from safetensors.torch import load_file
-
-from svco.data.shards import ShardSet
 
 OPTIONS = (
     "optim.steps=6",
@@ -29,25 +27,8 @@ OPTIONS = (
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory):
     """(base whose embedding of one rare word is NaN, head apart; keys of the training pairs that have the word)."""
-    from transformers import AutoModelForImageTextToText, AutoTokenizer
-
-    folder = shutil.copytree(BASE, tmp_path_factory.mktemp("base") / "poisoned")
-    tokenizer = AutoTokenizer.from_pretrained(BASE)
-    shards = ShardSet.open(str(SHARDS / "train-{000000..000007}.tar"))
-    texts = [shards.read_text(i) for i in range(len(shards))]
-    words = {t.key: set(tokenizer(" ".join([t.query, *t.responses]))["input_ids"]) for t in texts}
-    counts = Counter(word for found in words.values() for word in found)
-    word = min((w for w, count in counts.items() if 40 <= count <= 200), key=lambda w: (counts[w], w))
-    model = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32)
-    weight = model.get_input_embeddings().weight.detach().clone()
-    for config in (model.config, model.config.text_config):
-        config.tie_word_embeddings = False
-    model.lm_head.weight = torch.nn.Parameter(weight.clone())
-    weight[word] = float("nan")
-    model.get_input_embeddings().weight = torch.nn.Parameter(weight)
-    model._tied_weights_keys = None
-    model.save_pretrained(folder)
-    return folder, {key for key, found in words.items() if word in found}
+    folder = tmp_path_factory.mktemp("base") / "poisoned"
+    return poisoned_base(folder, str(SHARDS / "train-{000000..000007}.tar"), 40, 200)
 
 
 @pytest.fixture(scope="module")

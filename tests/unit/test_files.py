@@ -9,7 +9,7 @@ from places import BASE
 from svco.basics.errors import UserError
 from svco.basics.files import replacing, write_whole
 from svco.basics.progress import silent
-from svco.basics.sealed import read_arrays, read_sealed, write_arrays, write_sealed
+from svco.basics.sealed import read_arrays, sealed, unsealed, write_arrays
 from svco.commands.evaluation.scoring import SetScores
 from svco.export import Wanted, export
 from svco.run.cached_reference import ReferenceCache
@@ -56,7 +56,7 @@ READ_BACK = {
     "arrays": (lambda path: write_arrays(path, a=np.arange(3), b=np.array(["x", ""])), lambda path: [
         array.tolist() for array in read_arrays(path, "a", "b")
     ]),
-    "sealed": (lambda path: write_sealed(path, {"file 12 3": "abc"}), read_sealed),
+    "sealed": (lambda path: write_whole(path, sealed({"file 12 3": "abc"})), lambda path: unsealed(path.read_text())),
     "reference": (reference, reads_reference),
 }  # fmt: skip
 
