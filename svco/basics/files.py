@@ -73,7 +73,7 @@ def file_digest(path: Path) -> str:
 
 
 def file_mark(path: Path) -> list[int | str]:
-    """What is cheap to know of a file, as JSON keeps it: [bytes, time of its contents, time of its inode, digest of a few places].
+    """What is cheap to know of a file, as JSON keeps it: [bytes, time of its contents, of its inode, digest of a few places].
 
     Nothing that writes a file or puts another one in its place can set the inode's time. The number of the inode is left out:
     storage such as gcsfuse deals it anew at every mount.

@@ -23,8 +23,6 @@ SCHEMA_VERSION = 1
 IMAGE_MEMBERS = ("0.jpg", "1.jpg")
 TEXT_MEMBER = "pair.json"
 MEMBERS = (*IMAGE_MEMBERS, TEXT_MEMBER)
-LARGEST_IMAGE, LARGEST_TEXT = 1 << 28, 1 << 24
-"""Bytes that an image and a ``pair.json`` may have in a shard: 256 and 16 MiB, so that no sample fills a loader's memory."""
 
 CONTRASTS = ("object", "attribute", "relation", "position", "unknown")
 """MVC's contrast types: object replacement, attribute binding, relation or number modification, position flipping;

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from ..basics.errors import UserError
 from ..basics.files import file_digest, file_mark, sampled_digest, write_whole
 from ..basics.strict_json import parse_json
-from .pairs import IMAGE_MEMBERS, LARGEST_IMAGE, MEMBERS
+from .pairs import IMAGE_MEMBERS, MEMBERS
 from .tar_members import NoShard, members
 
 INDEX_VERSION = 2
@@ -206,7 +206,7 @@ def _image_size(stream: Any, place: tuple[int, int] | None) -> Size:
         return (0, 0)
     stream.seek(place[0])
     try:
-        with Image.open(io.BytesIO(stream.read(min(place[1], LARGEST_IMAGE)))) as image:
+        with Image.open(io.BytesIO(stream.read(place[1]))) as image:
             return image.size
     except Exception:  # the sample is bad; reading it says so by name
         return (0, 0)

@@ -20,19 +20,9 @@ from typing import BinaryIO
 from ..basics.errors import BadSample, UserError
 from ..basics.files import replacing
 from ..basics.shipped import located
-from .pairs import (
-    IMAGE_MEMBERS,
-    LARGEST_IMAGE,
-    LARGEST_TEXT,
-    MEMBERS,
-    TEXT_MEMBER,
-    Pair,
-    PairText,
-    decode_text,
-    encode_text,
-)
+from .pairs import IMAGE_MEMBERS, MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
 from .remote import Source, is_remote, redacted
-from .shard_cache import fetched
+from .shard_cache import fetched, hold
 from .shard_index import Entry, Say, ShardIndex, combined_digest, load_index, open_shard
 from .tar_members import unpacked_name
 
@@ -76,7 +66,7 @@ def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
         raise UserError(f"The shard pattern {redacted(spec)!r} has an unbalanced brace.") from None
     found: list[str] = []
     for name in names:
-        found += Source.at(name).shards() if is_remote(name) else _local(located(os.path.expanduser(name)), spec)
+        found += Source.at(name).shards() if is_remote(name) else _local(located(name), spec)
     if not found:
         raise UserError(f"No shards match {spec!r}.")
     return tuple(found)
@@ -160,6 +150,7 @@ class ShardSet:
                     paths[source] = path
             return paths
 
+        hold(Path(index.path) for source, index in zip(self.sources, self.indices, strict=True) if is_remote(source))
         if not (missing := lacking()):
             return
         fetched(list(missing), next(iter(missing.values())).parent)
@@ -234,11 +225,6 @@ class ShardSet:
                 f"{', '.join(sorted(entry.members)) or 'none'}; a pair needs {', '.join(MEMBERS)})",
             )
         offset, size = entry.members[name]
-        if size > (most := LARGEST_TEXT if name == TEXT_MEMBER else LARGEST_IMAGE):
-            raise BadSample(
-                "bad-json" if name == TEXT_MEMBER else "odd-image",
-                f"{index.path}: sample {entry.key!r}: {name} has {size:,} bytes; at most {most:,} are read",
-            )
         tar.seek(offset)
         return tar.read(size)
 
