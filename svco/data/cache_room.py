@@ -72,7 +72,6 @@ class Users:
         self._file = self.place / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._pid = os.getpid()
         self._descriptor: int | None = None
-        atexit.register(self.leave)
 
     def add(self, copies: Mapping[str, int]) -> set[str]:
         """This process uses the copies of these names from now on; those that it did not before. ``copies``: name -> bytes, 0
@@ -102,6 +101,7 @@ class Users:
     def make_room(self, most: int) -> None:
         """Deletes copies that nobody uses, those used longest ago first, until all that is here and all that living processes are
         about to fetch have ``most`` bytes. UserError if what is in use has more by itself."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone():
             there = {file.name: file.stat().st_size for file in self.folder.iterdir() if _is_copy(file)}
             wanted = {name: size for name, (_, size) in self.others().items()} | self._mine
@@ -151,6 +151,14 @@ def users_of(folder: Path) -> Users:
     if folder not in _USERS:
         _USERS[folder] = Users(folder)
     return _USERS[folder]
+
+
+@atexit.register
+def leave_all() -> None:
+    """This process uses no copies any more."""
+    for users in _USERS.values():
+        users.leave()
+    _USERS.clear()
 
 
 def _used(file: Path) -> dict[str, int] | None:

@@ -58,8 +58,10 @@ def fetched(urls: Sequence[str], folder: Path) -> list[Path]:
         for copy in copies.values():
             with suppress(OSError):
                 os.utime(_record_of(copy))
-    except BaseException:
+    except BaseException as error:
         users.drop(new)
+        if isinstance(error, OSError):
+            raise _not_kept(folder, error) from None
         raise
     return [copies[url] for url in urls]
 
@@ -153,8 +155,10 @@ def _fetch(source: Source, copy: Path, version: Version | None, users: Users) ->
             _replace(source, copy)
     except NoShard as error:
         raise UserError(f"What {redacted(source.url)} sends {error}") from None
-    except OSError as error:
-        raise UserError(f"No shard can be kept in {copy.parent}: {error.strerror}. Set data.cache_dir.") from None
+
+
+def _not_kept(folder: Path, error: OSError) -> UserError:
+    return UserError(f"No shard can be kept in {folder}: {error.strerror}. Set data.cache_dir.")
 
 
 def _replace(source: Source, copy: Path) -> None:
