@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from zipfile import BadZipFile
 
 from .dist import World
 
@@ -102,12 +101,14 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
     """The arrays of these names in an ``.npz``; OSError if it cannot be opened, ValueError if it is damaged or lacks one."""
     import numpy as np
 
-    # Opened here: numpy does not close a damaged file that it opened itself. What it raises for one is any of four errors.
+    # Opened here: numpy does not close a damaged file that it opened itself. What it and zipfile raise for one is any of ten errors.
     with path.open("rb") as file:
         try:
             with np.load(file) as arrays:
                 return [arrays[name] for name in names]
-        except (EOFError, KeyError, BadZipFile) as error:
+        except OSError:
+            raise
+        except Exception as error:
             raise ValueError(str(error)) from None
 
 
