@@ -10,12 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from .dist import World
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PATIENCE = 5.0
 """Seconds that network storage gets to show a new file elsewhere."""
@@ -95,21 +92,6 @@ def _sampled(stream: BinaryIO, size: int) -> str:
         stream.seek(last * number // (SAMPLES - 1))
         digest.update(stream.read(SAMPLE_BYTES))
     return digest.hexdigest()
-
-
-def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
-    """The arrays of these names in an ``.npz``; OSError if it cannot be opened, ValueError if it is damaged or lacks one."""
-    import numpy as np
-
-    # Opened here: numpy does not close a damaged file that it opened itself. What it and zipfile raise for one is any of ten errors.
-    with path.open("rb") as file:
-        try:
-            with np.load(file) as arrays:
-                return [arrays[name] for name in names]
-        except OSError:
-            raise
-        except Exception as error:
-            raise ValueError(str(error)) from None
 
 
 def hosts_apart(folder: Path, world: World, patience: float = PATIENCE) -> list[str]:

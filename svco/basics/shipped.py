@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from glob import glob
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .errors import UserError, nearest
 
@@ -52,6 +52,14 @@ def lasting(path: str) -> str:
     if absolute.is_relative_to(shards):
         return f"{SHARDS}/{absolute.relative_to(shards)}"
     return os.path.abspath(path)
+
+
+def is_inside(name: object) -> bool:
+    """Whether ``name``, which a file says, names something inside the file's own folder: relative, and not by way of ``..``."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return False
+    parts = PurePosixPath(name.replace("\\", "/"))
+    return not parts.is_absolute() and ".." not in parts.parts
 
 
 def names(folder: str) -> dict[str, Path]:

@@ -21,9 +21,10 @@ from pathlib import Path
 
 from ..basics.errors import UserError
 from ..basics.files import file_digest, file_mark, replacing, write_whole
+from ..basics.secrets import redacted
 from ..basics.strict_json import parse_json
 from .cache_room import Users, limit, locked, sweep, users_of
-from .remote import Source, Unavailable, Version, redacted
+from .remote import Source, Unavailable, Version
 from .shard_index import build_index, keep_index
 from .tar_members import NoShard
 

@@ -19,9 +19,10 @@ from typing import BinaryIO
 
 from ..basics.errors import BadSample, UserError
 from ..basics.files import replacing
+from ..basics.secrets import redacted
 from ..basics.shipped import located
 from .pairs import IMAGE_MEMBERS, MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
-from .remote import Source, is_remote, redacted
+from .remote import Source, is_remote
 from .shard_cache import fetched, hold
 from .shard_index import Entry, Say, ShardIndex, combined_digest, load_index, open_shard
 from .tar_members import unpacked_name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 ADAPTER = "default"
 """What the one adapter inside a model is called there: peft's own name for it."""
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+NOT_TENSORS = (
+    "holds more than tensors, which could do harm and was not read. Take it as safetensors, from a source you trust."
+)
+"""What is said of a pickled file that asks for more."""
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 """Endings of the names of A (r, in) and B (out, r)."""
 
@@ -156,7 +161,9 @@ def stored_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
 
     try:
         stored = load_peft_weights(str(folder), device="cpu")
-    except (OSError, ValueError) as error:
+    except pickle.UnpicklingError:
+        raise UserError(f"No adapter can be loaded from {folder}: its file {NOT_TENSORS}") from None
+    except Exception as error:  # safetensors and torch have errors of their own for what is damaged
         raise UserError(f"No adapter can be loaded from {folder}: {first_line(error)}") from None
     return {name.removeprefix(PEFT_PREFIX): value for name, value in stored.items()}
 

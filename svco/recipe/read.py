@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..basics.errors import UserError, nearest
+from ..basics.secrets import redacted_tree
 from ..basics.shipped import at_home, lasting, located
 from .config import Config
 from .limits import check, kinds
@@ -188,8 +189,8 @@ def to_tree(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def dump(config: Config) -> str:
-    """``config`` as YAML that ``load_recipe`` reads back to an equal Config."""
-    return dump_yaml(to_tree(config))
+    """``config`` as YAML that ``load_recipe`` reads back to an equal Config, but for the credentials in its addresses."""
+    return dump_yaml(redacted_tree(to_tree(config)))
 
 
 @cache

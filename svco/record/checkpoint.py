@@ -25,6 +25,8 @@ from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.files import file_digest, write_whole
 from ..basics.progress import Progress, silent
+from ..basics.secrets import redacted_tree
+from ..basics.shipped import is_inside
 from .identity import Identity, differences
 
 MANIFEST = "MANIFEST.json"
@@ -77,7 +79,7 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
         self.world = world
-        self.identity = dict(identity or {})
+        self.identity = redacted_tree(dict(identity or {}))
 
     def save(self, position: Position, write: Callable[[Path], list[Path]]) -> Path:
         """Has every rank ``write`` into a temporary folder, then makes it ``step-N`` in one rename.
@@ -171,20 +173,22 @@ def damage(
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        files = manifest["files"]
+        files = {name: (int(told["bytes"]), str(told["sha256"])) for name, told in manifest["files"].items()}
         Position(**manifest["position"])
     except FileNotFoundError:
         return f"it has no {MANIFEST}, so it was never finished"
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its {MANIFEST} cannot be read ({error})"
-    mine = sorted(files, key=lambda name: (-files[name]["bytes"], name))[rank::size]
+    if outside := [name for name in files if not is_inside(name)]:
+        return f"its {MANIFEST} names the file {outside[0]!r}, outside of the checkpoint"
+    mine = sorted(files, key=lambda name: (-files[name][0], name))[rank::size]
     for name in progress(mine, f"checking {folder.name}"):
-        expected, file = files[name], folder / name
+        (size_then, digest), file = files[name], folder / name
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != expected["bytes"]:
-            return f"{name} has {file.stat().st_size} bytes instead of {expected['bytes']}"
-        if contents and file_digest(file) != expected["sha256"]:
+        if file.stat().st_size != size_then:
+            return f"{name} has {file.stat().st_size} bytes instead of {size_then}"
+        if contents and file_digest(file) != digest:
             return f"{name} has other contents than when it was written"
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,16 @@ import numpy as np
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import file_mark, replacing, write_whole
+from ..basics.files import file_mark, replacing
 from ..basics.progress import Progress, shown
-from ..basics.strict_json import parse_json
+from ..basics.sealed import arrays_digest
 from ..basics.views import VIEWS, cells_to_evaluate, views_of
 from ..batches.split import Split, make_loader
 from ..data.corruption import Corruptions
 from ..data.order import GivenOrder
 from ..engine import Engine
-from ..model.load import Tuned, model_files
+from ..model.load import Tuned
+from ..model.provenance import fingerprint, model_files
 from ..scores.pair_scores import score_pairs
 from .job import Job
 
@@ -77,7 +78,7 @@ def cache_facts(job: Job, tuned: Tuned, split: Split, world: World) -> dict[str,
                 "index anew; then start again."
             )
     return {
-        "weights": _of_files(weights, digests),
+        "weights": fingerprint({"files": [(file.name, told) for file, told in zip(weights, digests, strict=True)]}),
         "text": job.family.fingerprint,
         "pixels": job.family.pixel_fingerprint,
         "corruption": Corruptions.of(cells, config.corrupt).fingerprint,
@@ -114,14 +115,17 @@ class ReferenceCache:
         try:
             with safe_open(path, "np") as file:
                 logps, done = file.get_tensor("logps"), file.get_tensor("done").astype(bool)
-                said = file.metadata()
-                stored = json.loads(said["facts"])
-            if said.get("digest", now := _of_values(logps, done)) != now:
-                raise ValueError("its values are not what was written")
+                metadata = file.metadata()
+                stored = json.loads(metadata["facts"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"The cached reference {path} cannot be read ({error}). Delete it; it is made again."
             ) from None
+        # A file of an earlier version has no digest.
+        if metadata.get("sha256", digest := _digest(logps, done)) != digest:
+            raise UserError(
+                f"The cached reference {path} is damaged: it is not what was written. Delete it; it is made again."
+            )
         if fingerprint(stored) != name or logps.shape != (count, 2, views) or done.shape != (count,):
             raise UserError(
                 f"The cached reference {path} is not what its name says: it was made for {stored} and {len(done)} pairs. "
@@ -151,43 +155,12 @@ class ReferenceCache:
         self.logps[theirs], self.done[theirs] = there.logps[theirs], True
         tensors = {"logps": self.logps, "done": self.done.astype(np.uint8)}
         with replacing(self.path) as temporary:
-            save_file(
-                tensors,
-                temporary,
-                {"facts": json.dumps(facts, sort_keys=True), "digest": _of_values(self.logps, self.done)},
-            )
+            told = {"facts": json.dumps(facts, sort_keys=True), "sha256": _digest(self.logps, self.done)}
+            save_file(tensors, temporary, told)
 
 
-def _of_values(logps: np.ndarray, done: np.ndarray) -> str:
-    return hashlib.sha256(logps.tobytes() + done.astype(np.uint8).tobytes()).hexdigest()
-
-
-def fingerprint(facts: dict[str, Any]) -> str:
-    """A name for everything a cached reference depends on."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def weights_digest(files: Iterable[Path], memory: Path) -> str:
-    """Digest of the contents of a model's files; contents of files that have not changed, as far as their times and a few of
-    their places show, are remembered in ``memory``."""
-    try:
-        known = dict(parse_json(memory.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        known = {}
-    files = sorted(files)
-    digests = []
-    for file in files:
-        key = f"{file.resolve()} {' '.join(map(str, file_mark(file)))}"
-        if key not in known:
-            known[key] = _digest(file, "blake2b")
-        digests.append(str(known[key]))
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(memory, json.dumps(known))
-    return _of_files(files, digests)
-
-
-def _of_files(files: Iterable[Path], digests: Iterable[str]) -> str:
-    return fingerprint({"files": [(file.name, digest) for file, digest in zip(files, digests, strict=True)]})
+def _digest(logps: np.ndarray, done: np.ndarray) -> str:
+    return arrays_digest({"logps": logps, "done": done.astype(np.uint8)})
 
 
 def read_now(files: Sequence[tuple[Path, str]], world: World) -> list[str]:
@@ -202,7 +175,7 @@ def read_now(files: Sequence[tuple[Path, str]], world: World) -> list[str]:
         file, kind = files[number]
         try:
             key = (str(file), kind, *file_mark(file))
-            mine[number] = _READ[key] = _READ.get(key) or _digest(file, kind)
+            mine[number] = _READ[key] = _READ.get(key) or _contents(file, kind)
         except OSError as error:
             problem = f"{file} cannot be read: {error.strerror}."
     everyone = world.gather((mine, problem))
@@ -216,7 +189,7 @@ _READ: dict[tuple[int | str, ...], str] = {}
 """What this process has read already: three splits of a run have one base."""
 
 
-def _digest(file: Path, kind: str) -> str:
+def _contents(file: Path, kind: str) -> str:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, kind).hexdigest()
     return digest[:32] if kind == "blake2b" else digest

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..basics.dist import World
 from ..basics.files import SAMPLES
+from ..basics.secrets import redacted, redacted_tree
 from ..batches.pack import PackedCollate
-from ..data.remote import redacted
 from ..recipe.paper import deviations
 from .job import Job
 
@@ -60,6 +60,6 @@ def histogram(values: np.ndarray, bins: int = 10, width: int = 40) -> str:
 def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: torch.dtype) -> str:
     from ..recipe.read import dump
 
-    shown = json.dumps(ds, indent=2) if ds else "none: one process without DeepSpeed"
+    shown = json.dumps(redacted_tree(dict(ds)), indent=2) if ds else "none: one process without DeepSpeed"
     lines = f"{dump(job.config)}\ndtype: {dtype}\n{describe(job, world)}\n{deviations(job.config, dtype)}"
     return f"{lines}\n\nDeepSpeed config:\n{shown}"

@@ -18,9 +18,10 @@ from svco.commands.data.build import MANIFEST, described
 from svco.data import shard_index
 from svco.data.shard_index import keep_index
 from svco.data.shards import ShardSet
+from svco.model.provenance import weights_digest
 from svco.objectives.table import make_objective
 from svco.recipe.config import Config
-from svco.run.cached_reference import ReferenceCache, cache_facts, weights_digest
+from svco.run.cached_reference import ReferenceCache, cache_facts
 
 
 def change(path, place):
@@ -167,11 +168,12 @@ def test_a_cached_reference_is_known_by_bytes(job, shards):
 
 
 def test_remembered_weights_are_read_again_when_only_their_size_and_time_are_equal(tmp_path):
-    file, memory = tmp_path / "model.safetensors", tmp_path / "digests.json"
-    file.write_bytes(bytes(100_000))
-    before = weights_digest([file], memory)
-    change(file, 50_000)
-    assert weights_digest([file], memory) != before
+    base, memory = tmp_path / "base", tmp_path / "digests.json"
+    base.mkdir()
+    (base / "model.safetensors").write_bytes(bytes(100_000))
+    before = weights_digest(str(base), memory)
+    change(base / "model.safetensors", 50_000)
+    assert weights_digest(str(base), memory) != before
 
 
 def test_the_values_of_a_cached_reference_are_those_that_were_written(tmp_path):
@@ -180,7 +182,7 @@ def test_the_values_of_a_cached_reference_are_those_that_were_written(tmp_path):
     cache.save({"pairs": "x"})
     assert (ReferenceCache.open(tmp_path, {"pairs": "x"}, 5).logps == 1).all()
     change(cache.path, cache.path.stat().st_size - 40)
-    with pytest.raises(UserError, match="cannot be read .its values are not what was written.*Delete it"):
+    with pytest.raises(UserError, match="is damaged: it is not what was written.*Delete it"):
         ReferenceCache.open(tmp_path, {"pairs": "x"}, 5)
     stored = load_file(cache.path)  # of an earlier svco, which wrote no digest
     save_file(stored, cache.path, {"facts": '{"pairs": "x"}'})

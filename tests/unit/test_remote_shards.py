@@ -82,7 +82,7 @@ def test_without_an_answer_the_copy_is_used(served, tmp_path):
     opened = ShardSet.open(spec, tmp_path / "cache")
     served.pages["/train-000001.tar"] = Page(b"expired", 403)
     with pytest.warns(
-        UserWarning, match=r"train-000001\.tar cannot be asked for changes \(the server answers 403"
+        UserWarning, match=r"train-000001\.tar\?\*\*\* cannot be asked for changes \(the server answers 403"
     ) as said:
         assert ShardSet.open(spec, tmp_path / "cache") == opened
     served.shutdown()
@@ -119,7 +119,7 @@ def test_what_cannot_be_fetched_leaves_nothing(web, shards, tmp_path, case):
     url = f"{web.url.replace('//', f'//me:{SECRET}@')}/x.tar{SIGNED}"
     with pytest.raises(UserError, match=message) as error:
         ShardSet.open(url, tmp_path / "cache")
-    assert f"{web.url}/x.tar" in str(error.value)
+    assert "//***@127.0.0.1" in str(error.value) and "/x.tar?***" in str(error.value)
     assert SECRET not in str(error.value)
     assert files(tmp_path / "cache") == []
     assert len(downloads(web)) == gets, "what may pass is tried again, nothing else is"
@@ -188,7 +188,7 @@ def test_the_signature_is_sent_as_given_and_kept_nowhere(served, tmp_path):
         assert SECRET not in path.name
         assert path.is_dir() or SECRET.encode() not in path.read_bytes()
     record = next((tmp_path / "cache").rglob("*.source.json"))
-    assert json.loads(record.read_text())["url"] == served.url + "/train-000000.tar"
+    assert json.loads(record.read_text())["url"] == served.url + "/train-000000.tar?***"
 
 
 def test_through_the_proxy_of_the_environment(served, tmp_path, monkeypatch):

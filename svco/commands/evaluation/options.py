@@ -18,6 +18,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--base", required=True, help="folder or hub id of the base, or of a whole tuned model")
     parser.add_argument("--adapter", type=at_home, metavar="DIR", help="PEFT LoRA adapter folder (default: none)")
+    parser.add_argument(
+        "--other-base", action="store_true", help="the base is deliberately another than the adapter was trained on"
+    )
     parser.add_argument("--out", type=typed, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--set",

@@ -39,6 +39,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-name", help="what to call the base in public (default: its hub id or its folder's name)"
     )
+    parser.add_argument(
+        "--other-base", action="store_true", help="the base is deliberately another than the one that was trained on"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.dtype,
         arguments.base,
         arguments.base_name,
+        arguments.other_base,
     )
     target = export(wanted, shown(True))
     card = "; its README.md says what it is and how to load it" if (target / "README.md").is_file() else ""

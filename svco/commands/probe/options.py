@@ -18,6 +18,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", required=True, help="base model, folder or hub id; a fully tuned model as well")
     parser.add_argument("--adapter", type=typed, metavar="FOLDER", help="PEFT LoRA adapter: scored beside its base")
     parser.add_argument(
+        "--other-base", action="store_true", help="the base is deliberately another than the adapter was trained on"
+    )
+    parser.add_argument(
         "--shards", required=True, nargs="+", metavar="SPEC", help="paths, brace patterns, folders or URLs"
     )
     parser.add_argument("-o", "--output", type=typed, required=True, metavar="DIR", help="folder for the results")
