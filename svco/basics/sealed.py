@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 _DIGEST = "digest"
 
 
-def sealed(record: Mapping[str, Any]) -> str:
-    """``record`` as JSON, with a digest of itself."""
-    return json_text({**record, _DIGEST: _record_digest(record)}, indent=1, sort_keys=True)
+def sealed(record: Mapping[str, Any], compact: bool = False) -> str:
+    """``record`` as JSON, with a digest of itself. ``compact``: in one line."""
+    whole = {**record, _DIGEST: _record_digest(record)}
+    return json_text(whole, indent=None if compact else 1, sort_keys=True, compact=compact)
 
 
 def unsealed(text: str, since: int = 0) -> dict[str, Any]:

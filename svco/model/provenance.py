@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError
-from ..basics.files import write_whole
+from ..basics.files import file_mark, write_whole
 from ..basics.sealed import sealed, unsealed
 from ..basics.secrets import redacted_tree
 from ..basics.strict_json import json_text, parse_json
@@ -129,8 +129,8 @@ def model_files(base: str) -> list[Path]:
 
 
 def weights_digest(base: str, memory: Path) -> str:
-    """Digest of the contents of a base's weights and config. They are read once: those of unchanged files (path, size, time) are
-    remembered in ``memory``."""
+    """Digest of the contents of a base's weights and config. They are read once: those of files that have
+    not changed, as far as their times and a few of their places show, are remembered in ``memory``."""
     digests = _digests(model_files(base), memory)
     return fingerprint({"files": [(file.name, digests[file]) for file in sorted(digests)]})
 
@@ -149,16 +149,15 @@ def _digests(files: Iterable[Path], memory: Path | None = None) -> dict[Path, st
     known: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
         known = unsealed(memory.read_text(encoding="utf-8")) if memory else {}
-    status = {file: file.stat() for file in files}
-    keys = {file: f"{file.resolve()} {s.st_size} {s.st_mtime_ns}" for file, s in status.items()}
-    new = [file for file in status if keys[file] not in known]
+    keys = {file: f"{file.resolve()} {' '.join(map(str, file_mark(file)))}" for file in files}
+    new = [file for file in keys if keys[file] not in known]
     with ThreadPoolExecutor(min(_AT_ONCE, len(os.sched_getaffinity(0)))) as pool:
         known |= dict(zip((keys[file] for file in new), pool.map(_contents, new), strict=True))
     if new and memory:
         with contextlib.suppress(OSError):  # a folder nobody may write to: read again the next time
             memory.parent.mkdir(parents=True, exist_ok=True)
             write_whole(memory, sealed(known))
-    return {file: known[keys[file]] for file in status}
+    return {file: known[key] for file, key in keys.items()}
 
 
 def _contents(file: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,17 @@ import numpy as np
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import replacing
-from ..basics.progress import Progress
+from ..basics.files import file_mark, replacing
+from ..basics.progress import Progress, shown
 from ..basics.sealed import arrays_digest
 from ..basics.strict_json import json_text
 from ..basics.views import VIEWS, cells_to_evaluate, views_of
-from ..batches.split import Split, cache_dir, make_loader
+from ..batches.split import Split, make_loader
 from ..data.corruption import Corruptions
 from ..data.order import GivenOrder
 from ..engine import Engine
 from ..model.load import Tuned
-from ..model.provenance import DIGESTS, fingerprint, weights_digest
+from ..model.provenance import fingerprint, model_files
 from ..scores.pair_scores import score_pairs
 from .job import Job
 
@@ -37,7 +39,7 @@ def reference_of(
     ``resumed``: the policy is no longer the base, so under full fine-tuning nothing can be computed any more (UserError).
     """
     config, cells = job.config, cells_to_evaluate(job.objective.cells)
-    facts = world.on_main(lambda: cache_facts(job, tuned, split, world))
+    facts = cache_facts(job, tuned, split, world)
     folder = Path(config.run.root) / "references"
     cache = world.on_main(lambda: ReferenceCache.open(folder, facts, len(split.shards), len(views_of(cells))))
     missing = cache.missing
@@ -62,10 +64,22 @@ def reference_of(
 
 
 def cache_facts(job: Job, tuned: Tuned, split: Split, world: World) -> dict[str, Any]:
-    """Everything the reference's log-probs of ``split`` depend on."""
+    """Everything the reference's log-probs of ``split`` depend on; the bytes of weights and shards are read for it. A collective.
+
+    UserError for a shard that is not what was indexed.
+    """
     config, cells = job.config, job.objective.cells
+    weights = sorted(model_files(config.model.base))
+    digests = read_now([(file, "blake2b") for file in weights], world)
+    shards = read_now([(Path(index.path), "sha256") for index in split.shards.indices], world)
+    for index, digest in zip(split.shards.indices, shards, strict=True):
+        if digest != index.sha256:
+            raise UserError(
+                f"The shard {index.path} has other contents than when it was indexed. 'svco data verify {index.path}' makes its "
+                "index anew; then start again."
+            )
     return {
-        "weights": weights_digest(config.model.base, cache_dir(config) / DIGESTS),
+        "weights": fingerprint({"files": [(file.name, told) for file, told in zip(weights, digests, strict=True)]}),
         "text": job.family.fingerprint,
         "pixels": job.family.pixel_fingerprint,
         "corruption": Corruptions.of(cells, config.corrupt).fingerprint,
@@ -148,3 +162,35 @@ class ReferenceCache:
 
 def _digest(logps: np.ndarray, done: np.ndarray) -> str:
     return arrays_digest({"logps": logps, "done": done.astype(np.uint8)})
+
+
+def read_now(files: Sequence[tuple[Path, str]], world: World) -> list[str]:
+    """Digests of ``files`` [(file, name of the hash)], read by this very process or another rank, a share each. A collective.
+
+    UserError, on all ranks, for one that cannot be read.
+    """
+    mine: dict[int, str] = {}
+    problem = ""
+    share = range(world.rank, len(files), world.size)
+    for number in shown(world.is_main)(share, "reading every byte"):
+        file, kind = files[number]
+        try:
+            key = (str(file), kind, *file_mark(file))
+            mine[number] = _READ[key] = _READ.get(key) or _contents(file, kind)
+        except OSError as error:
+            problem = f"{file} cannot be read: {error.strerror}."
+    everyone = world.gather((mine, problem))
+    if problem := next((said for _, said in everyone if said), ""):
+        raise UserError(problem)
+    found = {number: digest for part, _ in everyone for number, digest in part.items()}
+    return [found[number] for number in range(len(files))]
+
+
+_READ: dict[tuple[int | str, ...], str] = {}
+"""What this process has read already: three splits of a run have one base."""
+
+
+def _contents(file: Path, kind: str) -> str:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, kind).hexdigest()
+    return digest[:32] if kind == "blake2b" else digest

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..basics.dist import World
+from ..basics.files import SAMPLES
 from ..basics.secrets import redacted, redacted_tree
 from ..basics.strict_json import json_text
 from ..batches.pack import PackedCollate
@@ -28,6 +29,8 @@ def describe(job: Job, world: World) -> str:
     rows = [
         ("ranks", world.size),
         ("training pairs", f"{summary['pairs']:,} in {len(job.train.shards.shard_sizes)} shards"),
+        ("shards checked", f"size, times and {SAMPLES} places of each; every byte: svco data verify"),
+        *([("read past", job.train.shards.passed)] if job.train.shards.passed else []),
         ("steps", f"{job.steps:,} of {job.order.global_batch} pairs ({job.order.steps_per_epoch:,} an epoch)"),
         ("cells a pair", len(cells)),
         ("reference", job.reference),

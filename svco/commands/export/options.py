@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ...basics.progress import shown
-from ...basics.shipped import located
+from ...basics.shipped import located, typed
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +15,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         "converts a PEFT adapter or a model between the names of transformers 4 and 5."
     )
     parser.add_argument(
-        "source", type=Path, help="a run folder, a checkpoint folder of one, a PEFT adapter folder or a model folder"
+        "source",
+        type=typed,
+        help="a run folder, a checkpoint folder of one, a PEFT adapter folder or a model folder",
     )
-    parser.add_argument("--to", type=Path, help="new or empty folder (default: export/FORMAT in the run)")
+    parser.add_argument("--to", type=typed, help="new or empty folder (default: export/FORMAT in the run)")
     parser.add_argument(
         "--format",
         choices=("adapter", "merged", "full"),
