@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import tarfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..basics.errors import UserError
+from ..basics.errors import BadSample, UserError
 from ..basics.files import file_digest, write_whole
 from .pairs import IMAGE_MEMBERS, MEMBERS
+from .pictures import MAX_BYTES, read_picture
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
+DECODERS = 16
+"""Threads that decode pictures for an index, at most; no more than there are cores."""
 Size = tuple[int, int]
+Place = tuple[int, int]
+"""(byte offset of a member's data in the tar, bytes)."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +31,12 @@ class Entry:
 
     key: str
     """Its key."""
-    members: dict[str, tuple[int, int]]
-    """Member name -> (byte offset of its data in the tar, bytes); only the members a pair is made of."""
+    members: dict[str, Place]
+    """Member name -> where it is; only the members a pair is made of."""
     sizes: tuple[Size, Size]
-    """(width, height) of image 0 and 1 from their headers; (0, 0) where there is none to read."""
+    """(width, height) of image 0 and 1, upright; (0, 0) where there is none that can be read."""
+    pixels: tuple[str, str] = ("", "")
+    """What image 0 and 1 are known by (``Picture.digest``): equal for equal pixels; empty where none can be read."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def load_index(tar: Path, cache: Path) -> ShardIndex:
         "mtime_ns": status.st_mtime_ns,
         "bytes": index.bytes,
         "sha256": index.sha256,
-        "samples": [[e.key, e.members, e.sizes] for e in index.entries],
+        "samples": [[e.key, e.members, e.sizes, e.pixels] for e in index.entries],
     }
     for candidate in candidates:
         try:
@@ -91,8 +98,13 @@ def _read(path: Path, tar: Path, status: os.stat_result) -> ShardIndex | None:
         if record["mtime_ns"] != status.st_mtime_ns and record["sha256"] != file_digest(tar):
             return None
         entries = tuple(
-            Entry(key, {name: tuple(place) for name, place in members.items()}, (tuple(first), tuple(second)))
-            for key, members, (first, second) in record["samples"]
+            Entry(
+                key,
+                {name: tuple(place) for name, place in members.items()},
+                (tuple(first), tuple(second)),
+                tuple(pixels),
+            )
+            for key, members, (first, second), pixels in record["samples"]
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -111,7 +123,7 @@ def _build(tar: Path, size: int) -> ShardIndex:
         raise UserError(
             f"The shard {tar} is cut short or is no tar file: {error}. Copy it again from its source."
         ) from None
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    samples: dict[str, dict[str, Place]] = {}
     previous = None
     for member in files:
         key, name = _split_name(member.name)
@@ -124,13 +136,30 @@ def _build(tar: Path, size: int) -> ShardIndex:
         samples.setdefault(key, {})
         if name in MEMBERS:
             samples[key][name] = (member.offset_data, member.size)
-    first, second = IMAGE_MEMBERS
-    with tar.open("rb") as stream:
-        entries = tuple(
-            Entry(key, members, (_image_size(stream, members.get(first)), _image_size(stream, members.get(second))))
-            for key, members in samples.items()
-        )
-    return ShardIndex(str(tar), size, file_digest(tar), entries)
+    return ShardIndex(str(tar), size, file_digest(tar), _entries(tar, samples))
+
+
+def _entries(tar: Path, samples: dict[str, dict[str, Place]]) -> tuple[Entry, ...]:
+    """With sizes and digests of all pictures: each is decoded once, here."""
+    sides = [next((m[name] for name in names if name in m), None) for m in samples.values() for names in IMAGE_MEMBERS]
+    with tar.open("rb") as stream, ThreadPoolExecutor(min(DECODERS, len(os.sched_getaffinity(0)))) as pool:
+        found = list(pool.map(lambda place: _known_by(stream.fileno(), place), sides))
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return tuple(
+        Entry(key, members, (first[0], second[0]), (first[1], second[1]))
+        for (key, members), (first, second) in zip(samples.items(), pairs, strict=True)
+    )
+
+
+def _known_by(file: int, place: Place | None) -> tuple[Size, str]:
+    """(size, digest) of the picture at ``place``; nothing where none can be read: the sample is bad, and reading it says so."""
+    if place is None or place[1] > MAX_BYTES:
+        return (0, 0), ""
+    try:
+        picture = read_picture(os.pread(file, place[1], place[0]), "")
+    except BadSample:
+        return (0, 0), ""
+    return picture.size, picture.digest
 
 
 def whole_members(tar: Path) -> list[tarfile.TarInfo]:
@@ -158,19 +187,6 @@ def _split_name(name: str) -> tuple[str, str]:
     folder, slash, base = name.rpartition("/")
     key, _, extension = base.partition(".")
     return folder + slash + key, extension
-
-
-def _image_size(stream: Any, place: tuple[int, int] | None) -> Size:
-    from PIL import Image
-
-    if place is None:
-        return (0, 0)
-    stream.seek(place[0])
-    try:
-        with Image.open(io.BytesIO(stream.read(place[1]))) as image:
-            return image.size
-    except Exception:  # the sample is bad; reading it says so by name
-        return (0, 0)
 
 
 def combined_digest(indices: Iterable[ShardIndex]) -> str:

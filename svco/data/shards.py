@@ -20,7 +20,8 @@ from typing import BinaryIO
 from ..basics.errors import BadSample, UserError
 from ..basics.files import replacing
 from ..basics.shipped import located
-from .pairs import IMAGE_MEMBERS, MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
+from .pairs import IMAGE_MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
+from .pictures import MAX_BYTES, extension
 from .remote import Source, is_remote, redacted
 from .shard_cache import fetched
 from .shard_index import Entry, ShardIndex, combined_digest, load_index
@@ -40,8 +41,8 @@ def write_shards(pairs: Iterable[Pair], directory: str | Path, split: str, pairs
         with replacing(path) as temporary, temporary.open("wb") as stream:
             writer = webdataset.TarWriter(stream, user="svco", group="svco", mtime=0, encoder=False)
             for pair in chunk:
-                members = dict(zip(IMAGE_MEMBERS, pair.images)) | {TEXT_MEMBER: encode_text(pair.text)}
-                writer.write({"__key__": pair.text.key, **members})
+                images = {f"{side}.{extension(data)}": data for side, data in enumerate(pair.images)}
+                writer.write({"__key__": pair.text.key, **images, TEXT_MEMBER: encode_text(pair.text)})
             writer.close()
         load_index(path, folder)
         written.append(path)
@@ -180,7 +181,7 @@ class ShardSet:
         index, entry = self._locate(i)
         with _open(index) as tar:
             text = self._text(index, entry, tar)
-            first, second = (self._member(index, entry, name, tar) for name in IMAGE_MEMBERS)
+            first, second = (self._member(index, entry, names, tar) for names in IMAGE_MEMBERS)
         return Pair(text, (first, second))
 
     def read_text(self, i: int) -> PairText:
@@ -190,17 +191,24 @@ class ShardSet:
             return self._text(index, entry, tar)
 
     def _text(self, index: ShardIndex, entry: Entry, tar: BinaryIO) -> PairText:
-        return decode_text(entry.key, self._member(index, entry, TEXT_MEMBER, tar), index.path)
+        return decode_text(entry.key, self._member(index, entry, (TEXT_MEMBER,), tar), index.path)
 
     @staticmethod
-    def _member(index: ShardIndex, entry: Entry, name: str, tar: BinaryIO) -> bytes:
-        if name not in entry.members:
+    def _member(index: ShardIndex, entry: Entry, names: Sequence[str], tar: BinaryIO) -> bytes:
+        """The one of ``names`` that the sample has."""
+        spot = f"{index.path}: sample {entry.key!r}"
+        found = [name for name in names if name in entry.members]
+        if not found:
             raise BadSample(
                 "missing-member",
-                f"{index.path}: sample {entry.key!r} has no member {name} (it has "
-                f"{', '.join(sorted(entry.members)) or 'none'}; a pair needs {', '.join(MEMBERS)})",
+                f"{spot} has no member {' or '.join(names)} (it has {', '.join(sorted(entry.members)) or 'none'}; a pair needs "
+                f"{', '.join(' or '.join(side) for side in IMAGE_MEMBERS)}, {TEXT_MEMBER})",
             )
-        offset, size = entry.members[name]
+        if len(found) > 1:
+            raise BadSample("bad-schema", f"{spot} has both {' and '.join(found)}; which of them is meant is not said")
+        offset, size = entry.members[found[0]]
+        if size > MAX_BYTES:
+            raise BadSample("bad-schema", f"{spot}: {found[0]} has {size:,} bytes; a member has at most {MAX_BYTES:,}")
         tar.seek(offset)
         return tar.read(size)
 

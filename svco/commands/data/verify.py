@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...basics.errors import BadSample
 from ...basics.progress import Progress
-from ...data.pairs import decode_image
+from ...data.pictures import BLANK, read_picture
 from ...data.shards import ShardSet, expand
 from .build import MANIFEST
 
@@ -29,7 +29,7 @@ class Findings:
 
 
 def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings:
-    """Digests (where a MANIFEST.json tells them), schema, decoding, repeated pairs, and pictures in two splits.
+    """Digests (where a MANIFEST.json tells them), schema, decoding, repeated pairs, and pictures (by pixels) in two splits.
 
     Shards are taken to be of one split when their names agree up to the number (``train-000000.tar``). UserError for
     what stops the reading altogether: no such shard, one cut short, a key twice.
@@ -48,19 +48,20 @@ def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings
             found.pairs[split] += 1
             try:
                 pair = shards.read(number)
-                for side, data in enumerate(pair.images):
-                    decode_image(data, f"{split}: sample {pair.text.key!r}: image {side}")
+                images = [
+                    read_picture(data, f"{split}: sample {pair.text.key!r}: image {side}").digest
+                    for side, data in enumerate(pair.images)
+                ]
             except BadSample as error:
                 found.problems.append(f"{error.reason}: {error}")
                 continue
             found.types[pair.text.contrast] += 1
             name = f"{split}/{pair.text.key}"
-            images = [hashlib.sha256(data).hexdigest() for data in pair.images]
-            content = json.dumps([*images, pair.text.query, *pair.text.responses])
+            content = json.dumps([*images, pair.text.query, *pair.text.responses, pair.text.system])
             other = seen_pairs.setdefault(hashlib.sha256(content.encode()).hexdigest(), name)
             if other != name:
                 found.problems.append(f"repeated pair: {name} is {other} again")
-            for digest in images:
+            for digest in (d for d in images if not d.startswith(BLANK)):
                 home, first = seen_images.setdefault(digest, (split, name))
                 if home != split:
                     found.problems.append(f"leak: a picture of {name} is also one of {first}")

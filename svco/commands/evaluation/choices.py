@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...basics.dist import World
 from ...basics.errors import BadSample, UserError
 from ...basics.progress import Progress
-from ...data.pairs import decode_image
+from ...data.pictures import decode_image
 from ...model.subject import Subject
 from .generation import Question, ask
 

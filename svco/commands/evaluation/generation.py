@@ -12,7 +12,8 @@ import numpy as np
 from ...basics.dist import World
 from ...basics.errors import BadSample
 from ...basics.progress import Progress
-from ...data.pairs import PairText, decode_image
+from ...data.pairs import PairText
+from ...data.pictures import decode_image
 from ...data.shards import ShardSet
 from ...model.subject import Subject
 from ...tiny_world.truth import false_words
