@@ -1,4 +1,4 @@
-"""A picture from a file's bytes to RGB pixels, alike at every entrance, and what it is known by. The only door to Pillow's reader.
+"""A picture from a file's bytes to RGB pixels, alike at every entrance, and what it is known by. The only door to Pillow's open.
 
 What a model is shown is upright (EXIF obeyed), transparent parts over white, 16-bit grey by its high byte (as Pillow takes
 16-bit colour), CMYK and other colour spaces as Pillow converts them. Colour profiles are not applied, as in transformers.
