@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from zipfile import BadZipFile
 
 from .dist import World
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 5.0
 """Seconds that network storage gets to show a new file elsewhere."""
+SAMPLES, SAMPLE_BYTES = 8, 4096
+"""Places of a file that are read to see whether it is still what it was, and the bytes of each."""
 
 
 def beside(path: Path) -> Path:
@@ -68,6 +70,32 @@ def file_digest(path: Path) -> str:
     """The SHA-256 of a file's contents, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_mark(path: Path) -> list[int | str]:
+    """What is cheap to know of a file, as JSON keeps it: [bytes, time of its contents, time of its inode, digest of a few places].
+
+    Nothing that writes a file or puts another one in its place can set the inode's time. The number of the inode is left out:
+    storage such as gcsfuse deals it anew at every mount.
+    """
+    with path.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, _sampled(stream, status.st_size)]
+
+
+def sampled_digest(path: Path) -> str:
+    """A digest of ``SAMPLES`` places of a file, its first and last bytes among them."""
+    with path.open("rb") as stream:
+        return _sampled(stream, os.fstat(stream.fileno()).st_size)
+
+
+def _sampled(stream: BinaryIO, size: int) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    last = max(0, size - SAMPLE_BYTES)
+    for number in range(SAMPLES):
+        stream.seek(last * number // (SAMPLES - 1))
+        digest.update(stream.read(SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def read_arrays(path: Path, *names: str) -> list[np.ndarray]:

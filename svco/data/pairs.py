@@ -24,6 +24,8 @@ IMAGE_MEMBERS = (("0.jpg", "0.png"), ("1.jpg", "1.png"))
 """Side -> what its picture's member may be called; a sample has one of them."""
 TEXT_MEMBER = "pair.json"
 MEMBERS = (*IMAGE_MEMBERS[0], *IMAGE_MEMBERS[1], TEXT_MEMBER)
+LARGEST_TEXT = 1 << 24
+"""Bytes that a ``pair.json`` may have in a shard (an image: ``pictures.MAX_BYTES``): no sample fills a loader's memory."""
 
 CONTRASTS = ("object", "attribute", "relation", "position", "unknown")
 """MVC's contrast types: object replacement, attribute binding, relation or number modification, position flipping;

@@ -10,18 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tarfile
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..basics.errors import UserError
 from ..basics.files import replacing, write_whole
 from .remote import Source, Unavailable, Version, redacted
-from .shard_index import whole_members
+from .shard_index import build_index, keep_index
+from .tar_members import NoShard
 
 AT_ONCE = 16
 """Sources that are asked for their versions at a time."""
@@ -88,32 +88,20 @@ def _outdated(copies: list[tuple[Source, Path]]) -> set[str]:
 
 
 def _fetch(source: Source, copy: Path) -> None:
-    """Fetches beside ``copy``, and gives it that name once it is known to be a whole tar."""
+    """Fetches beside ``copy``, and gives it that name once it is indexed: what is no shard never has it."""
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with replacing(copy) as temporary:
             temporary.touch()  # a folder that cannot be written is not the source's trouble
             version = source.download(temporary)
-            _refuse_other_than_tar(temporary, source.url)
-            size = temporary.stat().st_size
-        record = {"url": redacted(source.url), "bytes": size, "version": asdict(version)}
+            index = build_index(temporary)
+        keep_index(replace(index, path=str(copy)), copy.parent)
+        record = {"url": redacted(source.url), "bytes": index.bytes, "version": asdict(version)}
         write_whole(_record_of(copy), json.dumps(record, indent=1))
+    except NoShard as error:
+        raise UserError(f"What {redacted(source.url)} sends {error}") from None
     except OSError as error:
         raise UserError(f"No shard can be kept in {copy.parent}: {error.strerror}. Set data.cache_dir.") from None
-
-
-def _refuse_other_than_tar(file: Path, url: str) -> None:
-    try:
-        whole_members(file)
-    except tarfile.TarError as error:
-        with file.open("rb") as stream:
-            is_page = stream.read(512).lstrip().startswith(b"<")
-        raise UserError(
-            f"{redacted(url)} sends a web page instead of a shard: perhaps one must be logged in, or it is the address of a "
-            "page about the shard. Give the address of the download itself, or download it and give its path."
-            if is_page
-            else f"What {redacted(url)} sends is cut short or is no tar file: {error}. Check the shard there."
-        ) from None
 
 
 def _record_of(copy: Path) -> Path:

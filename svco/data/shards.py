@@ -20,11 +20,12 @@ from typing import BinaryIO
 from ..basics.errors import BadSample, UserError
 from ..basics.files import replacing
 from ..basics.shipped import located
-from .pairs import IMAGE_MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
+from .pairs import IMAGE_MEMBERS, LARGEST_TEXT, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
 from .pictures import MAX_BYTES, extension
 from .remote import Source, is_remote, redacted
 from .shard_cache import fetched
-from .shard_index import Entry, ShardIndex, combined_digest, load_index
+from .shard_index import Entry, Say, ShardIndex, combined_digest, load_index, open_shard
+from .tar_members import unpacked_name
 
 DEFAULT_CACHE = Path("~/.cache/svco")
 
@@ -75,6 +76,16 @@ def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
 def _local(name: str, spec: str) -> list[str]:
     if os.path.isdir(name):
         inside = sorted(glob.glob(os.path.join(glob.escape(name), "*.tar")))
+        packed = [
+            found
+            for found in sorted(os.listdir(name))
+            if (bare := unpacked_name(found)) and not (Path(name) / bare).exists()
+        ]
+        if packed:
+            raise UserError(
+                f"The directory {name} holds the packed shard {packed[0]}. Unpack it, since pairs are read from any place of a "
+                "shard, or take it away."
+            )
         if not inside:
             raise UserError(f"No shards match: the directory {name} holds no *.tar file.")
         return inside
@@ -99,14 +110,15 @@ class ShardSet:
     """Where each shard comes from: its path, or the URL it was fetched from."""
 
     @classmethod
-    def open(cls, spec: str | Sequence[str], cache_dir: str | Path | None = None) -> ShardSet:
+    def open(cls, spec: str | Sequence[str], cache_dir: str | Path | None = None, say: Say | None = None) -> ShardSet:
         """Reads or builds the indices of all shards; remote ones are fetched whole into ``cache_dir`` first, and again
-        when their source has changed (:mod:`svco.data.shard_cache`)."""
+        when their source has changed (:mod:`svco.data.shard_cache`). ``say``: every byte is read, and it is told what does not
+        agree with what was remembered (:func:`~svco.data.shard_index.load_index`)."""
         cache = Path(cache_dir or DEFAULT_CACHE).expanduser()
         sources = expand(spec)
         urls = [name for name in sources if is_remote(name)]
         copies = dict(zip(urls, fetched(urls, cache / "shards"), strict=True))
-        indices = [_index(name, copies.get(name, Path(name)), cache) for name in sources]
+        indices = [_index(name, copies.get(name, Path(name)), cache, say) for name in sources]
         owner: dict[str, str] = {}
         for index in indices:
             for entry in index.entries:
@@ -117,7 +129,11 @@ class ShardSet:
                     )
                 owner[entry.key] = index.path
         if not owner:
-            raise UserError(f"The shards {', '.join(map(redacted, sources))} hold no samples at all.")
+            strangers = [f", but other files, such as {index.first_passed!r}" for index in indices if index.passed]
+            raise UserError(
+                f"The shards {', '.join(map(redacted, sources))} hold no samples at all{''.join(strangers[:1])}. A sample is "
+                "KEY.0.jpg, KEY.1.jpg and KEY.pair.json (data_shards/README.md)."
+            )
         return cls(tuple(indices), sources)
 
     def fetch(self, cache_dir: str | Path | None = None) -> None:
@@ -159,6 +175,13 @@ class ShardSet:
         """Hex digest of all keys, offsets and tar contents; where the files lie does not matter."""
         return combined_digest(self.indices)
 
+    @cached_property
+    def passed(self) -> str:
+        """What the shards hold beside pairs, in words; empty: nothing."""
+        count = sum(index.passed for index in self.indices)
+        first = next((index.first_passed for index in self.indices if index.passed), "")
+        return f"{count:,} files that are no part of a pair, such as {first!r}" if count else ""
+
     def __len__(self) -> int:
         return self._ends[-1]
 
@@ -179,7 +202,7 @@ class ShardSet:
     def read(self, i: int) -> Pair:
         """Pair ``i``; BadSample if a member is missing or the text is not as it should be."""
         index, entry = self._locate(i)
-        with _open(index) as tar:
+        with open_shard(index) as tar:
             text = self._text(index, entry, tar)
             first, second = (self._member(index, entry, names, tar) for names in IMAGE_MEMBERS)
         return Pair(text, (first, second))
@@ -187,7 +210,7 @@ class ShardSet:
     def read_text(self, i: int) -> PairText:
         """The text of pair ``i`` alone; BadSample as in ``read``."""
         index, entry = self._locate(i)
-        with _open(index) as tar:
+        with open_shard(index) as tar:
             return self._text(index, entry, tar)
 
     def _text(self, index: ShardIndex, entry: Entry, tar: BinaryIO) -> PairText:
@@ -207,32 +230,21 @@ class ShardSet:
         if len(found) > 1:
             raise BadSample("bad-schema", f"{spot} has both {' and '.join(found)}; which of them is meant is not said")
         offset, size = entry.members[found[0]]
-        if size > MAX_BYTES:
-            raise BadSample("bad-schema", f"{spot}: {found[0]} has {size:,} bytes; a member has at most {MAX_BYTES:,}")
+        if size > (most := LARGEST_TEXT if found[0] == TEXT_MEMBER else MAX_BYTES):
+            raise BadSample(
+                "bad-json" if found[0] == TEXT_MEMBER else "odd-image",
+                f"{spot}: {found[0]} has {size:,} bytes; at most {most:,} are read",
+            )
         tar.seek(offset)
         return tar.read(size)
 
 
-def _index(name: str, path: Path, cache: Path) -> ShardIndex:
+def _index(name: str, path: Path, cache: Path, say: Say | None = None) -> ShardIndex:
     try:
-        return load_index(path, cache / "indices")
+        return load_index(path, cache / "indices", say)
     except UserError as error:
         if not is_remote(name):
             raise
-        raise UserError(f"{error} This is the copy of {redacted(name)}: delete it, and it is fetched again.") from None
-
-
-def _open(index: ShardIndex) -> BinaryIO:
-    try:
-        size = os.stat(index.path).st_size
-        if size == index.bytes:
-            return Path(index.path).open("rb")
-    except OSError as error:
         raise UserError(
-            f"The shard {index.path} cannot be read here: {error.strerror}. It was there when the run began; every node must "
-            "be able to read all shards, under the same path."
+            f"{error} This is the copy of {redacted(name)}: delete {path}, and it is fetched again."
         ) from None
-    raise UserError(
-        f"The shard {index.path} was replaced while it was in use: it has {size} bytes and had {index.bytes}. Start again, so "
-        "that it is indexed anew."
-    )
