@@ -19,12 +19,14 @@ from typing import BinaryIO
 
 from ..basics.errors import BadSample, UserError
 from ..basics.files import replacing
+from ..basics.progress import Progress, silent
 from ..basics.shipped import located
 from .pairs import IMAGE_MEMBERS, LARGEST_TEXT, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
 from .pictures import MAX_BYTES, extension
 from .remote import Source, is_remote, redacted
 from .shard_cache import fetched
 from .shard_index import Entry, Say, ShardIndex, combined_digest, load_index, open_shard
+from .splits import of_split
 from .tar_members import unpacked_name
 
 DEFAULT_CACHE = Path("~/.cache/svco")
@@ -50,27 +52,38 @@ def write_shards(pairs: Iterable[Pair], directory: str | Path, split: str, pairs
     return written
 
 
-def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
+def expand(spec: str | Sequence[str], split: str = "") -> tuple[str, ...]:
     """The shards that ``spec`` means: a path or URL (http, s3, gs, hf, …), brace pattern, glob, directory, or a list of these.
     What is not found from the working directory is looked for among the shards that come with svco.
 
     Braces as in WebDataset (``train-{000000..000007}.tar``). Order is as given, sorted within a directory or glob.
-    UserError where nothing matches, and for a glob or directory over http(s), which cannot list.
+    ``split``: of a directory that holds splits, that one (:func:`svco.data.splits.of_split`). UserError where nothing matches,
+    and for a glob or directory over http(s), which cannot list.
     """
+    return tuple(shard for shard, _ in _expanded(spec, split))
+
+
+def _expanded(spec: str | Sequence[str], split: str) -> list[tuple[str, str]]:
+    """(shard, what is to be said of the folder it lies in) of all that ``spec`` means."""
     from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # its stub lacks the error
 
     if not isinstance(spec, str):
-        return tuple(shard for part in spec for shard in expand(part))
+        return [found for part in spec for found in _expanded(part, split)]
     try:
         names = list(braceexpand(spec))
     except UnbalancedBracesError:
         raise UserError(f"The shard pattern {redacted(spec)!r} has an unbalanced brace.") from None
-    found: list[str] = []
+    found: list[tuple[str, str]] = []
     for name in names:
-        found += Source.at(name).shards() if is_remote(name) else _local(located(os.path.expanduser(name)), spec)
+        remote, note = is_remote(name), ""
+        given = Source.at(name).shards() if remote else _local(place := located(os.path.expanduser(name)), spec)
+        is_folder = given != [name] and not glob.has_magic(name) if remote else os.path.isdir(place)
+        if split and is_folder:
+            given, note = of_split(given, split, redacted(name))
+        found += [(shard, note) for shard in given]
     if not found:
         raise UserError(f"No shards match {spec!r}.")
-    return tuple(found)
+    return found
 
 
 def _local(name: str, spec: str) -> list[str]:
@@ -108,17 +121,28 @@ class ShardSet:
     """One index a shard, with the local path it is read from."""
     sources: tuple[str, ...]
     """Where each shard comes from: its path, or the URL it was fetched from."""
+    folders: str = ""
+    """What was read of folders, in words; empty: none was given."""
 
     @classmethod
-    def open(cls, spec: str | Sequence[str], cache_dir: str | Path | None = None, say: Say | None = None) -> ShardSet:
+    def open(
+        cls,
+        spec: str | Sequence[str],
+        cache_dir: str | Path | None = None,
+        say: Say | None = None,
+        split: str = "",
+        progress: Progress = silent,
+    ) -> ShardSet:
         """Reads or builds the indices of all shards; remote ones are fetched whole into ``cache_dir`` first, and again
         when their source has changed (:mod:`svco.data.shard_cache`). ``say``: every byte is read, and it is told what does not
-        agree with what was remembered (:func:`~svco.data.shard_index.load_index`)."""
+        agree with what was remembered (:func:`~svco.data.shard_index.load_index`). ``split`` as in ``expand``."""
         cache = Path(cache_dir or DEFAULT_CACHE).expanduser()
-        sources = expand(spec)
+        sources, notes = zip(*_expanded(spec, split), strict=True)
         urls = [name for name in sources if is_remote(name)]
         copies = dict(zip(urls, fetched(urls, cache / "shards"), strict=True))
-        indices = [_index(name, copies.get(name, Path(name)), cache, say) for name in sources]
+        indices = [
+            _index(name, copies.get(name, Path(name)), cache, say) for name in progress(sources, "indexing shards")
+        ]
         owner: dict[str, str] = {}
         for index in indices:
             for entry in index.entries:
@@ -134,7 +158,7 @@ class ShardSet:
                 f"The shards {', '.join(map(redacted, sources))} hold no samples at all{''.join(strangers[:1])}. A sample is "
                 "KEY.0.jpg, KEY.1.jpg and KEY.pair.json (data_shards/README.md)."
             )
-        return cls(tuple(indices), sources)
+        return cls(tuple(indices), sources, "; ".join(dict.fromkeys(filter(None, notes))))
 
     def fetch(self, cache_dir: str | Path | None = None) -> None:
         """Fetches remote shards that this machine does not have yet: an index may have been made on another node.

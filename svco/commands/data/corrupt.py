@@ -20,9 +20,9 @@ from ...data.corruption import corrupt, identity
 from ...data.pairs import Pair
 from ...data.pictures import decode_image, png_bytes
 from ...data.shards import ShardSet, expand, write_shards
+from ...data.splits import split_of
 from ...recipe.config import CorruptConfig
 from .build import MANIFEST, described, refuse_full
-from .verify import split_of
 
 
 def corrupt_pair(pair: Pair, config: CorruptConfig, side: int = 0) -> Pair:

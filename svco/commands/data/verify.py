@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from ...basics.errors import BadSample
 from ...basics.progress import Progress
 from ...data.pictures import BLANK, read_picture
 from ...data.shards import ShardSet, expand
+from ...data.splits import split_of
 from .build import MANIFEST
 
 
@@ -66,11 +66,6 @@ def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings
                 if home != split:
                     found.problems.append(f"leak: a picture of {name} is also one of {first}")
     return found
-
-
-def split_of(shard: str) -> str:
-    """The split that a shard's name tells: ``train`` of ``train-000000.tar``."""
-    return re.sub(r"-\d+$", "", Path(shard.split("?")[0]).name.removesuffix(".tar"))
 
 
 def _digest_problems(path: Path, digest: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from ...basics.ranks import add_ranks, start_ranks
-from ...recipe.config import CorruptKind, Dtype
+from ...recipe.config import AllowOverlap, CorruptKind, Dtype
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -19,14 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", required=True, help="folder or hub id of the base, or of a whole tuned model")
     parser.add_argument("--adapter", metavar="DIR", help="PEFT LoRA adapter folder (default: none)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="sets",
-        metavar="NAME=SHARDS",
-        help="a set to score: a path, brace pattern, glob, directory or URL of shards; may be given again",
-    )
+    _add_sets(parser)
     parser.add_argument("--pairs", type=int, default=0, help="score at most this many pairs of each set (default: all)")
     parser.add_argument(
         "--corrupt",
@@ -61,6 +54,25 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_ranks(parser)
     _add_effort(parser)
+
+
+def _add_sets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="sets",
+        metavar="NAME=SHARDS",
+        help="a set to score: a path, brace pattern, glob, directory (of one with splits its heldout-*) or URL of shards; may be "
+        "given again",
+    )
+    parser.add_argument(
+        "--allow-overlap",
+        choices=get_args(AllowOverlap),
+        default="none",
+        help="what a set may share with the pairs that the model was trained on, which its run's folder tells: none (default), "
+        "keys of shards that were numbered alike, or all",
+    )
 
 
 def _add_effort(parser: argparse.ArgumentParser) -> None:
