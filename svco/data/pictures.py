@@ -14,6 +14,7 @@ import threading
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import BadSample, first_line
@@ -73,7 +74,7 @@ def read_picture(data: bytes, where: str) -> Picture:
     from PIL import Image as Images
 
     if len(data) > MAX_BYTES:
-        raise BadSample("odd-image", f"{where} is a file of {len(data):,} bytes; a picture has at most {MAX_BYTES:,}")
+        raise BadSample("odd-image", f"{where} is a file of more than {MAX_BYTES:,} bytes, which a picture may have")
     try:
         with _opened(data) as image:
             _check(image, where)
@@ -89,6 +90,15 @@ def read_picture(data: bytes, where: str) -> Picture:
         raise BadSample("odd-image", f"{where} is too large: {first_line(error)}") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... for damaged files
         raise BadSample("undecodable-image", f"{where} cannot be decoded ({_said(error)})") from None
+
+
+def picture_file(path: Path) -> bytes:
+    """The bytes of an image file, of one too large as many as make that known; BadSample if there is none to read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BadSample("undecodable-image", f"{path} cannot be read: {error.strerror}") from None
 
 
 def decode_image(data: bytes, where: str) -> Image:
@@ -199,7 +209,7 @@ def _orientation(image: Image, where: str) -> Transpose | None:
     with _QUIET, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            found = image.getexif().get(_ORIENTATION)
+            found = _told_orientation(image)
         except Exception as error:  # SyntaxError, struct.error, ...
             raise BadSample("undecodable-image", f"{where}: its EXIF is broken ({_said(error)})") from None
     # Pillow passes over one bad tag and stops at a bad directory; both leave a warning.
@@ -222,6 +232,18 @@ def _orientation(image: Image, where: str) -> Transpose | None:
         Transpose.ROTATE_90,
     )
     return turns[found - 1] if isinstance(found, int) and 1 <= found <= 8 else None
+
+
+def _told_orientation(image: Image) -> Any:
+    from PIL import Image as Images
+
+    # Read anew: what Pillow met while it opened a JPEG for its resolution it has swallowed. A TIFF it has turned by itself.
+    if (told := image.info.get("exif")) and image.format != "TIFF":
+        exif = Images.Exif()
+        exif.load(told)
+        if _ORIENTATION in exif:
+            return exif[_ORIENTATION]
+    return image.getexif().get(_ORIENTATION)  # where XMP or a PNG's text says it
 
 
 def _over_white(image: Image) -> Image:

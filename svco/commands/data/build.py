@@ -14,7 +14,7 @@ from ...basics.errors import BadSample, UserError
 from ...basics.files import file_digest
 from ...basics.progress import Progress
 from ...data.pairs import Pair, PairText
-from ...data.pictures import read_picture, stored_alike
+from ...data.pictures import BLANK, picture_file, read_picture, stored_alike
 from ...data.shards import write_shards
 from .records import Record
 
@@ -66,7 +66,7 @@ def build(records: list[Record], images: Path, target: Path, plan: BuildPlan, pr
     written: list[Path] = []
     for split in SPLITS:
         chosen = sorted(splits[split], key=lambda number: _draw(plan.seed, f"order {number}"))
-        pairs = _pairs([(number, unique[number]) for number in chosen], images, known, split, progress)
+        pairs = _pairs([unique[number] for number in chosen], images, known, split, progress)
         written += write_shards(pairs, target, split, plan.pairs_per_shard)
     manifest = {
         "version": 1,
@@ -95,8 +95,8 @@ def _read_images(records: list[Record], images: Path, progress: Progress) -> tup
     """({path: what it is known by} of the images that decode, messages of those that do not)."""
     known, messages = {}, []
     for path in progress(sorted({path for record in records for path in record.images}), "reading images"):
-        data = (images / path).read_bytes()
         try:
+            data = picture_file(images / path)
             picture = read_picture(data, str(images / path))
         except BadSample as error:
             messages.append(str(error))
@@ -107,13 +107,23 @@ def _read_images(records: list[Record], images: Path, progress: Progress) -> tup
 
 def _unique(records: list[Record], known: dict[str, Known]) -> list[Record]:
     """Without repetitions of pictures, question and answers: the first record of each, in the place of the last."""
-    seen = {(*(known[path].pixels for path in r.images), r.query, *r.responses, r.system): r for r in reversed(records)}
+    seen = {_content(record, known): record for record in reversed(records)}
     return list(reversed(seen.values()))
 
 
+def _content(record: Record, known: dict[str, Known]) -> str:
+    """What makes a pair the pair it is, as a digest."""
+    parts = [*(known[path].pixels for path in record.images), record.query, *record.responses, record.system]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
 def _split(records: list[Record], known: dict[str, Known], plan: BuildPlan) -> dict[str, list[int]]:
-    """Split -> record numbers. Pairs that share a picture, directly or through others, stay together."""
+    """Split -> record numbers. Pairs that share a picture of more than one colour, directly or through others, stay together."""
     parent: dict[str, str] = {}
+
+    def node(number: int, path: str) -> str:
+        pixels = known[path].pixels
+        return f"{pixels} {number}" if pixels.startswith(BLANK) else pixels
 
     def root(image: str) -> str:
         while (above := parent.setdefault(image, image)) != image:
@@ -121,12 +131,12 @@ def _split(records: list[Record], known: dict[str, Known], plan: BuildPlan) -> d
             image = parent[image]
         return image
 
-    for record in records:
-        first, second = (root(known[path].pixels) for path in record.images)
+    for number, record in enumerate(records):
+        first, second = (root(node(number, path)) for path in record.images)
         parent[max(first, second)] = min(first, second)
     groups: dict[str, list[int]] = {}
     for number, record in enumerate(records):
-        groups.setdefault(root(known[record.images[0]].pixels), []).append(number)
+        groups.setdefault(root(node(number, record.images[0])), []).append(number)
     wanted = {"heldout": round(plan.heldout * len(records)), "val": round(plan.val * len(records))}
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     for group in sorted(groups, key=lambda image: _draw(plan.seed, image)):
@@ -146,11 +156,11 @@ def _draw(seed: int, name: str) -> str:
 
 
 def _pairs(
-    chosen: list[tuple[int, Record]], images: Path, known: dict[str, Known], split: str, progress: Progress
+    chosen: list[Record], images: Path, known: dict[str, Known], split: str, progress: Progress
 ) -> Iterator[Pair]:
-    for number, record in progress(chosen, f"writing {split}"):
+    for record in progress(chosen, f"writing {split}"):
         text = PairText(
-            key=f"pair-{number:08d}",
+            key=f"pair-{_content(record, known)[:16]}",  # so that two builds share keys only where they share pairs
             query=record.query,
             responses=record.responses,
             contrast=record.type,
@@ -158,5 +168,5 @@ def _pairs(
             ids={**record.ids, **{f"sha256_{side}": known[path].bytes for side, path in enumerate(record.images)}},
             system=record.system,
         )
-        first, second = ((images / path).read_bytes() for path in record.images)
+        first, second = (picture_file(images / path) for path in record.images)
         yield Pair(text, stored_alike(first, second, " and ".join(record.images)))

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...basics.dist import World
-from ...basics.errors import BadSample, UserError
+from ...basics.errors import UserError
 from ...basics.progress import Progress
-from ...data.pictures import decode_image
+from ...data.pictures import decode_image, picture_file
 from ...model.subject import Subject
 from .generation import Question, ask
 
@@ -142,13 +142,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _opener(item: Item) -> Callable[[], Image]:
     def opened() -> Image:
-        if isinstance(item.image, bytes):
-            data = item.image
-        else:
-            try:
-                data = item.image.read_bytes()
-            except OSError as error:
-                raise BadSample("undecodable-image", f"{item.image}: {error}") from None
+        data = item.image if isinstance(item.image, bytes) else picture_file(item.image)
         return decode_image(data, f"the image of question {item.name}")
 
     return opened
