@@ -1,5 +1,6 @@
 """Pictures as they come: what a model is shown of them, what they are known by, and what is refused by name."""
 
+import base64
 import io
 import os
 import re
@@ -17,10 +18,17 @@ from places import ROOT
 
 from svco.basics.errors import BadSample
 from svco.basics.progress import silent
+from svco.batches.encode import Encode
 from svco.commands.data.build import BuildPlan, build
+from svco.commands.data.corrupt import corrupt_pair
 from svco.commands.data.records import Record
 from svco.commands.data.verify import verify
-from svco.data.pictures import BLANK, MAX_SIDE, as_png, read_picture, stored_alike
+from svco.commands.evaluation import choices, generation
+from svco.commands.probe import page
+from svco.data.pairs import Pair, PairText
+from svco.data.pictures import BLANK, MAX_SIDE, as_png, decode_image, read_picture, stored_alike
+from svco.data.shards import ShardSet, write_shards
+from svco.recipe.config import CorruptConfig
 
 RAMP = np.linspace(0, 255, 40 * 60).reshape(40, 60)
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
@@ -403,6 +411,26 @@ def test_verify_finds_nothing_that_build_promised_away(tmp_path_factory, drawn, 
     manifest = build(records, root, root / "shards", BuildPlan(seed, 0.3, 0.3), silent)
     assert verify([str(root / "shards")], root / "cache", silent).problems == []
     assert sum(manifest["pairs"].values()) == len({(a, b, q, s) for (a, _), (b, _), q, s in drawn}) + 1
+
+
+def test_every_entrance_sees_the_same_picture(tmp_path, family):
+    """A shard from elsewhere with one picture twice, as a turned JPEG and upright and transparent in parts: sizes, digests, what
+    training encodes, what a model is asked about, what pages show."""
+    upright = read_picture(turned(6, "JPEG"), "x").image
+    sides = (turned(6, "JPEG"), filed(upright))
+    pair = Pair(PairText("one", "What?", ("This.", "That.")), sides)
+    opened = ShardSet.open([str(path) for path in write_shards([pair], tmp_path, "mine", 9)], tmp_path / "cache")
+    assert opened.image_sizes(0) == (upright.size, upright.size)
+    assert len(set(opened.indices[0].entries[0].pixels)) == 1
+    seen = [*Encode(family, lambda encoded, _: encoded[0].images)([opened.read(0)])[0]]
+    seen += [generation.image_of(opened, 0, side) for side in (0, 1)]
+    seen += [choices.opener(choices.Item("1", "?", {}, "a", data, {}))() for data in sides]
+    seen += [decode_image(corrupt_pair(pair, CorruptConfig("crop"), side).images[0], "x") for side in (0, 1)]
+    assert len({image.tobytes() for image in seen}) == 1 and {image.size for image in seen} == {upright.size}
+    shown = [base64.b64decode(page.shown(data)["src"].partition(",")[2]) for data in sides]
+    assert all(Image.open(io.BytesIO(data)).convert("RGB").tobytes() == upright.tobytes() for data in shown)
+    assert opened.read(0).images == sides, "a PNG is stored and read as PNG"
+    assert verify([str(tmp_path)], tmp_path / "cache", silent).problems == []
 
 
 def test_only_one_place_opens_pictures():

@@ -82,7 +82,7 @@ def ask_items(
     A line: name, prompt, right, answer, ``asked`` (false: the image could not be read, which counts as wrong), ``letter`` and
     ``authors_letter`` (null: none was said), and the labels.
     """
-    questions = [Question(item.name, item.prompt + SUFFIX, _opener(item)) for item in items]
+    questions = [Question(item.name, item.prompt + SUFFIX, opener(item)) for item in items]
     answers = ask(subject, questions, world, max_new_tokens=max_new_tokens, at_once=at_once, show=show, what=what)
     if unread := [item.name for item, answer in zip(items, answers, strict=True) if answer is None]:
         warnings.warn(
@@ -140,7 +140,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} cannot be read as lines of JSON: {error}.") from None
 
 
-def _opener(item: Item) -> Callable[[], Image]:
+def opener(item: Item) -> Callable[[], Image]:
+    """What opens the image of ``item``, RGB; BadSample if it cannot be read."""
+
     def opened() -> Image:
         data = item.image if isinstance(item.image, bytes) else picture_file(item.image)
         return decode_image(data, f"the image of question {item.name}")

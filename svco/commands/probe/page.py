@@ -106,13 +106,14 @@ def page(
 def _side(card: Card, side: int, quantities: Sequence[Quantity]) -> dict[str, Any]:
     """One image and, model by model, the response to it."""
     return {
-        "image": _image(card.images[side]),
-        "corrupted": _image(card.corrupted[side]) if card.corrupted else None,
+        "image": shown(card.images[side]),
+        "corrupted": shown(card.corrupted[side]) if card.corrupted else None,
         "responses": {model: _response(card, side, logps[side], quantities) for model, logps in card.logps.items()},
     }
 
 
-def _image(data: bytes) -> dict[str, Any]:
+def shown(data: bytes) -> dict[str, Any]:
+    """An image of the page, as the model sees it: ``src``, and ``small`` where pixels are to be sharp."""
     picture = read_picture(data, "an image of the page")
     if max(picture.size) > _WIDEST:
         smaller = picture.image.copy()
