@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import threading
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Pillow's names of the formats that are read; its JPEG includes MPO. Some of its others start programs or read without bound."""
+DECODING = 2
+"""Another number when a file would give other pixels than before."""
 MAX_PIXELS = 2**26
-"""67 million: decoding one picture takes less than 1.5 GB whatever its file says."""
+"""67 million: decoding one picture takes less than 1 GB whatever its file says."""
 MAX_SIDE = 32_767
 """Pixels."""
 MAX_RATIO = 200
@@ -36,13 +38,12 @@ BLANK = "blank "
 """What the digest of a picture of one colour begins with: it is not one that two splits can share."""
 
 _ORIENTATION = 0x0112
+_MARK = b"Exif\0\0"
 _EIGHT_BIT = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 """Modes whose values Pillow converts to RGB by their range."""
 _LARGE = 2**22
 _ONE_LARGE = threading.Lock()
 """Held by a thread that decodes more than ``_LARGE`` pixels: several threads take no more memory than a large picture does."""
-_QUIET = threading.Lock()
-"""Held where warnings are caught, which is a setting of the whole process."""
 
 
 @dataclass(frozen=True)
@@ -148,12 +149,10 @@ def _opened(data: bytes) -> Image:
     from PIL import Image as Images
     from PIL import UnidentifiedImageError
 
-    with _QUIET, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return Images.open(io.BytesIO(data), formats=FORMATS)
-        except UnidentifiedImageError:
-            raise OSError(f"it is no picture of {', '.join(FORMATS)}, or damaged at its beginning") from None
+    try:
+        return Images.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise OSError(f"it is no picture of {', '.join(FORMATS)}, or damaged at its beginning") from None
 
 
 def _verify_png(data: bytes) -> None:
@@ -204,46 +203,46 @@ def _picture(image: Image, where: str) -> Picture:
 
 def _orientation(image: Image, where: str) -> Transpose | None:
     """How a picture is turned upright, None where it is; BadSample when its EXIF is too broken to say."""
-    from PIL.Image import Transpose
+    from PIL import Image as Images
 
-    with _QUIET, warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        try:
-            found = _told_orientation(image)
-        except Exception as error:  # SyntaxError, struct.error, ...
-            raise BadSample("undecodable-image", f"{where}: its EXIF is broken ({_said(error)})") from None
-    # Pillow passes over one bad tag and stops at a bad directory; both leave a warning.
-    lost = [str(warning.message) for warning in said if "Skipping tag" not in str(warning.message)]
-    lost += [
-        text for text in (str(w.message) for w in said) if text.rstrip(".").endswith(f"Skipping tag {_ORIENTATION}")
-    ]
-    if found is None and lost:
-        raise BadSample(
-            "undecodable-image", f"{where}: its EXIF is broken ({lost[0]}), so how it is turned is not known"
-        )
+    # A TIFF Pillow has turned by itself. The mark in front stands there once or, by some programs, twice.
+    told = b"" if image.format == "TIFF" else image.info.get("exif", b"").removeprefix(_MARK).removeprefix(_MARK)
+    try:
+        # Read anew: what Pillow met while it opened a JPEG, for its resolution, it has swallowed.
+        exif = Images.Exif()
+        exif.load(told)
+        # Pillow's own knows XMP besides, and the text of a PNG.
+        found = exif.get(_ORIENTATION) or image.getexif().get(_ORIENTATION)
+    except Exception as error:  # SyntaxError, struct.error, ...
+        raise BadSample("undecodable-image", f"{where}: its EXIF is broken ({_said(error)})") from None
+    if found is None and told and not _is_whole(told):
+        raise BadSample("undecodable-image", f"{where}: its EXIF is broken, so how it is turned is not known")
+    turn = Images.Transpose
     turns = (
         None,
-        Transpose.FLIP_LEFT_RIGHT,
-        Transpose.ROTATE_180,
-        Transpose.FLIP_TOP_BOTTOM,
-        Transpose.TRANSPOSE,
-        Transpose.ROTATE_270,
-        Transpose.TRANSVERSE,
-        Transpose.ROTATE_90,
+        turn.FLIP_LEFT_RIGHT,
+        turn.ROTATE_180,
+        turn.FLIP_TOP_BOTTOM,
+        turn.TRANSPOSE,
+        turn.ROTATE_270,
+        turn.TRANSVERSE,
+        turn.ROTATE_90,
     )
     return turns[found - 1] if isinstance(found, int) and 1 <= found <= 8 else None
 
 
-def _told_orientation(image: Image) -> Any:
-    from PIL import Image as Images
-
-    # Read anew: what Pillow met while it opened a JPEG for its resolution it has swallowed. A TIFF it has turned by itself.
-    if (told := image.info.get("exif")) and image.format != "TIFF":
-        exif = Images.Exif()
-        exif.load(told)
-        if _ORIENTATION in exif:
-            return exif[_ORIENTATION]
-    return image.getexif().get(_ORIENTATION)  # where XMP or a PNG's text says it
+def _is_whole(exif: bytes) -> bool:
+    """Whether the directory of ``exif``, in which Pillow finds no orientation, is all there and has none. Pillow stops reading at
+    the first damage, and passes over an entry whose value is not there, with a warning at most."""
+    order = "<" if exif.startswith(b"II") else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        return all(
+            struct.unpack_from(f"{order}HHII", exif, start + 2 + 12 * n)[0] != _ORIENTATION for n in range(count)
+        )
+    except struct.error:
+        return False
 
 
 def _over_white(image: Image) -> Image:

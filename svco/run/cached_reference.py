@@ -19,6 +19,7 @@ from ..basics.views import VIEWS, cells_to_evaluate, views_of
 from ..batches.split import Split, cache_dir, make_loader
 from ..data.corruption import Corruptions
 from ..data.order import GivenOrder
+from ..data.pictures import DECODING
 from ..engine import Engine
 from ..model.load import Tuned, model_files
 from ..scores.pair_scores import score_pairs
@@ -67,6 +68,7 @@ def cache_facts(job: Job, tuned: Tuned, split: Split, world: World) -> dict[str,
         "weights": weights_digest(model_files(config.model.base), cache_dir(config) / "digests.json"),
         "text": job.family.fingerprint,
         "pixels": job.family.pixel_fingerprint,
+        "pictures": DECODING,
         "corruption": Corruptions.of(cells, config.corrupt).fingerprint,
         "views": views_of(cells),
         "dtype": str(tuned.policy.dtype),
