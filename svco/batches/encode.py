@@ -10,7 +10,8 @@ import numpy as np
 
 from ..basics.errors import BadSample
 from ..data.corruption import Corruptions
-from ..data.pairs import Pair, decode_image
+from ..data.pairs import Pair
+from ..data.pictures import decode_image
 from ..families import EncodedText, Family
 
 FILLER_TOKEN = np.zeros(1, dtype=np.int64)

@@ -46,7 +46,7 @@ class Lengths:
 
 def measure_lengths(shards: Any, family: Family, cache_dir: Path, progress: Callable[[Any], Any] = iter) -> Lengths:
     """Lengths of every pair of ``shards``, from ``cache_dir`` if the same shards and template were measured before."""
-    name = hashlib.sha256(f"2 {shards.digest} {family.fingerprint}".encode()).hexdigest()[:24]
+    name = hashlib.sha256(f"3 {shards.digest} {family.fingerprint}".encode()).hexdigest()[:24]
     path = cache_dir / "lengths" / f"{name}.npz"
     if path.exists():
         try:

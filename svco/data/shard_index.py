@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from ..basics.errors import UserError
+from ..basics.errors import BadSample, UserError
 from ..basics.files import file_digest, file_mark, sampled_digest, write_whole
 from ..basics.sealed import sealed, unsealed
 from ..basics.strict_json import json_text
 from .pairs import IMAGE_MEMBERS, MEMBERS
+from .pictures import MAX_BYTES, read_picture
 from .tar_members import NoShard, members
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
+DECODERS = 16
+"""Threads that decode pictures for an index, at most; no more than there are cores."""
 _ROOM = 65536
 Size = tuple[int, int]
+Place = tuple[int, int]
+"""(byte offset of a member's data in the tar, bytes)."""
 Say = Callable[[str], None]
 """Is told, in a sentence, what is wrong."""
 
@@ -31,10 +36,12 @@ class Entry:
 
     key: str
     """Its key."""
-    members: dict[str, tuple[int, int]]
-    """Member name -> (byte offset of its data in the tar, bytes); only the members a pair is made of."""
+    members: dict[str, Place]
+    """Member name -> where it is; only the members a pair is made of."""
     sizes: tuple[Size, Size]
-    """(width, height) of image 0 and 1 from their headers; (0, 0) where there is none to read."""
+    """(width, height) of image 0 and 1, upright; (0, 0) where there is none that can be read."""
+    pixels: tuple[str, str] = ("", "")
+    """What image 0 and 1 are known by (``Picture.digest``): equal for equal pixels; empty where none can be read."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ def _keep(index: ShardIndex, mark: list[int | str], places: Iterable[Path]) -> N
         "version": INDEX_VERSION,
         "mark": mark,
         "sha256": index.sha256,
-        "samples": [[e.key, e.members, e.sizes] for e in index.entries],
+        "samples": [[e.key, e.members, e.sizes, e.pixels] for e in index.entries],
         "passed": [index.passed, index.first_passed],
     }
     for place in places:
@@ -138,8 +145,8 @@ def _read(path: Path, tar: Path) -> tuple[list[int | str], ShardIndex] | None:
     if record.get("version") != INDEX_VERSION:
         return None
     entries = tuple(
-        Entry(key, {name: tuple(place) for name, place in found.items()}, (tuple(first), tuple(second)))
-        for key, found, (first, second) in record["samples"]
+        Entry(key, {name: tuple(place) for name, place in found.items()}, (tuple(first), tuple(second)), tuple(pixels))
+        for key, found, (first, second), pixels in record["samples"]
     )
     mark = record["mark"]
     return mark, ShardIndex(str(tar), mark[0], record["sha256"], mark[-1], entries, *record["passed"])
@@ -147,7 +154,7 @@ def _read(path: Path, tar: Path) -> tuple[list[int | str], ShardIndex] | None:
 
 def build_index(tar: Path, digest: str = "") -> ShardIndex:
     """The index of ``tar``, whose SHA-256 ``digest`` is; NoShard, saying why, for what is none."""
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    samples: dict[str, dict[str, Place]] = {}
     passed: list[str] = []
     previous = None
     for member in members(tar):
@@ -171,12 +178,7 @@ def build_index(tar: Path, digest: str = "") -> ShardIndex:
                 "told. Pack it anew, each file once."
             )
         samples[key][name] = (member.offset, member.size)
-    first, second = IMAGE_MEMBERS
-    with tar.open("rb") as stream:
-        entries = tuple(
-            Entry(key, found, (_image_size(stream, found.get(first)), _image_size(stream, found.get(second))))
-            for key, found in samples.items()
-        )
+    entries = _entries(tar, samples)
     size, digest = tar.stat().st_size, digest or file_digest(tar)
     return ShardIndex(str(tar), size, digest, sampled_digest(tar), entries, len(passed), passed[0] if passed else "")
 
@@ -189,17 +191,27 @@ def _split_name(name: str) -> tuple[str, str]:
     return folder + slash + key, extension.lower()
 
 
-def _image_size(stream: Any, place: tuple[int, int] | None) -> Size:
-    from PIL import Image
+def _entries(tar: Path, samples: dict[str, dict[str, Place]]) -> tuple[Entry, ...]:
+    """With sizes and digests of all pictures: each is decoded once, here."""
+    sides = [next((m[name] for name in names if name in m), None) for m in samples.values() for names in IMAGE_MEMBERS]
+    with tar.open("rb") as stream, ThreadPoolExecutor(min(DECODERS, len(os.sched_getaffinity(0)))) as pool:
+        found = list(pool.map(lambda place: _known_by(stream.fileno(), place), sides))
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return tuple(
+        Entry(key, members, (first[0], second[0]), (first[1], second[1]))
+        for (key, members), (first, second) in zip(samples.items(), pairs, strict=True)
+    )
 
-    if place is None:
-        return (0, 0)
-    stream.seek(place[0])
+
+def _known_by(file: int, place: Place | None) -> tuple[Size, str]:
+    """(size, digest) of the picture at ``place``; nothing where none can be read: the sample is bad, and reading it says so."""
+    if place is None or place[1] > MAX_BYTES:
+        return (0, 0), ""
     try:
-        with Image.open(io.BytesIO(stream.read(place[1]))) as image:
-            return image.size
-    except Exception:  # the sample is bad; reading it says so by name
-        return (0, 0)
+        picture = read_picture(os.pread(file, place[1], place[0]), "")
+    except BadSample:
+        return (0, 0), ""
+    return picture.size, picture.digest
 
 
 _STATES: dict[tuple[str, str], tuple[int, ...]] = {}

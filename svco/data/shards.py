@@ -19,12 +19,15 @@ from typing import BinaryIO
 
 from ..basics.errors import BadSample, UserError
 from ..basics.files import replacing
+from ..basics.progress import Progress, silent
 from ..basics.secrets import redacted
 from ..basics.shipped import located
-from .pairs import IMAGE_MEMBERS, MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
+from .pairs import IMAGE_MEMBERS, LARGEST_TEXT, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
+from .pictures import MAX_BYTES, extension
 from .remote import Source, is_remote
 from .shard_cache import fetched, hold
 from .shard_index import Entry, Say, ShardIndex, combined_digest, load_index, open_shard
+from .splits import of_split
 from .tar_members import unpacked_name
 
 DEFAULT_CACHE = Path("~/.cache/svco")
@@ -42,35 +45,46 @@ def write_shards(pairs: Iterable[Pair], directory: str | Path, split: str, pairs
         with replacing(path) as temporary, temporary.open("wb") as stream:
             writer = webdataset.TarWriter(stream, user="svco", group="svco", mtime=0, encoder=False)
             for pair in chunk:
-                members = dict(zip(IMAGE_MEMBERS, pair.images)) | {TEXT_MEMBER: encode_text(pair.text)}
-                writer.write({"__key__": pair.text.key, **members})
+                images = {f"{side}.{extension(data)}": data for side, data in enumerate(pair.images)}
+                writer.write({"__key__": pair.text.key, **images, TEXT_MEMBER: encode_text(pair.text)})
             writer.close()
         load_index(path, folder)
         written.append(path)
     return written
 
 
-def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
+def expand(spec: str | Sequence[str], split: str = "") -> tuple[str, ...]:
     """The shards that ``spec`` means: a path or URL (http, s3, gs, hf, …), brace pattern, glob, directory, or a list of these.
     What is not found from the working directory is looked for among the shards that come with svco.
 
     Braces as in WebDataset (``train-{000000..000007}.tar``). Order is as given, sorted within a directory or glob.
-    UserError where nothing matches, and for a glob or directory over http(s), which cannot list.
+    ``split``: of a directory that holds splits, that one (:func:`svco.data.splits.of_split`). UserError where nothing matches,
+    and for a glob or directory over http(s), which cannot list.
     """
+    return tuple(shard for shard, _ in _expanded(spec, split))
+
+
+def _expanded(spec: str | Sequence[str], split: str) -> list[tuple[str, str]]:
+    """(shard, what is to be said of the folder it lies in) of all that ``spec`` means."""
     from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # its stub lacks the error
 
     if not isinstance(spec, str):
-        return tuple(shard for part in spec for shard in expand(part))
+        return [found for part in spec for found in _expanded(part, split)]
     try:
         names = list(braceexpand(spec))
     except UnbalancedBracesError:
         raise UserError(f"The shard pattern {redacted(spec)!r} has an unbalanced brace.") from None
-    found: list[str] = []
+    found: list[tuple[str, str]] = []
     for name in names:
-        found += Source.at(name).shards() if is_remote(name) else _local(located(name), spec)
+        remote, note = is_remote(name), ""
+        given = Source.at(name).shards() if remote else _local(place := located(name), spec)
+        is_folder = given != [name] and not glob.has_magic(name) if remote else os.path.isdir(place)
+        if split and is_folder:
+            given, note = of_split(given, split, redacted(name))
+        found += [(shard, note) for shard in given]
     if not found:
         raise UserError(f"No shards match {spec!r}.")
-    return tuple(found)
+    return found
 
 
 def _local(name: str, spec: str) -> list[str]:
@@ -108,17 +122,28 @@ class ShardSet:
     """One index a shard, with the local path it is read from."""
     sources: tuple[str, ...]
     """Where each shard comes from: its path, or the URL it was fetched from."""
+    folders: str = ""
+    """What was read of folders, in words; empty: none was given."""
 
     @classmethod
-    def open(cls, spec: str | Sequence[str], cache_dir: str | Path | None = None, say: Say | None = None) -> ShardSet:
+    def open(
+        cls,
+        spec: str | Sequence[str],
+        cache_dir: str | Path | None = None,
+        say: Say | None = None,
+        split: str = "",
+        progress: Progress = silent,
+    ) -> ShardSet:
         """Reads or builds the indices of all shards; remote ones are fetched whole into ``cache_dir`` first, and again
         when their source has changed (:mod:`svco.data.shard_cache`). ``say``: every byte is read, and it is told what does not
-        agree with what was remembered (:func:`~svco.data.shard_index.load_index`)."""
+        agree with what was remembered (:func:`~svco.data.shard_index.load_index`). ``split`` as in ``expand``."""
         cache = Path(cache_dir or DEFAULT_CACHE).expanduser()
-        sources = expand(spec)
+        sources, notes = zip(*_expanded(spec, split), strict=True)
         urls = [name for name in sources if is_remote(name)]
         copies = dict(zip(urls, fetched(urls, cache / "shards"), strict=True))
-        indices = [_index(name, copies.get(name, Path(name)), cache, say) for name in sources]
+        indices = [
+            _index(name, copies.get(name, Path(name)), cache, say) for name in progress(sources, "indexing shards")
+        ]
         owner: dict[str, str] = {}
         for index in indices:
             for entry in index.entries:
@@ -134,7 +159,7 @@ class ShardSet:
                 f"The shards {', '.join(map(redacted, sources))} hold no samples at all{''.join(strangers[:1])}. A sample is "
                 "KEY.0.jpg, KEY.1.jpg and KEY.pair.json (data_shards/README.md)."
             )
-        return cls(tuple(indices), sources)
+        return cls(tuple(indices), sources, "; ".join(dict.fromkeys(filter(None, notes))))
 
     def fetch(self, cache_dir: str | Path | None = None) -> None:
         """Fetches remote shards that this machine does not have yet: an index may have been made on another node.
@@ -205,7 +230,7 @@ class ShardSet:
         index, entry = self._locate(i)
         with open_shard(index) as tar:
             text = self._text(index, entry, tar)
-            first, second = (self._member(index, entry, name, tar) for name in IMAGE_MEMBERS)
+            first, second = (self._member(index, entry, names, tar) for names in IMAGE_MEMBERS)
         return Pair(text, (first, second))
 
     def read_text(self, i: int) -> PairText:
@@ -215,17 +240,27 @@ class ShardSet:
             return self._text(index, entry, tar)
 
     def _text(self, index: ShardIndex, entry: Entry, tar: BinaryIO) -> PairText:
-        return decode_text(entry.key, self._member(index, entry, TEXT_MEMBER, tar), index.path)
+        return decode_text(entry.key, self._member(index, entry, (TEXT_MEMBER,), tar), index.path)
 
     @staticmethod
-    def _member(index: ShardIndex, entry: Entry, name: str, tar: BinaryIO) -> bytes:
-        if name not in entry.members:
+    def _member(index: ShardIndex, entry: Entry, names: Sequence[str], tar: BinaryIO) -> bytes:
+        """The one of ``names`` that the sample has."""
+        spot = f"{index.path}: sample {entry.key!r}"
+        found = [name for name in names if name in entry.members]
+        if not found:
             raise BadSample(
                 "missing-member",
-                f"{index.path}: sample {entry.key!r} has no member {name} (it has "
-                f"{', '.join(sorted(entry.members)) or 'none'}; a pair needs {', '.join(MEMBERS)})",
+                f"{spot} has no member {' or '.join(names)} (it has {', '.join(sorted(entry.members)) or 'none'}; a pair needs "
+                f"{', '.join(' or '.join(side) for side in IMAGE_MEMBERS)}, {TEXT_MEMBER})",
             )
-        offset, size = entry.members[name]
+        if len(found) > 1:
+            raise BadSample("bad-schema", f"{spot} has both {' and '.join(found)}; which of them is meant is not said")
+        offset, size = entry.members[found[0]]
+        if size > (most := LARGEST_TEXT if found[0] == TEXT_MEMBER else MAX_BYTES):
+            raise BadSample(
+                "bad-json" if found[0] == TEXT_MEMBER else "odd-image",
+                f"{spot}: {found[0]} has {size:,} bytes; at most {most:,} are read",
+            )
         tar.seek(offset)
         return tar.read(size)
 

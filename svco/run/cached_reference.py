@@ -21,6 +21,7 @@ from ..basics.views import VIEWS, cells_to_evaluate, views_of
 from ..batches.split import Split, make_loader
 from ..data.corruption import Corruptions
 from ..data.order import GivenOrder
+from ..data.pictures import DECODING
 from ..engine import Engine
 from ..model.load import Tuned
 from ..model.provenance import fingerprint, model_files
@@ -82,6 +83,7 @@ def cache_facts(job: Job, tuned: Tuned, split: Split, world: World) -> dict[str,
         "weights": fingerprint({"files": [(file.name, told) for file, told in zip(weights, digests, strict=True)]}),
         "text": job.family.fingerprint,
         "pixels": job.family.pixel_fingerprint,
+        "pictures": DECODING,
         "corruption": Corruptions.of(cells, config.corrupt).fingerprint,
         "views": views_of(cells),
         "dtype": str(tuned.policy.dtype),

@@ -40,11 +40,22 @@ def describe(job: Job, world: World) -> str:
         ("responses cut", f"{summary['cut']:,} pairs ({int(lengths.cut.sum()):,} tokens)"),
         ("bad pairs", ", ".join(f"{count} {reason}" for reason, count in sorted(summary["bad"].items())) or "none"),
     ]
-    if job.config.data.validation or job.config.data.heldout:
-        specs = (*job.config.data.validation, *job.config.data.heldout)
-        rows.append(("held back", ", ".join(map(redacted, specs))))
-    text = "\n".join(f"{name + ':':<32}{value}" for name, value in rows)
+    rows += _held_back(job)
+    text = "\n".join(f"{name + ':' if name else '':<32}{value}" for name, value in rows)
     return f"{text}\n\ntokens of a pair, packed:\n{histogram(costs)}"
+
+
+def _held_back(job: Job) -> list[tuple[str, str]]:
+    """What is not trained on, and what was read of folders."""
+    data, rows = job.config.data, []
+    if held := [f"{len(split.shards):,} {name} pairs" for name, split in job.splits.items() if name != "train"]:
+        apart = {"none": "no key and no picture is shared", "keys": "keys may be shared, no picture is"}
+        rows.append(
+            ("held back", f"{', '.join(held)}; {apart.get(data.allow_overlap, 'what is shared was not looked for')}")
+        )
+        rows.append(("", ", ".join(map(redacted, (*data.validation, *data.heldout)))))
+    said = dict.fromkeys(split.shards.folders for split in job.splits.values() if split.shards.folders)
+    return rows + [("folders" if number == 0 else "", text) for number, text in enumerate(said)]
 
 
 def histogram(values: np.ndarray, bins: int = 10, width: int = 40) -> str:

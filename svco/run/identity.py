@@ -17,6 +17,7 @@ FREE = (
     "evaluate.",
     "data.validation",
     "data.heldout",
+    "data.allow_overlap",
     "data.workers",
     "data.cache_dir",
     "data.max_bad_fraction",

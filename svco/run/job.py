@@ -5,6 +5,7 @@ What ``--dry-run`` prints and what ``train`` runs are the same object.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..basics.errors import UserError
 from ..basics.progress import Progress
 from ..batches.loader import Loader
 from ..batches.pack import PackedCollate
-from ..batches.split import Split, cache_dir, make_loader
+from ..batches.split import Split, make_loader, open_splits
 from ..data.order import ORDER_VERSION, Order
 from ..families import Family, load_family
 from ..objectives.reference import choose_reference
@@ -33,14 +34,19 @@ class Job:
     """The base model's adapter."""
     objective: Objective
     """The loss."""
-    train: Split
-    """Training pairs."""
+    splits: Mapping[str, Split]
+    """``train`` and, where the recipe names them, ``validation`` and ``heldout``: no two share a pair or a picture."""
     order: Order
     """Which pairs each step consumes."""
     steps: int
     """Optimiser steps of the whole run."""
     reference: str
     """Where the reference's log-probs come from."""
+
+    @property
+    def train(self) -> Split:
+        """Training pairs."""
+        return self.splits["train"]
 
     def largest_pack(self, world: World) -> int:
         """Tokens that no micro-batch of the run exceeds."""
@@ -82,7 +88,7 @@ def make_job(config: Config, world: World, progress: Progress) -> Job:
     objective = make_objective(config.objective)
     reference = choose_reference(config.model.reference, config.model.tune, objective)
     family = load_family(config.model.base, config.data.max_text_tokens, config.model.paper_compat)
-    train = Split.open(config.data.train, family, cache_dir(config), world, progress)
+    splits = open_splits(config, family, world, progress)
     optim = config.optim
     if optim.global_batch < world.size:
         raise UserError(
@@ -91,11 +97,11 @@ def make_job(config: Config, world: World, progress: Progress) -> Job:
         )
     order = Order(
         seed=config.run.seed,
-        shard_sizes=train.shards.shard_sizes,
+        shard_sizes=splits["train"].shards.shard_sizes,
         global_batch=optim.global_batch,
         block_shards=config.data.block_shards,
     )
     steps = optim.steps or round(optim.epochs * order.steps_per_epoch)
     if steps < 1:
         raise UserError(f"optim.epochs is {optim.epochs} and optim.steps is 0, which makes a run of no steps.")
-    return Job(config, family, objective, train, order, steps, reference)
+    return Job(config, family, objective, splits, order, steps, reference)

@@ -133,7 +133,7 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
             raise Stopped(stop)
     session.begin("training")
     engine.train()
-    loader = job.loader(world, start.step, session.references.get(config.data.train))
+    loader = job.loader(world, start.step, session.references.get("train"))
     for part in clock.over("data", board.progress(loader, start.step, job.steps)):
         step = part.step + 1
         lr = learning_rate(config.optim, part.step, job.steps)
@@ -170,8 +170,8 @@ def finish(session: Session, identity: Identity) -> None:
     session.check_before_writing()
     weights = save_tuned(folder, tuned, session.engine, job.config, world, identity)
     lines = [f"{'adapter' if tuned.wrapped else 'model'}:      {weights}"]
-    if job.config.data.heldout:
-        summary, scores, split = session.compare(job.config.data.heldout)
+    if "heldout" in job.splits:
+        summary, scores, split = session.compare("heldout")
         if world.is_main:
             write_whole(folder.path / "heldout.json", json_text(summary, indent=1))
             lines.insert(0, table(summary, "held-out pairs, before and after training") + "\n")

@@ -101,8 +101,12 @@ def test_bad_samples_are_counted_named_and_bounded(train, dirty, tmp_path):
     assert "3 of the 12 pairs seen so far were bad (1 empty-response, 1 long-query, 1 undecodable-image)" in err
     for key in ("train-000002", "train-000005", "train-000008"):
         assert any(key in str(warning.message) for warning in named)
+    arguments += ["data.max_bad_fraction=0.5", f"data.heldout={dirty}"]
+    assert "data.train and data.heldout share 12 keys" in train(*arguments, "run.name=overlapping")[2]
+    allowed, held = "data.allow_overlap=keys", "data.train and data.heldout share 23 pictures: image 0 of"
+    assert held in train(*arguments, "run.name=overlapping", allowed)[2]
     with pytest.warns(UserWarning, match="bad sample"):
-        assert train(*arguments, "run.name=lenient", "data.max_bad_fraction=0.5", f"data.heldout={dirty}")[0] == 0
+        assert train(*arguments, "run.name=lenient", "data.allow_overlap=all")[0] == 0
     heldout = json.loads((tmp_path / "runs" / "lenient" / "heldout.json").read_text())
     assert (heldout["pairs"], heldout["bad"]) == (9, 3), "held-out pairs do not vanish silently either"
     last = launch.metrics(tmp_path / "runs" / "lenient")[-1]

@@ -1,24 +1,24 @@
 """Shards behind URLs, from a web server on this machine and from a store in memory."""
 
-import dataclasses
 import gzip
 import json
 import pickle
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import fsspec
 import pytest
+from places import SHARDS
 from web import Page, downloads, files
 
 from svco.basics.dist import World
 from svco.basics.errors import UserError
+from svco.basics.progress import silent
 from svco.data import remote
 from svco.data.shards import ShardSet, expand
-from svco.recipe.config import Config, DataConfig
-from svco.run.session import Session
+from svco.recipe.config import Config, DataConfig, ModelConfig
+from svco.run.job import make_job
 
 SECRET = "s3cr3t"
 SIGNED = f"?X-Signature={SECRET}%2Fa%3D&token=it's+{SECRET}"
@@ -211,15 +211,14 @@ def test_another_node(served, other_tar, tmp_path):
         opened.fetch(cache)
 
 
-def test_a_run_sees_a_split_as_it_was(served, other_tar, tmp_path, family):
+def test_a_run_sees_a_split_as_it_was(served, other_tar, tmp_path):
     """Validation reads its pairs many times; a source that changes meanwhile must not change them."""
-    config = dataclasses.replace(Config(), data=DataConfig(cache_dir=str(tmp_path / "cache")))
-    session = Session(SimpleNamespace(config=config, family=family), None, None, World(), None, None, None, None)
-    specs = (served.url + "/train-000000.tar",)
-    first = session.split(specs)
+    train, held = (served.url + f"/train-{number}.tar" for number in ("000001", "000000"))
+    data = DataConfig(train=(train,), validation=(held,), cache_dir=str(tmp_path / "cache"))
+    config = Config(data=data, model=ModelConfig(base=str(SHARDS / "tiny_llava")))
+    job = make_job(config, World(), silent)
     served.pages["/train-000000.tar"] = Page(other_tar, headers={"ETag": '"new"'})
-    assert session.split(specs).shards.read(0).text.key == "train-000000"
-    assert session.split(specs) is first
+    assert job.splits["validation"].shards.read(0).text.key == "train-000000"
 
 
 def test_a_damaged_copy_is_fetched_again_or_named(served, tmp_path):

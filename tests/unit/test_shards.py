@@ -12,7 +12,8 @@ import webdataset
 
 from svco.basics.errors import BadSample, UserError
 from svco.basics.files import beside
-from svco.data.pairs import MEMBERS, decode_image, decode_text, encode_text
+from svco.data.pairs import decode_text, encode_text
+from svco.data.pictures import decode_image
 from svco.data.shards import ShardSet, expand, write_shards
 
 
@@ -38,7 +39,9 @@ def test_read_back_and_plain_webdataset(shards, make_pairs):
     urls = [str(p) for p in sorted(shards.glob("*.tar"))]
     plain = list(webdataset.WebDataset(urls, shardshuffle=False))
     assert [s["__key__"] for s in plain] == [p.text.key for p in pairs]
-    assert [tuple(s[m] for m in MEMBERS) for s in plain] == [(*p.images, encode_text(p.text)) for p in pairs]
+    assert [(s["0.jpg"], s["1.jpg"], s["pair.json"]) for s in plain] == [
+        (*p.images, encode_text(p.text)) for p in pairs
+    ]
 
 
 def test_bytes_are_deterministic_and_digest_ignores_the_place(shards, tmp_path, make_pairs):

@@ -6,7 +6,6 @@ else. Deterministic: equal shards and settings give equal bytes.
 
 from __future__ import annotations
 
-import io
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -19,18 +18,16 @@ from ...basics.files import write_whole
 from ...basics.progress import Progress, silent
 from ...basics.strict_json import json_text
 from ...data.corruption import corrupt, identity
-from ...data.pairs import Pair, decode_image
+from ...data.pairs import Pair
+from ...data.pictures import decode_image, png_bytes
 from ...data.shards import ShardSet, expand, write_shards
+from ...data.splits import split_of
 from ...recipe.config import CorruptConfig
 from .build import MANIFEST, described, refuse_full
-from .verify import split_of
-
-QUALITY = 95
-"""Of the corrupted JPEGs."""
 
 
 def corrupt_pair(pair: Pair, config: CorruptConfig, side: int = 0) -> Pair:
-    """(image, right answer) of ``side`` as it is, against (that image corrupted, the other answer).
+    """(image, right answer) of ``side`` as it is, against (that image corrupted, as PNG: nothing is lost; the other answer).
 
     Key, query, contrast type and source stay. What the source knew of the images (``facts``) is dropped, as it is not true of
     a corrupted one; ``facts["corrupted"]`` says which side is corrupted, how, and of which side of the source. BadSample if
@@ -39,15 +36,11 @@ def corrupt_pair(pair: Pair, config: CorruptConfig, side: int = 0) -> Pair:
     text, data = pair.text, pair.images[side]
     made = corrupt(decode_image(data, f"sample {text.key!r}: image {side}"), text.key, side, config)
     origin = {"side": 1, "of": side, **identity(config)}
-    ids = {name: value for name, value in text.ids.items() if not name.startswith("image_")}
-    if f"image_{side}" in text.ids:
-        ids["image_0"] = text.ids[f"image_{side}"]
+    ids = {name: value for name, value in text.ids.items() if not name.startswith(("image_", "sha256_"))}
+    ids |= {f"{name}_0": text.ids[f"{name}_{side}"] for name in ("image", "sha256") if f"{name}_{side}" in text.ids}
     right, wrong = text.responses[side], text.responses[1 - side]
-    buffer = io.BytesIO()
-    # Grey of one size is one picture: the comment tells whose it is, or it would seem to lie in several splits.
-    made.save(buffer, "JPEG", quality=QUALITY, comment=json_text([text.key, origin], sort_keys=True))
     text = replace(text, responses=(right, wrong), ids=ids, facts={"corrupted": origin})
-    return Pair(text, (data, buffer.getvalue()))
+    return Pair(text, (data, png_bytes(made)))
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,10 @@ from pathlib import Path
 from ...basics.errors import BadSample
 from ...basics.progress import Progress
 from ...basics.strict_json import json_text
-from ...data.pairs import decode_image
+from ...data.pictures import BLANK, read_picture
 from ...data.shard_index import ShardIndex
 from ...data.shards import ShardSet, expand
+from ...data.splits import split_of
 from .manifest import compare
 
 
@@ -36,8 +36,8 @@ class Findings:
 
 
 def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings:
-    """Digests (where a MANIFEST.json or an index tells them), schema, decoding, repeated pairs, and pictures in two splits. Every
-    byte is read: nothing that an index remembers is taken for true.
+    """Digests (where a MANIFEST.json or an index tells them), schema, decoding, repeated pairs, and pictures (by pixels) in two
+    splits. Every byte is read: nothing that an index remembers is taken for true.
 
     Shards are taken to be of one split when their names agree up to the number (``train-000000.tar``). UserError for
     what stops the reading altogether: no such shard, one cut short, a key twice.
@@ -57,19 +57,20 @@ def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings
             found.pairs[split] += 1
             try:
                 pair = shards.read(number)
-                for side, data in enumerate(pair.images):
-                    decode_image(data, f"{split}: sample {pair.text.key!r}: image {side}")
+                images = [
+                    read_picture(data, f"{split}: sample {pair.text.key!r}: image {side}").digest
+                    for side, data in enumerate(pair.images)
+                ]
             except BadSample as error:
                 found.problems.append(f"{error.reason}: {error}")
                 continue
             found.types[pair.text.contrast] += 1
             name = f"{split}/{pair.text.key}"
-            images = [hashlib.sha256(data).hexdigest() for data in pair.images]
-            content = json_text([*images, pair.text.query, *pair.text.responses])
+            content = json_text([*images, pair.text.query, *pair.text.responses, pair.text.system])
             other = seen_pairs.setdefault(hashlib.sha256(content.encode()).hexdigest(), name)
             if other != name:
                 found.problems.append(f"repeated pair: {name} is {other} again")
-            for digest in images:
+            for digest in (d for d in images if not d.startswith(BLANK)):
                 home, first = seen_images.setdefault(digest, (split, name))
                 if home != split:
                     found.problems.append(f"leak: a picture of {name} is also one of {first}")
@@ -77,8 +78,3 @@ def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings
     found.shards, found.compared = len(indices), compared.shards
     found.problems += compared.problems
     return found
-
-
-def split_of(shard: str) -> str:
-    """The split that a shard's name tells: ``train`` of ``train-000000.tar``."""
-    return re.sub(r"-\d+$", "", Path(shard.split("?")[0]).name.removesuffix(".tar"))

@@ -209,8 +209,8 @@ def _shards(config: Config) -> dict[str, Any]:
     sizes: dict[str, int] = {}
     unindexed = 0
     try:
-        for spec in filter(None, (data.train, data.validation, data.heldout)):
-            for name in (n for n in expand(spec) if not is_remote(n)):
+        for split, spec in (("train", data.train), ("validation", data.validation), ("heldout", data.heldout)):
+            for name in (n for n in expand(spec, split) if not is_remote(n)):
                 with Path(name).open("rb") as stream:
                     stream.read(512)
                 sizes[name] = Path(name).stat().st_size

@@ -29,6 +29,7 @@ from .generation import answer_set
 from .measures import summary
 from .report import page
 from .scoring import Effort, open_set, score_set
+from .trained import check_untrained
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Wanted:
     """How images of the fourth view are corrupted; None: three views."""
     other_base: bool = False
     """The adapter may have been trained on another base."""
+    allow_overlap: str = "none"
+    """What a set may share with the pairs that the model was trained on (``data.allow_overlap``)."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of ``load_subject``."""
     effort: Effort = Effort()  # noqa: RUF009 frozen
@@ -109,6 +112,7 @@ def read_arguments(arguments: argparse.Namespace) -> Wanted:
         arguments.cv_bench,
         CorruptConfig(kind=arguments.corrupt) if arguments.corrupt else None,
         arguments.other_base,
+        arguments.allow_overlap,
         options,
         effort,
     )
@@ -119,6 +123,9 @@ def run(wanted: Wanted, world: World) -> dict[str, Any]:
     show = shown(world.is_main)
     world.on_main(lambda: _make_room(wanted))
     items = world.on_main(lambda: _read_benchmarks(wanted))
+    given = {name: specs for name, specs in wanted.sets.items() if specs}
+    cache = Path(wanted.effort.cache or DEFAULT_CACHE)
+    world.on_main(lambda: check_untrained(wanted.base, wanted.adapter, given, cache, wanted.allow_overlap))
     others = world.on_main(lambda: {str(folder): Evaluation.read(folder) for folder in wanted.against})
     base, cache = located(wanted.base), Path(wanted.effort.cache or DEFAULT_CACHE).expanduser()
     world.on_main(lambda: check_subject(base, wanted.adapter, cache, wanted.other_base))

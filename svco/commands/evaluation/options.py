@@ -8,7 +8,7 @@ from typing import get_args
 from ...basics.intervals import whole
 from ...basics.ranks import add_ranks, start_ranks
 from ...basics.shipped import at_home, typed
-from ...recipe.config import CorruptKind, Dtype
+from ...recipe.config import AllowOverlap, CorruptKind, Dtype
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -23,14 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--other-base", action="store_true", help="the base is deliberately another than the adapter was trained on"
     )
     parser.add_argument("--out", type=typed, required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="sets",
-        metavar="NAME=SHARDS",
-        help="a set to score: a path, brace pattern, glob, directory or URL of shards; may be given again",
-    )
+    _add_sets(parser)
     parser.add_argument(
         "--pairs", type=whole(), default=0, help="score at most this many pairs of each set (default: all)"
     )
@@ -60,8 +53,6 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="--out of other evaluations: paired differences with errors and tests",
     )
-    parser.add_argument("--mmvp", type=typed, metavar="DIR", help="MMVP's release: Questions.csv and 'MMVP Images'")
-    parser.add_argument("--cv-bench", type=typed, metavar="DIR", help="CV-Bench's release: test_2d, test_3d and img")
     parser.add_argument(
         "--paper-compat",
         action="store_true",
@@ -69,6 +60,27 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_ranks(parser)
     _add_effort(parser)
+
+
+def _add_sets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="sets",
+        metavar="NAME=SHARDS",
+        help="a set to score: a path, brace pattern, glob, directory (of one with splits its heldout-*) or URL of shards; may be "
+        "given again",
+    )
+    parser.add_argument(
+        "--allow-overlap",
+        choices=get_args(AllowOverlap),
+        default="none",
+        help="what a set may share with the pairs that the model was trained on, which its run's folder tells: none (default), "
+        "keys of shards that were numbered alike, or all",
+    )
+    parser.add_argument("--mmvp", type=typed, metavar="DIR", help="MMVP's release: Questions.csv and 'MMVP Images'")
+    parser.add_argument("--cv-bench", type=typed, metavar="DIR", help="CV-Bench's release: test_2d, test_3d and img")
 
 
 def _add_effort(parser: argparse.ArgumentParser) -> None:
