@@ -31,10 +31,22 @@ class Split:
     """Their token counts."""
 
     @classmethod
-    def open(cls, specs: tuple[str, ...], family: Family, cache: Path, world: World, progress: Progress) -> Split:
+    def open(
+        cls,
+        specs: tuple[str, ...],
+        family: Family,
+        cache: Path,
+        world: World,
+        progress: Progress,
+        equal_pictures: bool = False,
+    ) -> Split:
+        """The pairs of ``specs``, measured. A collective. ``equal_pictures``: see ``data.equal_pictures``."""
+
         def opened() -> Split:
             shards = ShardSet.open(specs, cache_dir=cache)
-            lengths = measure_lengths(shards, family, cache, lambda items: progress(items, "measuring lengths"))
+            lengths = measure_lengths(
+                shards, family, cache, lambda items: progress(items, "measuring lengths"), equal_pictures
+            )
             return cls(shards, lengths)
 
         # Rank 0 builds indices and lengths, once; the others get them from it and never race on the files.
@@ -67,7 +79,7 @@ def make_loader(
         split.shards,
         order,
         collate.costs(split.lengths),
-        Encode(family, collate, Corruptions.of(cells, config.corrupt)),
+        Encode(family, collate, Corruptions.of(cells, config.corrupt), config.data.equal_pictures),
         world=world.size,
         rank=world.rank,
         budget=config.optim.tokens_per_micro_batch,

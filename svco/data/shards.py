@@ -175,6 +175,17 @@ class ShardSet:
         """((width, height), (width, height)) from the image headers; (0, 0) for an image that has none."""
         return self._locate(i)[1].sizes
 
+    def same_image_files(self, i: int) -> bool:
+        """Whether both images of pair ``i`` are one file, byte for byte; read only where they are of one size."""
+        index, entry = self._locate(i)
+        if len({entry.members[name][1] for name in IMAGE_MEMBERS if name in entry.members}) != 1:
+            return False  # of two lengths, or there is none
+        if not entry.members.keys() >= set(IMAGE_MEMBERS):
+            return False
+        with _open(index) as tar:
+            first, second = (self._member(index, entry, name, tar) for name in IMAGE_MEMBERS)
+        return first == second
+
     def read(self, i: int) -> Pair:
         """Pair ``i``; BadSample if a member is missing or the text is not as it should be."""
         index, entry = self._locate(i)

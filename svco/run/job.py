@@ -5,6 +5,7 @@ What ``--dry-run`` prints and what ``train`` runs are the same object.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,11 @@ from ..batches.loader import Loader
 from ..batches.pack import PackedCollate
 from ..batches.split import Split, cache_dir, make_loader
 from ..data.order import ORDER_VERSION, Order
+from ..data.remote import redacted
 from ..families import Family, load_family
 from ..objectives.reference import choose_reference
 from ..objectives.table import Objective, make_objective
-from ..recipe.config import Config
+from ..recipe.config import Config, DataConfig
 from ..record.checkpoint import Position
 
 
@@ -48,6 +50,16 @@ class Job:
         # A rank's share: its part of the longest pairs, and one more where they cannot be divided evenly.
         share = longest * (-(-self.order.global_batch // world.size) + 1)
         return max(longest, min(self.config.optim.tokens_per_micro_batch, share))
+
+    @property
+    def verify_command(self) -> str:
+        """The command that lists every training pair that this run refuses, and why."""
+        data, model = self.config.data, self.config.model
+        line = ["svco", "data", "verify", *map(redacted, data.train), "--base", model.base]
+        if data.max_text_tokens != DataConfig.max_text_tokens:
+            line += ["--max-text-tokens", str(data.max_text_tokens)]
+        line += ["--paper-compat"] * model.paper_compat + ["--equal-pictures"] * data.equal_pictures
+        return shlex.join(line)
 
     def due(self, step: int, every: int) -> bool:
         """Whether what happens every ``every`` steps (0: at the end only) happens after ``step``."""
@@ -82,7 +94,7 @@ def make_job(config: Config, world: World, progress: Progress) -> Job:
     objective = make_objective(config.objective)
     reference = choose_reference(config.model.reference, config.model.tune, objective)
     family = load_family(config.model.base, config.data.max_text_tokens, config.model.paper_compat)
-    train = Split.open(config.data.train, family, cache_dir(config), world, progress)
+    train = Split.open(config.data.train, family, cache_dir(config), world, progress, config.data.equal_pictures)
     optim = config.optim
     if optim.global_batch < world.size:
         raise UserError(

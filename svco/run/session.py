@@ -72,7 +72,8 @@ class Session:
         if specs == job.config.data.train:
             return job.train
         if specs not in self.splits:
-            self.splits[specs] = Split.open(specs, job.family, cache_dir(job.config), self.world, progress)
+            equal = job.config.data.equal_pictures
+            self.splits[specs] = Split.open(specs, job.family, cache_dir(job.config), self.world, progress, equal)
         return self.splits[specs]
 
     def precompute(self, resumed: bool) -> None:

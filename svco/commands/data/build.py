@@ -17,8 +17,8 @@ from ...basics.progress import Progress
 from ...data.pairs import Pair, PairText, decode_image
 from ...data.shards import write_shards
 from .records import Record
+from .target import MANIFEST, filling
 
-MANIFEST = "MANIFEST.json"
 SPLITS = ("heldout", "val", "train")
 
 
@@ -38,9 +38,29 @@ class BuildPlan:
     """Share of pairs that may be left out because an image does not decode."""
 
 
-def build(records: list[Record], images: Path, target: Path, plan: BuildPlan, progress: Progress) -> dict[str, Any]:
-    """Writes shards and MANIFEST.json into ``target`` and returns the manifest. UserError if ``target`` holds shards."""
-    refuse_full(target)
+def build(
+    records: list[Record],
+    images: Path,
+    target: Path,
+    plan: BuildPlan,
+    progress: Progress,
+    no_contrast: list[BadSample] | None = None,
+) -> dict[str, Any]:
+    """Writes shards and MANIFEST.json into ``target`` and returns the manifest; nothing is left of them if that fails. UserError
+    if ``target`` holds shards. Pairs whose two pictures are one are left out and go into ``no_contrast``.
+    """
+    with filling(target) as folder:
+        return _build(records, images, folder, plan, progress, [] if no_contrast is None else no_contrast)
+
+
+def _build(
+    records: list[Record],
+    images: Path,
+    target: Path,
+    plan: BuildPlan,
+    progress: Progress,
+    no_contrast: list[BadSample],
+) -> dict[str, Any]:
     if plan.val + plan.heldout >= 1:
         raise UserError(f"--val {plan.val} and --heldout {plan.heldout} leave nothing to train on.")
     digests, unreadable = _digest_images(records, images, progress)
@@ -51,7 +71,15 @@ def build(records: list[Record], images: Path, target: Path, plan: BuildPlan, pr
             f"{lost} of {len(records)} pairs have an image that cannot be decoded; the first: {unreadable[0]}. Mend or "
             "remove them, or allow a share to be left out with --max-unreadable."
         )
-    unique = _unique(usable, digests)
+    contrasts = [record for record in usable if len({digests[path] for path in record.images}) == 2]
+    no_contrast += [
+        BadSample("same-images", f"{' and '.join(r.images)} show the same, which is no contrast")
+        for r in usable
+        if len({digests[path] for path in r.images}) < 2
+    ]
+    if not contrasts:
+        raise UserError(f"No pair is a contrast; the first: {no_contrast[0]}.")
+    unique = _unique(contrasts, digests)
     splits = _split(unique, digests, plan)
     written: list[Path] = []
     for split in SPLITS:
@@ -63,17 +91,15 @@ def build(records: list[Record], images: Path, target: Path, plan: BuildPlan, pr
         "seed": plan.seed,
         "pairs": {split: len(splits[split]) for split in SPLITS},
         "types": dict(sorted(Counter(record.type for record in unique).items())),
-        "left_out": {"unreadable": lost, "duplicate": len(usable) - len(unique)},
+        "left_out": {
+            "unreadable": lost,
+            "no_contrast": len(no_contrast),
+            "duplicate": len(contrasts) - len(unique),
+        },
         "shards": described(written),
     }
     (target / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return manifest
-
-
-def refuse_full(target: Path) -> None:
-    """UserError if ``target`` holds shards."""
-    if target.exists() and any(target.glob("*.tar")):
-        raise UserError(f"{target} already holds shards; choose an empty folder.")
 
 
 def described(shards: Iterable[Path]) -> dict[str, dict[str, Any]]:
@@ -145,6 +171,8 @@ def _pairs(chosen: list[tuple[int, Record]], images: Path, split: str, progress:
             source=record.source,
             ids=record.ids,
             system=record.system,
+            kind=record.kind,
+            facts=record.facts,
         )
         first, second = (as_jpeg((images / path).read_bytes(), path) for path in record.images)
         yield Pair(text, (first, second))

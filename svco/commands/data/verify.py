@@ -11,9 +11,11 @@ from pathlib import Path
 
 from ...basics.errors import BadSample
 from ...basics.progress import Progress
-from ...data.pairs import decode_image
+from ...batches.encode import admitted
+from ...data.contrast import decode_pair
 from ...data.shards import ShardSet, expand
-from .build import MANIFEST
+from ...families import Family
+from .target import MANIFEST
 
 
 @dataclass
@@ -28,8 +30,15 @@ class Findings:
     """One line each; empty: all is well."""
 
 
-def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings:
-    """Digests (where a MANIFEST.json tells them), schema, decoding, repeated pairs, and pictures in two splits.
+def verify(
+    specs: list[str],
+    cache: Path | None,
+    progress: Progress,
+    family: Family | None = None,
+    equal_pictures: bool = False,
+) -> Findings:
+    """Digests (where a MANIFEST.json tells them), schema, decoding, repeated pairs, and pictures in two splits; with ``family``
+    all that a run with its base refuses as well, by the function with which the run does (:func:`svco.batches.encode.admitted`).
 
     Shards are taken to be of one split when their names agree up to the number (``train-000000.tar``). UserError for
     what stops the reading altogether: no such shard, one cut short, a key twice.
@@ -48,10 +57,12 @@ def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings
             found.pairs[split] += 1
             try:
                 pair = shards.read(number)
-                for side, data in enumerate(pair.images):
-                    decode_image(data, f"{split}: sample {pair.text.key!r}: image {side}")
+                if family:
+                    admitted(pair, family, equal_pictures)
+                else:
+                    decode_pair(pair, equal_pictures)
             except BadSample as error:
-                found.problems.append(f"{error.reason}: {error}")
+                found.problems.append(f"{error.reason}: {split}: {error}")
                 continue
             found.types[pair.text.contrast] += 1
             name = f"{split}/{pair.text.key}"
