@@ -78,7 +78,7 @@ class Pair:
         UserError for an image that cannot be read and for more or fewer than two.
         """
         given: Any = list(responses)  # two, or the schema says so
-        text = _text(key, {"query": query, "responses": given, "system": system}, f"Pair.of: the pair {key!r}")
+        text = _text(key, {"query": query, "responses": given, "system": system}, f"Pair.of: sample {key!r}")
         if len(images) != 2:
             raise UserError(f"Pair.of: the pair {key!r} has {len(images)} images; a pair has two.")
         return cls(text, (_file_of(images[0]), _file_of(images[1])))

@@ -75,9 +75,7 @@ def checked(raw: Any, where: str, contrast: str = "contrast", more: Sequence[str
 
 def _answers(responses: Any, where: str) -> tuple[str, str]:
     if not (isinstance(responses, list) and len(responses) == 2 and all(isinstance(text, str) for text in responses)):
-        raise BadSample(
-            "bad-schema", f"{where}: field 'responses' must be two non-empty strings, not {shortened(responses)}"
-        )
+        raise BadSample("bad-schema", f"{where}: field 'responses' must be two strings, not {shortened(responses)}")
     for side, text in enumerate(responses):
         if not visible(text):
             raise BadSample(
