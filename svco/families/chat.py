@@ -54,6 +54,9 @@ class ChatEncoder:
             raise UserError(
                 f"The base model's chat template cannot write a question and its answer: {first_line(error)}"
             ) from None
+        # A template that writes the beginning-of-sequence token itself must not get a second one.
+        if self.tokenizer.bos_token and prompt.startswith(self.tokenizer.bos_token):
+            self.begin = []
         before, found, tail = whole.rpartition(_WORD)
         if not found:
             raise UserError("The base model's chat template does not show the assistant's turn.")
@@ -153,10 +156,7 @@ class ChatEncoder:
         made = self.tokenizer(
             whole, return_offsets_mapping=True, return_attention_mask=False, add_special_tokens=False, verbose=False
         )
-        # A template that writes the beginning-of-sequence token itself must not get a second one.
-        bos = self.tokenizer.bos_token
-        begin = [] if bos and whole.startswith(bos) else self.begin
-        return [*begin, *made["input_ids"]], [(0, 0)] * len(begin) + made["offset_mapping"]
+        return [*self.begin, *made["input_ids"]], [(0, 0)] * len(self.begin) + made["offset_mapping"]
 
     def ask(self, text: PairText) -> list[int]:
         """The ids of the prompt with its image alone, one placeholder: the prefix of ``encode``, for generation."""

@@ -9,7 +9,6 @@ forward.
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError, first_line
@@ -29,60 +28,47 @@ _WIDTH = 16
 """Of every layer: two heads of eight."""
 _HEADS = 2
 _TOLERANCE = 1e-5
-_PROVEN = 16
-"""Families whose proof is remembered: a process loads few bases, some of them many times."""
+_PROVEN: set[tuple[type, str, str]] = set()
+"""What has been proven in this process, which may load one base many times: adapter, config and pixels."""
 
 
 def prove(family: Any, base: str) -> None:
     """UserError, naming the settings, when the class of ``base`` refuses an image, or makes other features of it than
     ``family``."""
-    _prove(_Case(family, base))
+    case = (type(family), family.config.to_json_string(use_diff=False), family.pixel_fingerprint)
+    if case not in _PROVEN:
+        _prove(family, base)
+        _PROVEN.add(case)
 
 
-class _Case:
-    """A family, equal to another when nothing that decides its features differs."""
+def _prove(family: Any, base: str) -> None:
+    def refused(does: str) -> UserError:
+        return _refused(family.config, base, does)
 
-    def __init__(self, family: Any, base: str):
-        self.family, self.base = family, base
-        self._facts = (family.config.to_json_string(use_diff=False), family.pixel_fingerprint)
-
-    def __hash__(self) -> int:
-        return hash(self._facts)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Case) and self._facts == other._facts
-
-
-@lru_cache(maxsize=_PROVEN)
-def _prove(case: _Case) -> None:
-    family, config = case.family, case.family.config
     try:
         image = _wide(family)
         counted = family.features_of(image.size)
         ours, theirs = _features(family, image)
     except Exception as error:  # the class itself refuses, with whatever its tensors' shapes lead to
-        raise _refused(case, f"refuse an image ({first_line(error)})") from None
+        raise refused(f"refuse an image ({first_line(error)})") from None
     if len(theirs) != counted:
-        raise _refused(
-            case,
+        raise refused(
             f"make {len(theirs)} features of an image of {image.width} × {image.height} pixels, and svco counts {counted}",
         )
     if ours.shape != theirs.shape or not (ours - theirs).abs().max() < _TOLERANCE:
-        raise _refused(case, "make other features of an image than svco does")
-    processor = family.image_processor
-    tiles = getattr(config, "image_grid_pinpoints", None)
-    if tiles is not None and sorted(map(list, tiles)) != sorted(map(list, processor.image_grid_pinpoints)):
-        raise _refused(case, "cut images by another image_grid_pinpoints than its image processor's")
+        raise refused("make other features of an image than svco does")
+    tiles = getattr(family.config, "image_grid_pinpoints", None)
+    if tiles is not None and sorted(map(list, tiles)) != sorted(map(list, family.image_processor.image_grid_pinpoints)):
+        raise refused("cut images by another image_grid_pinpoints than its image processor's")
 
 
-def _refused(case: _Case, does: str) -> UserError:
-    config = case.family.config
+def _refused(config: Any, base: str, does: str) -> UserError:
     said = {name: getattr(config, name) for name in _SETTINGS if getattr(config, name, None) is not None}
     shown = ", ".join(f"{name} = {value!r}" for name, value in said.items() if name != "image_grid_pinpoints")
     vision = config.vision_config
     size = ", ".join(f"{name} = {getattr(vision, name, None)}" for name in ("image_size", "patch_size"))
     return UserError(
-        f"The base model {case.base!r} cannot be used: its config and transformers' {config.model_type} class {does}. Its "
+        f"The base model {base!r} cannot be used: its config and transformers' {config.model_type} class {does}. Its "
         "config.json "
         f"says {shown + ', ' if shown else ''}{size} for a tower of type {vision.model_type!r}; set what its release has there."
     )
