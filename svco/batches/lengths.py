@@ -55,7 +55,7 @@ def measured(shards: Any, family: Family, index: int, equal_pictures: bool = Fal
     """The token ids of pair ``index``, every one of them checked; BadSample for what is known to be bad before images are
     decoded."""
     text = shards.read_text(index)
-    if not equal_pictures and shards.same_image_files(index):
+    if shards.same_image_files(index) and not equal_pictures:
         raise same_images(text.key)
     return family.encode_text(text, shards.image_sizes(index))
 

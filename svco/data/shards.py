@@ -176,15 +176,15 @@ class ShardSet:
         return self._locate(i)[1].sizes
 
     def same_image_files(self, i: int) -> bool:
-        """Whether both images of pair ``i`` are one file, byte for byte; read only where they are of one size."""
+        """Whether both images of pair ``i`` are one file, byte for byte; read only where they are of one length. BadSample if one
+        is missing."""
         index, entry = self._locate(i)
-        if len({entry.members[name][1] for name in IMAGE_MEMBERS if name in entry.members}) != 1:
-            return False  # of two lengths, or there is none
-        if not entry.members.keys() >= set(IMAGE_MEMBERS):
+        (_, first), (_, second) = (self._place(index, entry, name) for name in IMAGE_MEMBERS)
+        if first != second:
             return False
         with _open(index) as tar:
-            first, second = (self._member(index, entry, name, tar) for name in IMAGE_MEMBERS)
-        return first == second
+            data = {self._member(index, entry, name, tar) for name in IMAGE_MEMBERS}
+        return len(data) == 1
 
     def read(self, i: int) -> Pair:
         """Pair ``i``; BadSample if a member is missing or the text is not as it should be."""
@@ -204,14 +204,18 @@ class ShardSet:
         return decode_text(entry.key, self._member(index, entry, TEXT_MEMBER, tar), index.path)
 
     @staticmethod
-    def _member(index: ShardIndex, entry: Entry, name: str, tar: BinaryIO) -> bytes:
+    def _place(index: ShardIndex, entry: Entry, name: str) -> tuple[int, int]:
         if name not in entry.members:
             raise BadSample(
                 "missing-member",
                 f"{index.path}: sample {entry.key!r} has no member {name} (it has "
                 f"{', '.join(sorted(entry.members)) or 'none'}; a pair needs {', '.join(MEMBERS)})",
             )
-        offset, size = entry.members[name]
+        return entry.members[name]
+
+    @classmethod
+    def _member(cls, index: ShardIndex, entry: Entry, name: str, tar: BinaryIO) -> bytes:
+        offset, size = cls._place(index, entry, name)
         tar.seek(offset)
         return tar.read(size)
 
