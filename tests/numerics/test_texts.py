@@ -4,6 +4,7 @@ meant."""
 import io
 import json
 import random
+import re
 import shutil
 
 import numpy as np
@@ -349,6 +350,32 @@ def test_settings_of_the_tower(changed, name, keys, outcome):
     else:
         counted = load_family(str(folder), 128).features_of((48, 48))
         assert outcome is None or counted == outcome
+
+
+def test_a_token_without_an_embedding(changed):
+    """A tokenizer that knows one token more than the model: a text that holds it is bad, all others are as they were."""
+    whole = changed("next_yi")
+    rows = json.loads((whole / "config.json").read_text())["text_config"]["vocab_size"]
+    family = load_family(str(changed("next_yi", text_config__vocab_size=rows - 1)), 128)
+    token = family.tokenizer.convert_ids_to_tokens(rows - 1)
+    family.encode_text(PairText("k", "Q?", ("a", "b")), SIZES)
+    with pytest.raises(BadSample, match=f"'k': response 1 must not contain {re.escape(repr(token))}") as caught:
+        family.encode_text(PairText("k", "Q?", ("a", f"b {token}")), SIZES)
+    assert caught.value.reason == "unknown-token"
+
+
+def test_a_token_across_the_border(tmp_path):
+    """A tokenizer that has the end of the prompt and the start of some answer as one token."""
+    tiny_families.make_base("next_yi", tmp_path)
+    record = json.loads((tmp_path / "tokenizer.json").read_text())
+    token = {"id": max(t["id"] for t in record["added_tokens"]) + 1, "content": "assistant\nYes", "special": False}
+    record["added_tokens"].append({"single_word": False, "lstrip": False, "rstrip": False, "normalized": False} | token)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(record))
+    family = load_family(str(tmp_path), 128)
+    family.encode_text(PairText("k", "Q?", ("a", "b")), SIZES)
+    with pytest.raises(BadSample, match="'k'.*joins the end of the prompt") as caught:
+        family.encode_text(PairText("k", "Q?", ("Yes.", "b")), SIZES)
+    assert caught.value.reason == "unsplittable"
 
 
 def test_no_proof_is_no_pass(base):
