@@ -225,6 +225,10 @@ class ShardSet:
         """((width, height), (width, height)) from the image headers; (0, 0) for an image that has none."""
         return self._locate(i)[1].sizes
 
+    def pixels(self, i: int) -> tuple[str, str]:
+        """What the two pictures are known by (:attr:`~svco.data.pictures.Picture.digest`); empty for one that cannot be read."""
+        return self._locate(i)[1].pixels
+
     def read(self, i: int) -> Pair:
         """Pair ``i``; BadSample if a member is missing or the text is not as it should be."""
         index, entry = self._locate(i)
