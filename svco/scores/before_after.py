@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..basics.errors import UserError, nearest
 from ..basics.views import ALL_VIEWS
 from ..data.pairs import CONTRASTS
 from .measures import NAMES, scored
@@ -21,6 +22,22 @@ _FORMATS = {
     **{f"perplexity_{view}": "{:.3f}" for view in ALL_VIEWS},
 }
 """Measure -> how the table writes it, in its order; of the corrupted view where it was scored."""
+
+
+_LOWER_IS_BETTER = ("blind_likelier", *(f"perplexity_{view}" for view in ALL_VIEWS))
+
+
+def measure_to_judge_by(key: str, corrupt: bool) -> tuple[str, bool]:
+    """(measure, whether higher is better) of ``checkpoint.keep_best=key``; ``corrupt``: the corrupted view is scored. UserError
+    for what no validation measures."""
+    measure = key.removeprefix("-").removeprefix("validation/")
+    known = [name for name in _FORMATS if corrupt or "corrupt" not in name]
+    if measure not in known:
+        raise UserError(
+            f"checkpoint.keep_best is {key!r}, which is no number of this run's validation.{nearest(measure, known)} Write it as "
+            "validation/NAME."
+        )
+    return measure, (measure not in _LOWER_IS_BETTER) is not key.startswith("-")
 
 
 def metrics(logps: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
