@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import launch
 import numpy as np
 import pytest
 import torch
@@ -323,6 +324,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "lengths: measured" in out
     assert "model, not measured" in out
     assert files[1].stat().st_size > 10_000
+    assert launch.strictly_json(tmp_path) == {"plan.json"}
     found = json.loads(files[0].read_text())
     assert found["recommended"] in {plan["ds"] for plan in found["plans"]} == CONFIGS.keys()
     code, _, err = svco("launchers/recipes/tiny.yaml", "--gpu", "h300")
