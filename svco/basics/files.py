@@ -92,7 +92,12 @@ def append(path: Path, text: str) -> None:
     """Adds ``text`` to the end of the file ``path``, with no buffer in between. CannotWrite when the disk says no."""
     content = text.encode()
     with writing(path, len(content)), path.open("ab", buffering=0) as stream:
-        _write(stream, content)
+        before = stream.seek(0, os.SEEK_END)
+        try:
+            _write(stream, content)
+        except OSError:
+            stream.truncate(before)  # no part of a line
+            raise
 
 
 def _write(stream: Any, content: bytes) -> None:

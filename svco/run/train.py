@@ -20,7 +20,7 @@ from ..model.recompute import RecomputeDial
 from ..recipe.ds_config import fill
 from ..recipe.paper import deviations
 from ..record.board import Board
-from ..record.checkpoint import Checkpoints, Position, save_seconds
+from ..record.checkpoint import Checkpoints, Position, best_of, save_seconds
 from ..record.identity import Identity
 from ..record.state import Heartbeat
 from ..scores.before_after import table
@@ -65,7 +65,7 @@ def run(launch: Launch, world: World, stops: StopRequests | None = None) -> Path
         with naming_lost_ranks():
             point = resume_point(job, folder, dtype, world)
         with (
-            Heartbeat(folder.path, world.is_main, world.size, launch.command) as heartbeat,
+            Heartbeat(folder.path, world.is_main, world.size, launch.command, config.run.timeout_minutes) as heartbeat,
             naming_lost_ranks(),
             engines.swapping(ds, outlined, folder.path.name, job.reference, world) as ds,
         ):
@@ -128,7 +128,8 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
 
     # A validation that a stop cut short is made up for.
     if before is not None and session.validates(before.step) and not world.broadcast(board.validated(before.step)):
-        stop = session.validate(before.step)
+        stop, score = session.validate(before.step)
+        checkpoints.judge(before.step, score)
         if stop:
             raise Stopped(stop)
     session.begin("training")
@@ -152,11 +153,13 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
             metrics = tally.reduce(world) | watches.norms() | {"lr": lr, "epoch": part.epoch, "pairs": pairs}
             metrics |= {"imbalance": part.imbalance, "skipped": skips.total} | watches.add(metrics, step)
             board.write(step, metrics | bads.metrics() | clock.lap(world))
+        score = None
         if session.validates(step) and not stop:
-            stop = session.validate(step)
+            stop, score = session.validate(step)
+            saving = saving or (score is not None and checkpoints.improves(score))
         if saving or stop:
             here = replace(start, step=step, epoch=part.epoch, pairs=pairs, bad=dict(bads.counts))
-            session.save(checkpoints, here)
+            session.save(checkpoints, here, score)
         if stop:
             raise Stopped(stop)
 
@@ -179,6 +182,8 @@ def finish(session: Session, identity: Identity) -> None:
                 picture = draw_samples(folder, split.shards, scores, job.config.evaluate.pictures)
                 board.picture("samples", picture, job.steps)
                 lines.append(f"pictures:     {picture}")
+    if best := best_of(folder.path / "checkpoints", job.config.checkpoint.keep_best):
+        lines.append(f"best:         {best[0].name}, {best[1]}: svco export {folder.path} --checkpoint best")
     lines += [
         f"TensorBoard:  tensorboard --logdir {folder.path / 'tensorboard'}",
         f"metrics:      {folder.path / 'metrics.jsonl'}",

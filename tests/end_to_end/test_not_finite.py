@@ -62,8 +62,24 @@ def test_the_pairs_are_named_and_nothing_else_is_touched(plain, poisoned):
     assert lines[max(lines)]["skipped"] == len(skipped)
     for file in [plain / "adapter" / "adapter_model.safetensors", *plain.glob("checkpoints/*/trainable.safetensors")]:
         assert all(torch.isfinite(tensor).all() for tensor in load_file(file).values()), file
-    for line in (plain / "metrics.jsonl").read_text().splitlines():
-        json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} in JSON"))
+    assert launch.strictly_json(plain) >= {"metrics.jsonl", "bad_steps.jsonl", "state.json", "MANIFEST.json"}
+
+
+def test_what_is_measured_and_is_no_number_is_null(poisoned, tmp_path):
+    """Held-out pairs that have the word: their NaN is in what a run and ``svco eval`` measure, and not in their JSON."""
+    few = ("optim.steps=1", "optim.global_batch=1", "evaluate.max_pairs=96", "data.validation=", "checkpoint.keep=1")
+    launch.alone(*few, "evaluate.pictures=0", f"model.base={poisoned[0]}", f"run.root={tmp_path}", "run.name=one")
+    assert launch.strictly_json(tmp_path / "one") >= {"heldout.json", "adapter_config.json"}
+    heldout = json.loads((tmp_path / "one" / "heldout.json").read_text())
+    assert heldout["after"]["perplexity_match"] is None, "the control: there was a NaN to write"
+    assert "nan" in (tmp_path / "one" / "adapter" / "README.md").read_text()
+    scored = ("--set", f"heldout={SHARDS / 'heldout-{000000..000001}.tar'}", "--pairs", "96", "--workers", "0")
+    assert launch.here("eval.py", "--base", poisoned[0], "--out", tmp_path / "eval", *scored) == 0
+    assert launch.strictly_json(tmp_path / "eval") == {"eval.json"}
+    assert (
+        json.loads((tmp_path / "eval" / "eval.json").read_text())["sets"]["heldout"]["perplexity_match"]["value"]
+        is None
+    )
 
 
 def test_the_weights_are_those_of_the_steps_that_were_taken(plain):

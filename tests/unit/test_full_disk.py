@@ -61,6 +61,7 @@ def test_a_full_disk_is_told_with_file_need_and_room(small_disk, who):
     if who in ("whole", "durable", "append"):
         with pytest.raises(CannotWrite) as told:
             WRITES[who](path)
+        assert not path.exists() or not path.stat().st_size, "no part of it"
         assert "It takes 400.0 kB, and " in str(told.value)
         path.unlink(missing_ok=True)
     else:

@@ -3,11 +3,15 @@
 import json
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from svco.basics.dist import World
 from svco.basics.errors import BadSample, UserError
@@ -15,12 +19,22 @@ from svco.engine.optimizer import learning_rate
 from svco.engine.state import writer
 from svco.recipe.config import ObjectiveConfig, OptimConfig
 from svco.record.board import Board
-from svco.record.checkpoint import Checkpoints, Position, damage, read_position, save_seconds
+from svco.record.checkpoint import (
+    Checkpoints,
+    Position,
+    Score,
+    best_of,
+    damage,
+    finished,
+    read_position,
+    save_seconds,
+    step_name,
+)
 from svco.run.clock import Clock
 from svco.run.health import BadWatch, Watches
 from svco.run.step import naming_the_budget
 from svco.run.tally import Tally
-from svco.scores.before_after import metrics, summarise, table
+from svco.scores.before_after import measure_to_judge_by, metrics, summarise, table
 from svco.scores.pair_scores import PairScores, pair_right
 from svco.scores.sheet import SheetRow, contact_sheet
 
@@ -173,8 +187,6 @@ def write(folder):
 def test_checkpoint_envelope(tmp_path):
     checkpoints = Checkpoints(tmp_path, 2, ALONE)
     assert checkpoints.newest() is None
-    from dataclasses import replace
-
     for step in (5, 10, 15):
         checkpoints.save(replace(POSITION, step=step), write)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "step-000010", "step-000015"]
@@ -194,6 +206,72 @@ def test_checkpoint_envelope(tmp_path):
         assert says in damage(tmp_path / "step-000015")
     with pytest.warns(UserWarning, match="passing over"):
         assert checkpoints.newest().name == "step-000010"
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(st.none() | st.sampled_from([0.1, 0.2, 0.3, 0.4]), st.booleans()), min_size=1, max_size=8),
+    st.integers(1, 3),
+    st.booleans(),
+    st.integers(0, 8),
+)
+def test_the_best_checkpoint_stays_and_counts_by_history(steps, keep, higher, back):
+    """Whatever validations say and is due: the best of the history is there; what is gone back behind is not of it."""
+    with TemporaryDirectory() as root:
+        folder, name = Path(root), "validation/pair_accuracy" if higher else "-validation/pair_accuracy"
+        checkpoints = Checkpoints(folder, keep, ALONE, keep_best=name)
+        best = None
+        for step, (value, due) in enumerate(steps, 1):
+            score = None if value is None else Score(name, value, higher)
+            if due or checkpoints.improves(score):
+                checkpoints.save(replace(POSITION, step=step), write, score)
+            if score is not None and (best is None or score.worth > best[1].worth):
+                best = (folder / step_name(step), score)
+            assert best_of(folder, name) == best, "it never rotates away"
+            assert len(finished(folder)) <= keep + 1
+        there = [int(path.name[5:]) for path in finished(folder)]
+        checkpoints.set_aside(back)
+        left = [step for step in there if step <= back and steps[step - 1][0] is not None]
+        worth = {step: steps[step - 1][0] * (1 if higher else -1) for step in left}
+        expected = None if not left else folder / step_name(max(left, key=lambda step: (worth[step], -step)))
+        assert (best_of(folder, name) or [None])[0] == expected
+        assert best_of(folder, "validation/another") is None
+
+
+def test_a_validation_made_up_for_later_counts(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 1, ALONE, keep_best="validation/pair_accuracy")
+    checkpoints.save(POSITION, write)
+    assert not checkpoints.improves(None) and best_of(tmp_path) is None
+    score = Score("validation/pair_accuracy", 0.5, True)
+    checkpoints.judge(POSITION.step, score)
+    checkpoints.judge(POSITION.step + 1, score)  # is not there
+    assert best_of(tmp_path) == (tmp_path / step_name(POSITION.step), score)
+    assert damage(tmp_path / step_name(POSITION.step)) is None
+    for value, better in ((0.5, False), (0.6, True)):
+        assert checkpoints.improves(replace(score, value=value)) is better
+    (tmp_path / step_name(POSITION.step) / "part" / "weights").unlink()
+    assert checkpoints.improves(replace(score, value=0.1)), "a damaged one is no best"
+
+
+@pytest.mark.parametrize(
+    ("key", "corrupt", "found"),
+    [
+        ("validation/pair_accuracy", False, ("pair_accuracy", True)),
+        ("blind_likelier", False, ("blind_likelier", False)),
+        ("validation/perplexity_match", False, ("perplexity_match", False)),
+        ("-validation/perplexity_clash", False, ("perplexity_clash", True)),
+        ("validation/match_minus_corrupt", True, ("match_minus_corrupt", True)),
+        ("validation/match_minus_corrupt", False, None),
+        ("validation/pair_acuracy", False, None),
+        ("loss", False, None),
+    ],
+)
+def test_what_the_best_is_judged_by(key, corrupt, found):
+    if found is not None:
+        assert measure_to_judge_by(key, corrupt) == found
+        return
+    with pytest.raises(UserError, match="no number of this run's validation.* Write it as"):
+        measure_to_judge_by(key, corrupt)
 
 
 def test_readers_share_a_checkpoint_between_them(tmp_path):
@@ -232,8 +310,6 @@ def test_each_rank_digests_what_it_wrote():
     "change", [{"seed": 1}, {"global_batch": 8}, {"data": "x"}, {"order": 2}, {"steps": 9}, {"tune": "full"}]
 )
 def test_another_run_is_another_one(change):
-    from dataclasses import replace
-
     assert POSITION.differences(replace(POSITION, step=0, pairs=0, bad={})) == {}
     (name,), (value,) = change.keys(), change.values()
     assert list(POSITION.differences(replace(POSITION, **change)).values()) == [(getattr(POSITION, name), value)]
