@@ -73,6 +73,8 @@ def test_weights_know_what_they_were_made_from(tuned, other_base, svco, tmp_path
     manifest = json.loads((tuned / "checkpoints" / "step-000001" / "MANIFEST.json").read_text())["identity"]
     assert told["run"] == manifest and told["base_weights"] == manifest["the base model's weights"]
     assert told["run"]["lora.alpha"] == 32.0 and told["base"] == "tiny_llava"
+    assert svco("export", tuned, "--checkpoint", "latest", "--to", tmp_path / "again")[0] == 0
+    assert (tmp_path / "again" / "identity.json").read_bytes() == (tuned / "adapter" / "identity.json").read_bytes()
     shards = f"held={ROOT / 'data_shards' / 'heldout-000000.tar'}"
     adapter, evaluate = tuned / "adapter", ("eval", "--set", shards, "--pairs", 2, "--workers", 0)
     refused = {
