@@ -81,7 +81,8 @@ def _keep(found: dict, folder: Path, data: bytes) -> None:
     if where not in {find["where"] for find in found["finds"]}:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / where).write_bytes(data)
-        (folder / f"{where}.txt").write_text(said)
+        (folder / f"{where}.txt").write_text(said, errors="backslashreplace")
+        said = said.encode("ascii", "backslashreplace").decode()
         found["finds"].append({"where": where, "said": said.strip().splitlines()[-1], "file": str(folder / where)})
 
 

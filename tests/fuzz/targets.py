@@ -368,9 +368,11 @@ class Bases(Target):
         import torch
 
         from svco.families import load_family
+        from svco.model.attention import register
         from svco.model.load import load_base
 
         self.file.write_bytes(data)
+        register("sdpa")
         load_base(str(self.base), load_family(str(self.base), 128), torch.float32, "sdpa")
 
 
