@@ -17,6 +17,11 @@ from .disk import disk_error, disk_problem
 from .secrets import Redacting, redacted
 
 
+def _printable(text: str) -> str:
+    """``text`` with what is no character, as a damaged name may hold it, written out: UTF-8 cannot encode it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class UserError(Exception):
     """A mistake its reader can mend: what is wrong, where, and what to do, in one paragraph.
 
@@ -25,7 +30,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str):
-        super().__init__(redacted(message))
+        super().__init__(_printable(redacted(message)))
 
 
 def first_line(error: BaseException) -> str:
@@ -85,7 +90,7 @@ class BadSample(Exception):
     def __init__(self, reason: str, message: str):
         if reason not in self.REASONS:
             raise ValueError(f"unknown reason {reason!r}; one of {', '.join(self.REASONS)}")
-        super().__init__(message)
+        super().__init__(_printable(message))
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[BadSample], tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from ..basics.progress import Progress
 from ..batches.split import cache_dir
 from ..engine import read_partitioned
 from ..engine.optimizer import STATE_FILE
-from ..model.adapter_files import ADAPTER_CONFIG, ADAPTER_FILE, AdapterForm, read_form, stored_name
+from ..model.adapter_files import ADAPTER_CONFIG, ADAPTER_FILE, AdapterForm, read_config, read_form, stored_name
 from ..model.provenance import BASE_WEIGHTS, DIGESTS, Provenance, unchanged
 from ..model.weight_names import PEFT_PREFIX
 from ..recipe.config import Config
@@ -156,7 +155,7 @@ def _open_adapter(folder: Path, run: Path | None) -> Source:
     if run is not None:
         base = load_recipe(run / RECIPE).model.base  # the adapter itself gives the base's public name
     else:
-        base = json.loads((folder / ADAPTER_CONFIG).read_text())["base_model_name_or_path"] or ""
+        base = read_config(folder).get("base_model_name_or_path") or ""
     form = read_form(folder)
     return Source("lora", stored, form, base, read_facts(run, None) if run else None, "", provenance)
 

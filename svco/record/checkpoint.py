@@ -16,7 +16,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -257,8 +257,7 @@ def damage(
     """
     try:
         manifest = _manifest(folder)
-        files = {name: (int(told["bytes"]), str(told["sha256"])) for name, told in manifest["files"].items()}
-        Position(**manifest["position"])
+        files = {name: (told["bytes"], told["sha256"]) for name, told in manifest["files"].items()}
     except FileNotFoundError:
         return f"it has no {MANIFEST}, so it was never finished"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -292,5 +291,17 @@ def read_position(folder: Path) -> Position:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    """What the MANIFEST says; ValueError when it is not what was written."""
-    return unsealed((folder / MANIFEST).read_text(encoding="utf-8"), since=SEALED_SINCE)
+    """What the MANIFEST says, its parts of the types that they must have; ValueError when they are not."""
+    found = unsealed((folder / MANIFEST).read_text(encoding="utf-8"), since=SEALED_SINCE)
+    try:
+        position = Position(**found["position"])
+        kinds = {field.name: {"int": int, "str": str}.get(str(field.type), dict) for field in fields(Position)}
+        right = all(type(getattr(position, name)) is kind for name, kind in kinds.items())
+        right &= all(type(told["bytes"]) is int and type(told["sha256"]) is str for told in found["files"].values())
+        right &= isinstance(found.get("identity"), (dict, type(None)))
+        right &= type(found.get("seconds", 0.0)) in (int, float) and all(type(n) is int for n in position.bad.values())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it lacks or has too much: {error}") from None
+    if not right:
+        raise ValueError("a part of it is of another type than svco writes")
+    return found
