@@ -10,13 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
-from zipfile import BadZipFile
+from typing import BinaryIO
 
 from .dist import World
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PATIENCE = 5.0
 """Seconds that network storage gets to show a new file elsewhere."""
@@ -73,7 +69,7 @@ def file_digest(path: Path) -> str:
 
 
 def file_mark(path: Path) -> list[int | str]:
-    """What is cheap to know of a file, as JSON keeps it: [bytes, time of its contents, time of its inode, digest of a few places].
+    """What is cheap to know of a file, as JSON keeps it: [bytes, time of its contents, of its inode, digest of a few places].
 
     Nothing that writes a file or puts another one in its place can set the inode's time. The number of the inode is left out:
     storage such as gcsfuse deals it anew at every mount.
@@ -96,19 +92,6 @@ def _sampled(stream: BinaryIO, size: int) -> str:
         stream.seek(last * number // (SAMPLES - 1))
         digest.update(stream.read(SAMPLE_BYTES))
     return digest.hexdigest()
-
-
-def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
-    """The arrays of these names in an ``.npz``; OSError if it cannot be opened, ValueError if it is damaged or lacks one."""
-    import numpy as np
-
-    # Opened here: numpy does not close a damaged file that it opened itself. What it raises for one is any of four errors.
-    with path.open("rb") as file:
-        try:
-            with np.load(file) as arrays:
-                return [arrays[name] for name in names]
-        except (EOFError, KeyError, BadZipFile) as error:
-            raise ValueError(str(error)) from None
 
 
 def hosts_apart(folder: Path, world: World, patience: float = PATIENCE) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.errors import BadSample
-from ..basics.files import read_arrays, replacing
+from ..basics.sealed import read_arrays, write_arrays
 from ..families import Family
 from .encode import FILLER_TOKEN
 
@@ -32,8 +32,7 @@ class Lengths:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, prefixes=self.prefixes, responses=self.responses, cut=self.cut, reasons=self.reasons)
+        write_arrays(path, prefixes=self.prefixes, responses=self.responses, cut=self.cut, reasons=self.reasons)
 
     @classmethod
     def load(cls, path: Path) -> Lengths:
@@ -51,7 +50,8 @@ def measure_lengths(shards: Any, family: Family, cache_dir: Path, progress: Call
     path = cache_dir / "lengths" / f"{name}.npz"
     if path.exists():
         try:
-            return Lengths.load(path)
+            if len((known := Lengths.load(path)).cut) == len(shards):
+                return known
         except (OSError, ValueError):
             pass  # a damaged sidecar is measured again
     count = len(shards)

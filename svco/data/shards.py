@@ -20,11 +20,12 @@ from typing import BinaryIO
 from ..basics.errors import BadSample, UserError
 from ..basics.files import replacing
 from ..basics.progress import Progress, silent
+from ..basics.secrets import redacted
 from ..basics.shipped import located
 from .pairs import IMAGE_MEMBERS, LARGEST_TEXT, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
 from .pictures import MAX_BYTES, extension
-from .remote import Source, is_remote, redacted
-from .shard_cache import fetched
+from .remote import Source, is_remote
+from .shard_cache import fetched, hold
 from .shard_index import Entry, Say, ShardIndex, combined_digest, load_index, open_shard
 from .splits import of_split
 from .tar_members import unpacked_name
@@ -76,7 +77,7 @@ def _expanded(spec: str | Sequence[str], split: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for name in names:
         remote, note = is_remote(name), ""
-        given = Source.at(name).shards() if remote else _local(place := located(os.path.expanduser(name)), spec)
+        given = Source.at(name).shards() if remote else _local(place := located(name), spec)
         is_folder = given != [name] and not glob.has_magic(name) if remote else os.path.isdir(place)
         if split and is_folder:
             given, note = of_split(given, split, redacted(name))
@@ -175,6 +176,7 @@ class ShardSet:
                     paths[source] = path
             return paths
 
+        hold(Path(index.path) for source, index in zip(self.sources, self.indices, strict=True) if is_remote(source))
         if not (missing := lacking()):
             return
         fetched(list(missing), next(iter(missing.values())).parent)

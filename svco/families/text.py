@@ -32,9 +32,9 @@ class TextSide:
         from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
         try:
-            self.config = AutoConfig.from_pretrained(base)
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
-            self.image_processor = AutoImageProcessor.from_pretrained(base, backend="pil")
+            self.config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+            self.image_processor = AutoImageProcessor.from_pretrained(base, backend="pil", trust_remote_code=False)
         except (OSError, ValueError, ImportError) as error:
             raise UserError(
                 f"The tokenizer or image processor of {base!r} cannot be loaded: {first_line(error)}"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..basics.dist import World
+from ..basics.files import SAMPLES
+from ..basics.secrets import redacted, redacted_tree
 from ..batches.pack import PackedCollate
-from ..data.remote import redacted
 from ..recipe.paper import deviations
 from .job import Job
 
@@ -28,6 +29,8 @@ def describe(job: Job, world: World) -> str:
     rows = [
         ("ranks", world.size),
         ("training pairs", f"{summary['pairs']:,} in {len(job.train.shards.shard_sizes)} shards"),
+        ("shards checked", f"size, times and {SAMPLES} places of each; every byte: svco data verify"),
+        *([("read past", job.train.shards.passed)] if job.train.shards.passed else []),
         ("steps", f"{job.steps:,} of {job.order.global_batch} pairs ({job.order.steps_per_epoch:,} an epoch)"),
         ("cells a pair", len(cells)),
         ("reference", job.reference),
@@ -68,6 +71,6 @@ def histogram(values: np.ndarray, bins: int = 10, width: int = 40) -> str:
 def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: torch.dtype) -> str:
     from ..recipe.read import dump
 
-    shown = json.dumps(ds, indent=2) if ds else "none: one process without DeepSpeed"
+    shown = json.dumps(redacted_tree(dict(ds)), indent=2) if ds else "none: one process without DeepSpeed"
     lines = f"{dump(job.config)}\ndtype: {dtype}\n{describe(job, world)}\n{deviations(job.config, dtype)}"
     return f"{lines}\n\nDeepSpeed config:\n{shown}"

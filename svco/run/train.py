@@ -20,6 +20,7 @@ from ..recipe.ds_config import fill
 from ..recipe.paper import deviations
 from ..record.board import Board
 from ..record.checkpoint import Checkpoints, Position, save_seconds
+from ..record.identity import Identity
 from ..record.state import Heartbeat
 from ..scores.before_after import table
 from .clock import Clock
@@ -101,7 +102,7 @@ def load_and_fit(
     try:
         session.precompute(resumed=before is not None)
         fit(session, checkpoints, before)
-        finish(session)
+        finish(session, checkpoints.identity)
         world.barrier()  # weights gathered ahead may still be on their way to a rank
     except Stopped as stopped:
         world.barrier()  # as above
@@ -165,14 +166,14 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
             raise Stopped(stop)
 
 
-def finish(session: Session) -> None:
-    """What was learned, on disk, and what it changed on the held-out pairs."""
+def finish(session: Session, identity: Identity) -> None:
+    """What was learned, on disk with the run's ``identity``, and what it changed on the held-out pairs."""
     from .outcome import describe_tuned, draw_samples, save_tuned
 
     job, tuned, world, board, folder = session.job, session.tuned, session.world, session.board, session.folder
     session.heartbeat.tell(doing="exporting")
     session.check_before_writing()
-    weights = save_tuned(folder, tuned, session.engine, job.config, world)
+    weights = save_tuned(folder, tuned, session.engine, job.config, world, identity)
     lines = [f"{'adapter' if tuned.wrapped else 'model'}:      {weights}"]
     if "heldout" in job.splits:
         summary, scores, split = session.compare("heldout")

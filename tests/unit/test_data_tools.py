@@ -236,5 +236,6 @@ def test_verify_finds_what_is_wrong(shards, tmp_path, make_pairs, monkeypatch, c
     assert "undecodable-image: train: sample 'train-000009': image 1" in out
     assert "leak: a picture of val/val-000000 is also one of train/train-000003" in out
     assert "changed shard" in out
-    assert "4 problems" in out, "both pictures leak"
+    assert "stale index: The shard" in out
+    assert "5 problems" in out, "both pictures leak"
     assert svco(monkeypatch, "data", "verify", tmp_path / "nowhere") == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from ...basics.progress import shown
+from ...basics.shipped import typed
 from ...recipe.config import Config, CorruptConfig, CorruptKind
 
 
@@ -19,17 +20,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     importer.add_argument(
         "format", choices=("mvc-json", "jsonl"), help="mvc-json: the S-VCO authors' release; jsonl: svco's own"
     )
-    importer.add_argument("file", type=Path, help="the file to import")
-    importer.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
-    importer.add_argument("-o", "--output", type=Path, default=Path("records.jsonl"), help="default: %(default)s")
+    importer.add_argument("file", type=typed, help="the file to import")
+    importer.add_argument("--images", type=typed, required=True, help="folder that the image paths are relative to")
+    importer.add_argument("-o", "--output", type=typed, default=Path("records.jsonl"), help="default: %(default)s")
     importer.add_argument(
         "--max-missing", type=float, default=0.0, help="share of pairs that may lack an image (default 0)"
     )
     importer.set_defaults(work=_import)
 
     builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
-    builder.add_argument("records", type=Path, help="records.jsonl")
-    builder.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
+    builder.add_argument("records", type=typed, help="records.jsonl")
+    builder.add_argument("--images", type=typed, required=True, help="folder that the image paths are relative to")
     builder.add_argument("--seed", type=int, default=0)
     builder.add_argument("--val", type=float, default=0.02, help="share of validation pairs (default 0.02)")
     builder.add_argument("--heldout", type=float, default=0.02, help="share of held-out pairs (default 0.02)")
@@ -69,7 +70,7 @@ def _add_corrupt(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _add_shard_options(parser: argparse.ArgumentParser) -> None:
     """Of the tools that write shards."""
-    parser.add_argument("-o", "--output", type=Path, required=True, help="empty folder for the shards")
+    parser.add_argument("-o", "--output", type=typed, required=True, help="empty folder for the shards")
     parser.add_argument("--pairs-per-shard", type=int, default=512)
     parser.add_argument(
         "--max-unreadable", type=float, default=0.0, help="share of pairs that may be bad and are left out (default 0)"
@@ -139,6 +140,9 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(f"{split:<12}{count:>9} pairs")
     for kind, count in sorted(found.types.items()):
         print(f"  {kind:<10}{count:>9}")
+    for passed in found.passed:
+        print(f"read past: {passed}")
+    print(f"every byte of {found.shards} shards was read; {found.compared} of them a MANIFEST.json tells of")
     for problem in found.problems:
         print(f"problem: {problem}")
     print(

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...basics.errors import UserError
+from ...basics.secrets import redacted
 from ...batches.split import cache_dir
-from ...data.remote import is_remote, redacted
+from ...data.remote import is_remote
 from ...data.shard_cache import copy_of
 from ...data.shards import ShardSet, expand
 from ...data.splits import check_apart
