@@ -16,7 +16,7 @@ from ..basics.markdown import markdown
 from ..objectives.table import OBJECTIVES
 from ..recipe.config import Config
 from ..recipe.read import load_recipe
-from ..record.checkpoint import MANIFEST, Position, finished, read_position
+from ..record.manifest import MANIFEST, Position, finished, read_position
 from ..scores.before_after import table
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")

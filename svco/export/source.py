@@ -18,7 +18,8 @@ from ..model.provenance import BASE_WEIGHTS, DIGESTS, Provenance, unchanged
 from ..model.weight_names import PEFT_PREFIX
 from ..recipe.config import Config
 from ..recipe.read import load_recipe
-from ..record.checkpoint import MANIFEST, Checkpoints, best_of, damage, read_identity, read_position
+from ..record.checkpoint import Checkpoints
+from ..record.manifest import MANIFEST, best_of, damage, read_identity, read_position
 from ..record.state import RunState
 from .card import RunFacts, read_facts
 from .stream import Weight, read_file

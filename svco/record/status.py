@@ -10,7 +10,7 @@ from pathlib import Path
 from ..basics.errors import RESUBMIT, UserError
 from ..basics.secrets import REMOVED
 from .board import METRICS_FILE, last_line
-from .checkpoint import best_of, damage, finished
+from .manifest import best_of, damage, finished
 from .state import STALE_SECONDS, RunState
 
 EXIT_CODES = {"finished": 0, "stopped": RESUBMIT, "running": 3, "failed": 1, "dead": 1}

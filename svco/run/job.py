@@ -24,7 +24,7 @@ from ..families import Family, load_family
 from ..objectives.reference import choose_reference
 from ..objectives.table import Objective, make_objective
 from ..recipe.config import Config, DataConfig
-from ..record.checkpoint import Position
+from ..record.manifest import Position
 from ..scores.before_after import measure_to_judge_by
 
 

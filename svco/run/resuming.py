@@ -11,8 +11,9 @@ from ..basics.errors import UserError
 from ..basics.progress import shown
 from ..model.provenance import BASE_WEIGHTS, require_base, unchanged
 from ..recipe.config import Config
-from ..record.checkpoint import Checkpoints, Position, finished, read_identity, read_position
+from ..record.checkpoint import Checkpoints
 from ..record.identity import Identity, check_identity
+from ..record.manifest import Position, finished, read_identity, read_position
 from .folder import RunFolder
 from .identity import identity_of
 from .job import Job

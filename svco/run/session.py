@@ -14,7 +14,8 @@ from ..batches.split import Split, evaluation_loader
 from ..engine import Engine
 from ..model.load import Tuned
 from ..record.board import Board
-from ..record.checkpoint import Checkpoints, Position, Score
+from ..record.checkpoint import Checkpoints
+from ..record.manifest import Position, Score
 from ..record.state import Heartbeat
 from ..scores.before_after import summarise
 from ..scores.pair_scores import score_pairs

@@ -20,8 +20,9 @@ from ..model.recompute import RecomputeDial
 from ..recipe.ds_config import fill
 from ..recipe.paper import deviations
 from ..record.board import Board
-from ..record.checkpoint import Checkpoints, Position, best_of, save_seconds
+from ..record.checkpoint import Checkpoints
 from ..record.identity import Identity
+from ..record.manifest import Position, best_of, save_seconds
 from ..record.state import Heartbeat
 from ..scores.before_after import table
 from .clock import Clock

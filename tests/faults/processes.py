@@ -235,7 +235,7 @@ def with_mark(mark: str) -> list[int]:
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(OSError, psutil.Error):
-            if mark.encode() in Path(f"/proc/{pid}/environ").read_bytes():
-                if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                    found.append(pid)
+            marked = mark.encode() in Path(f"/proc/{pid}/environ").read_bytes()
+            if marked and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
     return found
