@@ -48,6 +48,13 @@ def nearest(name: Any, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
 
 
+def allowing(lost: int, total: int) -> str:
+    """The least share in hundredths of which ``lost`` of ``total`` are no more: what a message may suggest and will be
+    accepted."""
+    hundredths = next(n for n in range(-(-100 * lost // total), 102) if lost <= n / 100 * total)
+    return f"{hundredths / 100:g}"
+
+
 RESUBMIT = os.EX_TEMPFAIL
 """75, the exit code of a run that was asked to stop and can be continued."""
 
@@ -67,8 +74,13 @@ class BadSample(Exception):
         "bad-json",
         "bad-schema",
         "empty-response",
+        "same-responses",
+        "same-images",
         "undecodable-image",
         "odd-image",
+        "special-token",
+        "unknown-token",
+        "system-turn",
         "long-query",
         "unsplittable",
     )

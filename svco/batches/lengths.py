@@ -13,7 +13,8 @@ import numpy as np
 
 from ..basics.errors import BadSample
 from ..basics.sealed import read_arrays, write_arrays
-from ..families import Family
+from ..data.contrast import same_images
+from ..families import EncodedText, Family
 from .encode import FILLER_TOKEN
 
 
@@ -38,15 +39,31 @@ class Lengths:
     def load(cls, path: Path) -> Lengths:
         return cls(*read_arrays(path, "prefixes", "responses", "cut", "reasons"))
 
+    @property
+    def bad(self) -> list[int]:
+        """Indices of the bad pairs."""
+        return np.flatnonzero(self.reasons != "").tolist()
+
     def summary(self) -> dict[str, Any]:
         """Counts a person wants before a run: pairs, pairs cut, bad pairs by reason."""
         reasons = Counter(r for r in self.reasons.tolist() if r)
         return {"pairs": len(self.cut), "cut": int((self.cut > 0).sum()), "bad": dict(reasons)}
 
 
-def measure_lengths(shards: Any, family: Family, cache_dir: Path, progress: Callable[[Any], Any] = iter) -> Lengths:
+def measured(shards: Any, family: Family, index: int, equal_pictures: bool = False) -> EncodedText:
+    """The token ids of pair ``index``, every one of them checked; BadSample for what is known to be bad before images are
+    decoded."""
+    text = shards.read_text(index)
+    if shards.same_pictures(index) and not equal_pictures:
+        raise same_images(text.key)
+    return family.encode_text(text, shards.image_sizes(index))
+
+
+def measure_lengths(
+    shards: Any, family: Family, cache_dir: Path, progress: Callable[[Any], Any] = iter, equal_pictures: bool = False
+) -> Lengths:
     """Lengths of every pair of ``shards``, from ``cache_dir`` if the same shards and template were measured before."""
-    name = hashlib.sha256(f"3 {shards.digest} {family.fingerprint}".encode()).hexdigest()[:24]
+    name = hashlib.sha256(f"4 {shards.digest} {family.fingerprint} {equal_pictures}".encode()).hexdigest()[:24]
     path = cache_dir / "lengths" / f"{name}.npz"
     if path.exists():
         try:
@@ -60,7 +77,7 @@ def measure_lengths(shards: Any, family: Family, cache_dir: Path, progress: Call
     filler = family.filler_text(FILLER_TOKEN)
     for index in progress(range(count)):
         try:
-            encoded = family.encode_text(shards.read_text(index), shards.image_sizes(index))
+            encoded = measured(shards, family, index, equal_pictures)
         except BadSample as error:
             reasons[index] = error.reason
             encoded = filler

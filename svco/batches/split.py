@@ -33,13 +33,23 @@ class Split:
 
     @classmethod
     def open(
-        cls, specs: tuple[str, ...], family: Family, cache: Path, world: World, progress: Progress, name: str = ""
+        cls,
+        specs: tuple[str, ...],
+        family: Family,
+        cache: Path,
+        world: World,
+        progress: Progress,
+        equal_pictures: bool = False,
+        name: str = "",
     ) -> Split:
-        """The pairs of ``specs``; of a folder of splits that of ``name``, a key of ``splits.NAMES``. A collective."""
+        """The pairs of ``specs``, measured; of a folder of splits those of ``name``, a key of ``splits.NAMES``. A collective.
+        ``equal_pictures``: see ``data.equal_pictures``."""
 
         def opened() -> Split:
             shards = ShardSet.open(specs, cache_dir=cache, split=name, progress=progress)
-            lengths = measure_lengths(shards, family, cache, lambda items: progress(items, "measuring lengths"))
+            lengths = measure_lengths(
+                shards, family, cache, lambda items: progress(items, "measuring lengths"), equal_pictures
+            )
             return cls(shards, lengths)
 
         # Rank 0 builds indices and lengths, once; the others get them from it and never race on the files.
@@ -55,7 +65,7 @@ def open_splits(config: Config, family: Family, world: World, progress: Progress
     data = config.data
     named = {"train": data.train, "validation": data.validation, "heldout": data.heldout}
     splits = {
-        name: Split.open(specs, family, cache_dir(config), world, progress, name)
+        name: Split.open(specs, family, cache_dir(config), world, progress, data.equal_pictures, name)
         for name, specs in named.items()
         if specs or name == "train"
     }
@@ -86,7 +96,7 @@ def make_loader(
         split.shards,
         order,
         collate.costs(split.lengths),
-        Encode(family, collate, Corruptions.of(cells, config.corrupt)),
+        Encode(family, collate, Corruptions.of(cells, config.corrupt), config.data.equal_pictures),
         world=world.size,
         rank=world.rank,
         budget=config.optim.tokens_per_micro_batch,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..basics.errors import BadSample, UserError
 from ..basics.strict_json import parse_json
 from .pictures import as_png
+from .schema import checked
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,10 +27,6 @@ TEXT_MEMBER = "pair.json"
 MEMBERS = (*IMAGE_MEMBERS[0], *IMAGE_MEMBERS[1], TEXT_MEMBER)
 LARGEST_TEXT = 1 << 24
 """Bytes that a ``pair.json`` may have in a shard (an image: ``pictures.MAX_BYTES``): no sample fills a loader's memory."""
-
-CONTRASTS = ("object", "attribute", "relation", "position", "unknown")
-"""MVC's contrast types: object replacement, attribute binding, relation or number modification, position flipping;
-``unknown`` for sources that do not say."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +78,8 @@ class Pair:
         the pair in messages and, where images are corrupted, decides how. BadSample for a text that no shard may hold and for
         a ``PIL.Image`` that no model can be shown, UserError for a file that cannot be read and for more or fewer than two.
         """
-        given: Any = tuple(responses)  # two, or decode_text says so
-        text = PairText(key, query, given, system=system)
-        text = decode_text(key, encode_text(text), "Pair.of")  # as strict as of a shard
+        given: Any = list(responses)  # two, or the schema says so
+        text = _text(key, {"query": query, "responses": given, "system": system}, f"Pair.of: sample {key!r}")
         if len(images) != 2:
             raise UserError(f"Pair.of: the pair {key!r} has {len(images)} images; a pair has two.")
         first, second = (_file_of(image, f"Pair.of: {key!r}: image {side}") for side, image in enumerate(images))
@@ -124,32 +120,11 @@ def decode_text(key: str, data: bytes, where: str) -> PairText:
         record = parse_json(data)
     except ValueError as error:
         raise BadSample("bad-json", f"{spot} is not JSON ({error})") from None
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA_VERSION:
-        found = record.get("schema") if isinstance(record, dict) else type(record).__name__
-        raise BadSample("bad-schema", f"{spot} has schema {found!r}; this version reads {SCHEMA_VERSION}")
-    query, responses = record.get("query"), record.get("responses")
-    if not isinstance(query, str) or not query.strip():
-        raise BadSample("bad-schema", f"{spot}: field 'query' must be a non-empty string, not {query!r}")
-    if not (isinstance(responses, list) and len(responses) == 2 and all(isinstance(r, str) for r in responses)):
-        raise BadSample("bad-schema", f"{spot}: field 'responses' must be two strings, not {responses!r}")
-    for side, response in enumerate(responses):
-        if not response.strip():
-            raise BadSample("empty-response", f"{spot}: response {side} is empty")
-    if record.get("contrast", "unknown") not in CONTRASTS:
-        raise BadSample(
-            "bad-schema", f"{spot}: field 'contrast' is {record['contrast']!r}; one of {', '.join(CONTRASTS)}"
-        )
-    for name, kind in (("source", str), ("ids", dict), ("system", str), ("kind", str), ("facts", dict)):
-        if record.get(name) is not None and not isinstance(record[name], kind):
-            raise BadSample("bad-schema", f"{spot}: field {name!r} must be a {kind.__name__}, not {record[name]!r}")
-    return PairText(
-        key=key,
-        query=query,
-        responses=(responses[0], responses[1]),
-        contrast=record.get("contrast") or "unknown",
-        source=record.get("source") or "",
-        ids=record.get("ids") or {},
-        system=record.get("system") or None,
-        kind=record.get("kind"),
-        facts=record.get("facts") or {},
-    )
+    version = record.get("schema") if isinstance(record, dict) else None
+    if isinstance(record, dict) and (type(version) is not int or version != SCHEMA_VERSION):
+        raise BadSample("bad-schema", f"{spot} has schema {version!r}; this version reads {SCHEMA_VERSION}")
+    return _text(key, record, spot)
+
+
+def _text(key: str, record: Any, spot: str) -> PairText:
+    return PairText(key=key, **checked(record, spot, more=("schema",)))

@@ -225,6 +225,11 @@ class ShardSet:
         """((width, height), (width, height)) from the image headers; (0, 0) for an image that has none."""
         return self._locate(i)[1].sizes
 
+    def same_pictures(self, i: int) -> bool:
+        """Whether both images of pair ``i`` show the same, pixel for pixel, as far as they can be read."""
+        first, second = self._locate(i)[1].pixels
+        return first == second != ""
+
     def read(self, i: int) -> Pair:
         """Pair ``i``; BadSample if a member is missing or the text is not as it should be."""
         index, entry = self._locate(i)

@@ -108,6 +108,9 @@ class DataConfig:
     max_text_tokens: int = 128
     """Text tokens of a sequence at most (prompt + response; image tokens do not count). Responses are cut to fit, both
     sides and all views alike; a pair whose prompt alone does not fit is bad (``long-query``)."""
+    equal_pictures: bool = False
+    """Take pairs whose two images show the same. They are no contrast, and bad (``same-images``), unless a study of unfiltered
+    pairs wants them."""
     max_bad_fraction: float = 0.01
     """The run stops when more than this share of the pairs seen so far was bad (checked from 200 pairs on, and at the end)."""
     workers: int = 1

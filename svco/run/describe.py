@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..basics.dist import World
+from ..basics.errors import BadSample
 from ..basics.files import SAMPLES
 from ..basics.secrets import redacted, redacted_tree
+from ..batches.lengths import measured
 from ..batches.pack import PackedCollate
 from ..recipe.paper import deviations
+from .health import NAMED_AT_MOST
 from .job import Job
 
 if TYPE_CHECKING:
@@ -42,7 +45,26 @@ def describe(job: Job, world: World) -> str:
     ]
     rows += _held_back(job)
     text = "\n".join(f"{name + ':' if name else '':<32}{value}" for name, value in rows)
-    return f"{text}\n\ntokens of a pair, packed:\n{histogram(costs)}"
+    named = "".join(f"\n  {line}" for line in bad_pairs(job))
+    return f"{text}{named}\n\ntokens of a pair, packed:\n{histogram(costs)}"
+
+
+def bad_pairs(job: Job) -> list[str]:
+    """A line on each of the first bad training pairs: its reason and its name, and what lists the rest."""
+    bad, lines = job.train.lengths.bad, []
+    for index in bad[:NAMED_AT_MOST]:
+        try:
+            measured(job.train.shards, job.family, index, job.config.data.equal_pictures)
+        except BadSample as error:
+            lines.append(f"bad pair ({error.reason}): {error}")
+    return [
+        *lines,
+        *(
+            [f"and {len(bad) - NAMED_AT_MOST} more: {job.verify_command} lists them"]
+            if len(bad) > NAMED_AT_MOST
+            else []
+        ),
+    ]
 
 
 def _held_back(job: Job) -> list[tuple[str, str]]:

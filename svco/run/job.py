@@ -5,6 +5,7 @@ What ``--dry-run`` prints and what ``train`` runs are the same object.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy as np
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.progress import Progress
+from ..basics.secrets import redacted
 from ..batches.loader import Loader
 from ..batches.pack import PackedCollate
 from ..batches.split import Split, make_loader, open_splits
@@ -20,7 +22,7 @@ from ..data.order import ORDER_VERSION, Order
 from ..families import Family, load_family
 from ..objectives.reference import choose_reference
 from ..objectives.table import Objective, make_objective
-from ..recipe.config import Config
+from ..recipe.config import Config, DataConfig
 from ..record.checkpoint import Position
 
 
@@ -54,6 +56,16 @@ class Job:
         # A rank's share: its part of the longest pairs, and one more where they cannot be divided evenly.
         share = longest * (-(-self.order.global_batch // world.size) + 1)
         return max(longest, min(self.config.optim.tokens_per_micro_batch, share))
+
+    @property
+    def verify_command(self) -> str:
+        """The command that lists every training pair that this run refuses, and why."""
+        data, model = self.config.data, self.config.model
+        line = ["svco", "data", "verify", *map(redacted, data.train), "--base", model.base]
+        if data.max_text_tokens != DataConfig.max_text_tokens:
+            line += ["--max-text-tokens", str(data.max_text_tokens)]
+        line += ["--paper-compat"] * model.paper_compat + ["--equal-pictures"] * data.equal_pictures
+        return shlex.join(line)
 
     def due(self, step: int, every: int) -> bool:
         """Whether what happens every ``every`` steps (0: at the end only) happens after ``step``."""

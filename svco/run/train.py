@@ -121,7 +121,7 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
     config = job.config
     start = job.position if before is None else before
     clock, tally, matches = Clock(world.device), Tally(), MatchWatch(world.is_main)
-    bads = BadWatch(config.data.max_bad_fraction, start.bad)
+    bads = BadWatch(config.data.max_bad_fraction, start.bad, job.verify_command)
     skips = SkipWatch(session.folder.path, config.optim, world, start.step)
     pairs = start.pairs
     dial = RecomputeDial(session.tuned.scorer, config.optim, world, job.largest_pack(world))

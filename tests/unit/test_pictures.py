@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+import tarfile
 import zlib
 
 import numpy as np
@@ -431,6 +432,19 @@ def test_every_entrance_sees_the_same_picture(tmp_path, family):
     assert all(Image.open(io.BytesIO(data)).convert("RGB").tobytes() == upright.tobytes() for data in shown)
     assert opened.read(0).images == sides, "a PNG is stored and read as PNG"
     assert verify([str(tmp_path)], tmp_path / "cache", silent).problems == []
+
+
+def test_a_side_has_one_picture(tmp_path):
+    (path,) = write_shards(
+        [Pair(PairText("one", "What?", ("This.", "That.")), (filed(PHOTO), filed(PHOTO)))], tmp_path, "mine", 9
+    )
+    with tarfile.open(path, "a") as archive:
+        member = tarfile.TarInfo("one.0.jpg")
+        member.size = len(SEEDS["JPEG"])
+        archive.addfile(member, io.BytesIO(SEEDS["JPEG"]))
+    with pytest.raises(BadSample, match="'one' has both 0.jpg and 0.png") as bad:
+        ShardSet.open(str(path), tmp_path / "cache").read(0)
+    assert bad.value.reason == "bad-schema"
 
 
 def test_only_one_place_opens_pictures():

@@ -7,7 +7,6 @@ else. Deterministic: equal shards and settings give equal bytes.
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,8 @@ from ...data.pictures import decode_image, png_bytes
 from ...data.shards import ShardSet, expand, write_shards
 from ...data.splits import split_of
 from ...recipe.config import CorruptConfig
-from .build import MANIFEST, described, refuse_full
+from .build import described
+from .target import MANIFEST, filling
 
 
 def corrupt_pair(pair: Pair, config: CorruptConfig, side: int = 0) -> Pair:
@@ -94,7 +94,6 @@ def corrupt_shards(
 
     UserError if ``target`` holds shards, or more than ``max_unreadable`` of the pairs are bad; then nothing is left there.
     """
-    refuse_full(target)
     if pairs_per_shard < 1:
         raise UserError(f"--pairs-per-shard is {pairs_per_shard}; it must be at least 1.")
     names: dict[str, list[str]] = defaultdict(list)
@@ -103,9 +102,7 @@ def corrupt_shards(
     splits = {split: ShardSet.open(shards) for split, shards in names.items()}
     made = _Made(config, side, max_unreadable * sum(map(len, splits.values())))
     written = []
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with filling(target) as partial:
         for split, shards in splits.items():
             written += write_shards(made.corrupted(shards, split, progress), partial, split, pairs_per_shard)
         if not made.pairs:
@@ -119,9 +116,4 @@ def corrupt_shards(
             "shards": described(written),
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        target.mkdir(parents=True, exist_ok=True)
-        for path in sorted(partial.iterdir()):
-            path.replace(target / path.name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return manifest

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...basics.strict_json import parse_json
 from ...data.shard_index import ShardIndex
-from .build import MANIFEST
+from .target import MANIFEST
 
 
 @dataclass

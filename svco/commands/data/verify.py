@@ -10,10 +10,13 @@ from pathlib import Path
 
 from ...basics.errors import BadSample
 from ...basics.progress import Progress
-from ...data.pictures import BLANK, read_picture
+from ...batches.encode import admitted
+from ...data.contrast import decode_pair
+from ...data.pictures import BLANK, Picture
 from ...data.shard_index import ShardIndex
 from ...data.shards import ShardSet, expand
 from ...data.splits import split_of
+from ...families import Family
 from .manifest import compare
 
 
@@ -35,9 +38,16 @@ class Findings:
     """How many of them a MANIFEST.json tells of."""
 
 
-def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings:
+def verify(
+    specs: list[str],
+    cache: Path | None,
+    progress: Progress,
+    family: Family | None = None,
+    equal_pictures: bool = False,
+) -> Findings:
     """Digests (where a MANIFEST.json or an index tells them), schema, decoding, repeated pairs, and pictures (by pixels) in two
-    splits. Every byte is read: nothing that an index remembers is taken for true.
+    splits; with ``family`` all that a run with its base refuses as well, by the function with which the run does
+    (:func:`svco.batches.encode.admitted`). Every byte is read: nothing that an index remembers is taken for true.
 
     Shards are taken to be of one split when their names agree up to the number (``train-000000.tar``). UserError for
     what stops the reading altogether: no such shard, one cut short, a key twice.
@@ -57,15 +67,12 @@ def verify(specs: list[str], cache: Path | None, progress: Progress) -> Findings
             found.pairs[split] += 1
             try:
                 pair = shards.read(number)
-                images = [
-                    read_picture(data, f"{split}: sample {pair.text.key!r}: image {side}").digest
-                    for side, data in enumerate(pair.images)
-                ]
+                shown = admitted(pair, family, equal_pictures)[0] if family else decode_pair(pair, equal_pictures)
             except BadSample as error:
-                found.problems.append(f"{error.reason}: {error}")
+                found.problems.append(f"{error.reason}: {split}: {error}")
                 continue
             found.types[pair.text.contrast] += 1
-            name = f"{split}/{pair.text.key}"
+            name, images = f"{split}/{pair.text.key}", [Picture(image).digest for image in shown]
             content = json.dumps([*images, pair.text.query, *pair.text.responses, pair.text.system])
             other = seen_pairs.setdefault(hashlib.sha256(content.encode()).hexdigest(), name)
             if other != name:

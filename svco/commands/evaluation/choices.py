@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.progress import Progress
+from ...basics.strict_json import json_lines
 from ...data.pictures import decode_image, picture_file
 from ...model.subject import Subject
 from .generation import Question, ask
@@ -135,7 +136,7 @@ def check_images(items: Sequence[Item], folder: Path) -> None:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file with one JSON object a line; UserError if it is damaged."""
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [json.loads(line) for _, line in json_lines(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as lines of JSON: {error}.") from None
 

@@ -132,6 +132,5 @@ def _measured(config: Config) -> Any:
     except UserError:  # a pattern that matches nothing here
         return None
     family = load_family(config.model.base, config.data.max_text_tokens, config.model.paper_compat)
-    return measure_lengths(
-        ShardSet.open(config.data.train, cache_dir(config), split="train"), family, cache_dir(config)
-    )
+    shards = ShardSet.open(config.data.train, cache_dir(config), split="train")
+    return measure_lengths(shards, family, cache_dir(config), equal_pictures=config.data.equal_pictures)
