@@ -222,13 +222,12 @@ class ShardSet:
         return self._locate(i)[1].key
 
     def image_sizes(self, i: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """((width, height), (width, height)) from the image headers; (0, 0) for an image that has none."""
+        """((width, height), (width, height)) of the images, upright; (0, 0) for one that cannot be read."""
         return self._locate(i)[1].sizes
 
-    def same_pictures(self, i: int) -> bool:
-        """Whether both images of pair ``i`` show the same, pixel for pixel, as far as they can be read."""
-        first, second = self._locate(i)[1].pixels
-        return first == second != ""
+    def pixels(self, i: int) -> tuple[str, str]:
+        """What the images of pair ``i`` are known by (``Picture.digest``); empty for one that cannot be read."""
+        return self._locate(i)[1].pixels
 
     def read(self, i: int) -> Pair:
         """Pair ``i``; BadSample if a member is missing or the text is not as it should be."""
