@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
@@ -94,7 +93,7 @@ def read_form(folder: Path) -> AdapterForm:
     if kind != "LORA" or odd:
         raise UserError(f"The adapter {folder} is not plain LoRA of one rank ({', '.join(odd) or kind}).")
     refuse_changed_base(folder, found.get("init_lora_weights"))
-    if not (0 < alpha < math.inf):
+    if not 0 < alpha < 1e30:
         raise UserError(f"{folder / ADAPTER_CONFIG} has lora_alpha {alpha}; it must be a number above 0.")
     return AdapterForm(float(alpha), float(dropout), tuple(whole), bool(found.get("use_rslora")))
 

@@ -45,12 +45,12 @@ def one_target(name: str, seed: int, inputs: int, seconds: float, finds: Path) -
             if (outcome := targets.run(target, data)) != "read":
                 raise SystemExit(f"{name}: a whole file is {outcome}")
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+        resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
         signal.signal(signal.SIGALRM, _alarm)
         rng, began = random.Random(f"{name} {seed}"), time.monotonic()
         kept = [file.read_bytes() for file in sorted((CORPUS / name).glob("*"))]
         pool = list(target.seeds)
-        while found["inputs"] < len(kept) + inputs if inputs else time.monotonic() - began < seconds:
+        while found["inputs"] < len(kept) + -(-inputs // target.cost) if inputs else time.monotonic() - began < seconds:
             number = found["inputs"]
             data = kept[number] if number < len(kept) else target.mutate(rng.choice(pool), rng)
             found["inputs"] += 1
@@ -95,6 +95,7 @@ def main() -> int:
         "--finds", type=Path, default=Path("fuzz-finds"), help="folder for what breaks (default %(default)s)"
     )
     parser.add_argument("--targets", default="", help="comma-separated (default: all)")
+    parser.add_argument("--together", action="store_true", help="all targets in one process, which starts sooner")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     names = [name for name in arguments.targets.split(",") if name] or _all()
@@ -102,48 +103,40 @@ def main() -> int:
     each = arguments.minutes * 60 / len(names)
     if arguments.child:
         faulthandler.enable()
-        print(json.dumps(one_target(arguments.child, seed, arguments.inputs, each, arguments.finds.resolve())))
+        for name in arguments.child.split(","):
+            print(json.dumps(one_target(name, seed, arguments.inputs, each, arguments.finds.resolve())), flush=True)
         return 0
     broken = 0
-    for name in names:
+    for name in [",".join(names)] if arguments.together else names:
         words = ["--minutes", str(arguments.minutes), "--inputs", str(arguments.inputs), "--seed", str(seed)]
         words += ["--finds", str(arguments.finds), "--targets", ",".join(names), "--child", name]
-        child = subprocess.run(
-            [sys.executable, __file__, *words],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+        child = subprocess.run([sys.executable, __file__, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
+        for line in child.stdout.splitlines():
+            if line.startswith('{"target"'):
+                broken += _tell(json.loads(line))
         if child.returncode:
-            print(f"{name:<12} the process ended with {child.returncode}")
+            print(f"{name:<12} the process ended with {child.returncode}\n{child.stderr[-2000:]}")
             broken += 1
-            continue
-        found = json.loads(child.stdout.splitlines()[-1])
-        print(
-            f"{name:<12}{found['inputs']:>9} inputs in {found['seconds']:>7} s: {found['read']} read, "
-            f"{found['refused']} refused, {len(found['finds'])} broke",
-            flush=True,
-        )
-        for find in found["finds"]:
-            print(f"  {find['said'][:150]}  {find['file']}")
-        broken += len(found["finds"])
     print(f"seed {seed}; {broken} finds")
     return 1 if broken else 0
 
 
+def _tell(found: dict) -> int:
+    """Prints what a target found; how much."""
+    print(
+        f"{found['target']:<12}{found['inputs']:>9} inputs in {found['seconds']:>7} s: {found['read']} read, "
+        f"{found['refused']} refused, {len(found['finds'])} broke",
+        flush=True,
+    )
+    for find in found["finds"]:
+        print(f"  {find['said'][:150]}  {find['file']}")
+    return len(found["finds"])
+
+
 def _all() -> list[str]:
-    return [
-        "tars",
-        "indices",
-        "manifests",
-        "records",
-        "lengths",
-        "references",
-        "adapters",
-        "models",
-        "checkpoints",
-        "bases",
-    ]
+    quick = ["tars", "indices", "manifests", "records", "lengths", "references", "models", "checkpoints"]
+    return [*quick, "adapters", "bases"]
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ PAIR = re.compile(rb"(.*/)?[^./][^/]*\.([01]\.(jpg|png)|pair\.json)", re.I | re.
 class Target:
     """One entrance."""
 
+    cost = 1
+    """So many times as long as the others' an input takes, about."""
+
     def __init__(self, folder: Path):
         """Makes in ``folder`` what the entrance stands in; ``seeds``: whole files to begin with."""
         self.folder = folder
@@ -351,6 +354,8 @@ class Checkpoints(Target):
 
 class Bases(Target):
     """A base model whose weights are damaged: it loads whole, or the file is said to be damaged."""
+
+    cost = 10
 
     def __init__(self, folder):
         super().__init__(folder)

@@ -7,8 +7,12 @@ import lzma
 import shutil
 import subprocess
 import tarfile
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from svco.basics.errors import UserError
 from svco.cli import main
@@ -226,3 +230,63 @@ def test_what_was_read_past_is_counted(contents, tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "read past: 2 files that are no part of a pair" in out
     assert "every byte of 1 shards was read; 0 of them a MANIFEST.json tells of" in out
+
+
+KINDS = {
+    "folder": tarfile.DIRTYPE,
+    "symbolic link": tarfile.SYMTYPE,
+    "hard link": tarfile.LNKTYPE,
+    "device": tarfile.BLKTYPE,
+    "named pipe": tarfile.FIFOTYPE,
+}
+FOLDERS = st.sampled_from(["", "", "./", "a/", "./ü b/", "/", "../", "a/../b/", "x" * 120 + "/", "__MACOSX/"])
+NAMES = st.sampled_from(
+    ["k.0.jpg", "k.1.jpg", "k.pair.json", "K.1.JPG", "l.0.jpg", "l.txt", "._k.0.jpg", ".DS_Store", "README", ".0.jpg"]
+)
+FILES = st.lists(st.tuples(FOLDERS, NAMES, st.sampled_from(["file"] * 12 + list(KINDS))), max_size=7)
+
+
+def outcome(files):
+    """What must come of ``files``, by the rules of data_shards/README.md: {key: members}, or a word of the refusal."""
+    samples, last, twice = {}, None, False
+    for folder, name, kind in files:
+        if name.startswith("._") or name == ".DS_Store" or "__MACOSX" in folder:
+            continue
+        if folder.startswith("/") or ".." in folder:
+            return "leads out"
+        if kind == "folder":
+            continue
+        if kind != "file":
+            return kind
+        key, _, member = name.partition(".")
+        key, member = folder.removeprefix("./") + key, member.lower()
+        if member not in ("0.jpg", "1.jpg", "pair.json") or name.startswith("."):
+            continue
+        twice |= key in samples and (member in samples[key] or key != last)
+        last = key
+        samples.setdefault(key, set()).add(member)
+    return "twice" if twice else samples or "no samples at all"
+
+
+@settings(max_examples=60, deadline=None)
+@given(FILES, st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]))
+def test_any_mixture_of_members(files, form):
+    with tempfile.TemporaryDirectory() as folder:
+        tar = Path(folder) / "x.tar"
+        more = [
+            (front + name, name.encode(), {"type": KINDS[kind]} if kind != "file" else {})
+            for front, name, kind in files
+        ]
+        written(
+            tar, [], after=[(name, data if not fields else b"", fields) for name, data, fields in more], format=form
+        )
+        expected = outcome(files)
+        if isinstance(expected, str):
+            with pytest.raises(UserError, match=expected):
+                ShardSet.open(str(tar))
+        else:
+            opened = ShardSet.open(str(tar))
+            assert {entry.key: set(entry.members) for entry in opened.indices[0].entries} == expected
+            for entry in opened.indices[0].entries:
+                for offset, size in entry.members.values():
+                    assert tar.read_bytes()[offset : offset + size] in {name.encode() for _, name, _ in files}
