@@ -66,7 +66,7 @@ class ChatEncoder:
         added = self.tokenizer.added_tokens_decoder
         first = next(iter(self.tokenizer(tail.strip(), add_special_tokens=False)["input_ids"]), None)
         if first in added and added[first].special:
-            return lead, added[first].content, ()
+            return lead, tail[: len(tail) - len(tail.lstrip())] + added[first].content, ()
         end = self.tokenizer.eos_token_id
         if end is None or (end == self.tokenizer.unk_token_id and self.tokenizer.eos_token != self.tokenizer.unk_token):
             raise UserError(
@@ -165,7 +165,7 @@ class ChatEncoder:
     @property
     def ends(self) -> list[int]:
         """The ids that end an answer: the template's own end of a turn, and the tokenizer's end of a sequence."""
-        turn = self.tokenizer.convert_tokens_to_ids(self.tail) if self.tail and not self.tail.isspace() else None
+        turn = self.tokenizer.convert_tokens_to_ids(self.tail.strip()) if self.tail.strip() else None
         return sorted({end for end in (turn, self.tokenizer.eos_token_id) if end is not None})
 
     def encode_all(self, text: PairText, with_image: bool) -> tuple[list[int], list[list[int]]]:

@@ -315,6 +315,18 @@ def test_a_template_that_trims_an_answer_is_followed(tmp_path):
     assert plain.responses[0].tolist() == spaced.responses[0].tolist()
 
 
+def test_white_space_before_the_end_of_a_turn_is_the_templates(tmp_path):
+    tiny_families.make_base("next_yi", tmp_path)
+    file = tmp_path / "chat_template.jinja"
+    file.write_text(file.read_text().replace("{{ '<|im_end|>' }}", "{{ '\n<|im_end|>' }}"))
+    family = load_family(str(tmp_path), 128)
+    assert (
+        family.tokenizer.decode(family.encode_text(PairText("k", "Q?", ("a", "b")), SIZES).responses[0])
+        == "a\n<|im_end|>"
+    )
+    assert family.tokenizer.convert_tokens_to_ids("<|im_end|>") in family.ends
+
+
 STRATEGY, RATIO = "vision_feature_select_strategy", "vision_aspect_ratio"
 SETTINGS = [
     ("llava15", {STRATEGY: "full"}, 17),

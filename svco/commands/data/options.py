@@ -120,7 +120,10 @@ def _name(no_contrast: list[BadSample]) -> None:
 
 def _share(text: str) -> float:
     """A number from 0 to 1, for argparse."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no share; it must be from 0 to 1")
     return value

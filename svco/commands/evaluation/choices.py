@@ -88,7 +88,7 @@ def ask_items(
     if unread := [item.name for item, answer in zip(items, answers, strict=True) if answer is None]:
         warnings.warn(
             f"{len(unread)} questions of {what} could not be asked and count as wrong: their image cannot be read, or their "
-            f"text names an image: {', '.join(unread[:10])}",
+            f"text holds a special token of the base: {', '.join(unread[:10])}",
             stacklevel=2,
         )
     return [
