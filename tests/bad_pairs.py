@@ -6,9 +6,10 @@ import tarfile
 
 from PIL import Image
 
-from svco.data.pairs import IMAGE_MEMBERS, TEXT_MEMBER, encode_text
+from svco.data.pairs import TEXT_MEMBER, encode_text
 from svco.tiny_world.contrast import world_pairs
 
+IMAGES = ("0.jpg", "1.jpg")
 LONG = "The circle is red and the square is blue and "
 
 
@@ -35,7 +36,7 @@ MADE = {
         lambda p: {TEXT_MEMBER: b'{"schema": 1, "query": "a?", "query": "b?", "responses": ["a", "b"]}'},
     ),
     "no-text": ("missing-member", lambda p: {TEXT_MEMBER: None}),
-    "one-image": ("missing-member", lambda p: {IMAGE_MEMBERS[1]: None}),
+    "one-image": ("missing-member", lambda p: {IMAGES[1]: None}),
     "list": ("bad-schema", lambda p: {TEXT_MEMBER: b"[]"}),
     "ids": ("bad-schema", lambda p: _text(p, ids=["a"])),
     "system": ("bad-schema", lambda p: _text(p, system=["You see."])),
@@ -45,10 +46,10 @@ MADE = {
     "unseen-query": ("bad-schema", lambda p: _text(p, query="\u200b\u2060")),
     "unseen": ("empty-response", lambda p: _answers(p, "\u200b")),
     "same-answers": ("same-responses", lambda p: _answers(p, "It is b. ")),
-    "same-files": ("same-images", lambda p: dict.fromkeys(IMAGE_MEMBERS, p.images[0])),
-    "same-pixels": ("same-images", lambda p: {m: _png(p.images[0], level) for m, level in zip(IMAGE_MEMBERS, (1, 9))}),
-    "cut-image": ("undecodable-image", lambda p: {IMAGE_MEMBERS[0]: p.images[0][:-200]}),
-    "no-image": ("undecodable-image", lambda p: {IMAGE_MEMBERS[0]: b"GIF89a"}),
+    "same-files": ("same-images", lambda p: dict.fromkeys(IMAGES, p.images[0])),
+    "same-pixels": ("same-images", lambda p: {m: _png(p.images[0], level) for m, level in zip(IMAGES, (1, 9))}),
+    "cut-image": ("undecodable-image", lambda p: {IMAGES[0]: p.images[0][:-200]}),
+    "no-image": ("undecodable-image", lambda p: {IMAGES[0]: b"GIF89a"}),
     "image-token": ("special-token", lambda p: _answers(p, "It is <image> a.")),
     "end-token": ("special-token", lambda p: _answers(p, "It is</s> a.")),
     "begin-token": ("special-token", lambda p: _text(p, system="<s>You see.")),
@@ -58,8 +59,6 @@ MADE = {
     "same-when-cut": ("same-responses", lambda p: _answers(p, LONG * 20 + "a.", LONG * 20 + "b.")),
 }
 """Key -> the reason, and a function from a good pair to the members that differ (None: left out)."""
-DECODED = ("same-pixels", "cut-image")
-"""What only decoding shows."""
 OF_A_BASE = ("image-token", "end-token", "begin-token", "pad-token", "image-query", "long", "same-when-cut")
 """What only a base takes offence at."""
 GOOD = 6
@@ -73,7 +72,7 @@ def write_bad_pairs(folder):
     with tarfile.open(folder / "train-000000.tar", "w") as tar:
         for number, pair in enumerate(source):
             key, (_, change) = (list(MADE.items()) + [("", ("", lambda p: {}))] * GOOD)[number]
-            members = dict(zip(IMAGE_MEMBERS, pair.images)) | {TEXT_MEMBER: encode_text(pair.text)} | change(pair)
+            members = dict(zip(IMAGES, pair.images)) | {TEXT_MEMBER: encode_text(pair.text)} | change(pair)
             for name, data in members.items():
                 if data is not None:
                     member = tarfile.TarInfo(f"{key or f'good-{number}'}.{name}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..basics.errors import BadSample
 from ..basics.sealed import read_arrays, write_arrays
-from ..data.contrast import same_images
+from ..data.contrast import decode_pair, same_images
 from ..families import EncodedText, Family
 from .encode import FILLER_TOKEN
 
@@ -51,11 +51,12 @@ class Lengths:
 
 
 def measured(shards: Any, family: Family, index: int, equal_pictures: bool = False) -> EncodedText:
-    """The token ids of pair ``index``, every one of them checked; BadSample for what is known to be bad before images are
-    decoded."""
-    text = shards.read_text(index)
-    first, second = shards.pixels(index)
-    if first and first == second and not equal_pictures:
+    """The token ids of pair ``index``, all of them checked; BadSample for what :func:`~svco.batches.encode.admitted` refuses.
+    Only pictures that could not be read when their shard was indexed are decoded, to say what is the matter with them."""
+    text, (first, second) = shards.read_text(index), shards.pixels(index)
+    if not (first and second):
+        decode_pair(shards.read(index), equal_pictures)
+    elif first == second and not equal_pictures:
         raise same_images(text.key)
     return family.encode_text(text, shards.image_sizes(index))
 
@@ -64,7 +65,7 @@ def measure_lengths(
     shards: Any, family: Family, cache_dir: Path, progress: Callable[[Any], Any] = iter, equal_pictures: bool = False
 ) -> Lengths:
     """Lengths of every pair of ``shards``, from ``cache_dir`` if the same shards and template were measured before."""
-    name = hashlib.sha256(f"3 {shards.digest} {family.fingerprint} {equal_pictures}".encode()).hexdigest()[:24]
+    name = hashlib.sha256(f"4 {shards.digest} {family.fingerprint} {equal_pictures}".encode()).hexdigest()[:24]
     path = cache_dir / "lengths" / f"{name}.npz"
     if path.exists():
         try:

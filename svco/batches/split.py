@@ -39,10 +39,10 @@ class Split:
         cache: Path,
         world: World,
         progress: Progress,
-        name: str = "",
         equal_pictures: bool = False,
+        name: str = "",
     ) -> Split:
-        """The pairs of ``specs``, measured; of a folder of splits that of ``name``, a key of ``splits.NAMES``. A collective.
+        """The pairs of ``specs``, measured; of a folder of splits those of ``name``, a key of ``splits.NAMES``. A collective.
         ``equal_pictures``: see ``data.equal_pictures``."""
 
         def opened() -> Split:
@@ -65,7 +65,7 @@ def open_splits(config: Config, family: Family, world: World, progress: Progress
     data = config.data
     named = {"train": data.train, "validation": data.validation, "heldout": data.heldout}
     splits = {
-        name: Split.open(specs, family, cache_dir(config), world, progress, name, data.equal_pictures)
+        name: Split.open(specs, family, cache_dir(config), world, progress, data.equal_pictures, name)
         for name, specs in named.items()
         if specs or name == "train"
     }

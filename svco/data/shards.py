@@ -222,11 +222,11 @@ class ShardSet:
         return self._locate(i)[1].key
 
     def image_sizes(self, i: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """((width, height), (width, height)) from the image headers; (0, 0) for an image that has none."""
+        """((width, height), (width, height)) of the images, upright; (0, 0) for one that cannot be read."""
         return self._locate(i)[1].sizes
 
     def pixels(self, i: int) -> tuple[str, str]:
-        """What the two pictures are known by (:attr:`~svco.data.pictures.Picture.digest`); empty for one that cannot be read."""
+        """What the images of pair ``i`` are known by (``Picture.digest``); empty for one that cannot be read."""
         return self._locate(i)[1].pixels
 
     def read(self, i: int) -> Pair:

@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+import tarfile
 import zlib
 
 import numpy as np
@@ -408,7 +409,7 @@ def test_verify_finds_nothing_that_build_promised_away(tmp_path_factory, drawn, 
         for (a, x), (b, y), query, system in drawn
     ]
     records.append(Record("Why?", ("0.png", "1.png"), ("This.", "That.")))
-    manifest = build(records, root, root / "shards", BuildPlan(seed, 0.3, 0.3), silent)
+    manifest = build(records, root, root / "shards", BuildPlan(seed, 0.2, 0.2), silent)
     assert verify([str(root / "shards")], root / "cache", silent).problems == []
     contrasts = {(a, b, q, s) for (a, _), (b, _), q, s in drawn if a != b}
     assert sum(manifest["pairs"].values()) == len(contrasts) + 1
@@ -432,6 +433,20 @@ def test_every_entrance_sees_the_same_picture(tmp_path, family):
     assert all(Image.open(io.BytesIO(data)).convert("RGB").tobytes() == upright.tobytes() for data in shown)
     assert opened.read(0).images == sides, "a PNG is stored and read as PNG"
     assert verify([str(tmp_path)], tmp_path / "cache", silent, equal_pictures=True).problems == []
+
+
+def test_a_side_has_one_picture(tmp_path):
+    (path,) = write_shards(
+        [Pair(PairText("one", "What?", ("This.", "That.")), (filed(PHOTO), filed(PHOTO)))], tmp_path, "mine", 9
+    )
+    path.with_name(f"{path.name}.index.json").unlink()
+    with tarfile.open(path, "a") as archive:
+        member = tarfile.TarInfo("one.0.jpg")
+        member.size = len(SEEDS["JPEG"])
+        archive.addfile(member, io.BytesIO(SEEDS["JPEG"]))
+    with pytest.raises(BadSample, match="'one' has both 0.jpg and 0.png") as bad:
+        ShardSet.open(str(path), tmp_path / "cache").read(0)
+    assert bad.value.reason == "bad-schema"
 
 
 def test_only_one_place_opens_pictures():

@@ -140,19 +140,6 @@ def test_bad_samples_are_named(shards, tmp_path, member, data, reason):
     assert (copy.reason, str(copy)) == (reason, str(error.value))
 
 
-def test_a_side_with_two_pictures_is_bad(shards, tmp_path):
-    with tarfile.open(tmp_path / "new.tar", "w") as made:
-        for name in ("0.jpg", "0.png", "1.png", "pair.json"):
-            with tarfile.open(shards / "train-000000.tar") as archive:
-                data = archive.extractfile(f"train-000002.{name.replace('png', 'jpg')}").read()
-            member = tarfile.TarInfo(f"one.{name}")
-            member.size = len(data)
-            made.addfile(member, io.BytesIO(data))
-    with pytest.raises(BadSample, match=r"has both 0\.jpg and 0\.png") as error:
-        ShardSet.open(str(tmp_path / "new.tar")).read(0)
-    assert error.value.reason == "bad-schema"
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

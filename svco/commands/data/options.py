@@ -48,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     verifier.add_argument(
         "--max-text-tokens",
-        type=int,
+        type=whole(2),
         default=DataConfig.max_text_tokens,
         help="with --base: the run's data.max_text_tokens (default %(default)s)",
     )
@@ -170,8 +170,6 @@ def _verify(arguments: argparse.Namespace) -> int:
     from .verify import verify
 
     family = None
-    if arguments.max_text_tokens < 2:
-        raise UserError(f"--max-text-tokens is {arguments.max_text_tokens}; it must be at least 2.")
     if arguments.base is not None:
         from ...basics.shipped import located
         from ...families import load_family

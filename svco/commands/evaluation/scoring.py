@@ -83,7 +83,7 @@ def open_set(
         raise UserError(
             f"--set {name}= names no shards. Give a path, brace pattern, glob, directory or URL behind '='."
         )
-    return Split.open(specs, subject.family, cache_dir(_config(effort)), world, show, "heldout")
+    return Split.open(specs, subject.family, cache_dir(_config(effort)), world, show, name="heldout")
 
 
 def score_set(

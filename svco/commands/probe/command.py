@@ -23,8 +23,9 @@ from ...batches.loader import Loader
 from ...batches.pack import PackedBatch
 from ...batches.split import Split, evaluation_loader
 from ...data.corruption import corrupt
-from ...data.pairs import CONTRASTS, Pair
+from ...data.pairs import Pair
 from ...data.pictures import decode_image
+from ...data.schema import CONTRASTS
 from ...data.shards import DEFAULT_CACHE, ShardSet, expand
 from ...export import public_base
 from ...model.subject import Subject, load_subject
