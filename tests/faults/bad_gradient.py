@@ -1,4 +1,4 @@
-"""S-VCO's attend term with a gradient that, in the third step, is no number while its loss is one: ``bad_gradient.py KEY=VALUE …``."""
+"""S-VCO with a gradient that in the third step is no number while the loss is one: ``python bad_gradient.py KEY=VALUE …``."""
 
 import sys
 

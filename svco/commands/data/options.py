@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from ...basics.errors import BadSample, UserError
+from ...basics.errors import BadSample
 from ...basics.intervals import real, whole
 from ...basics.progress import shown
 from ...basics.shipped import typed
