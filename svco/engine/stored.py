@@ -36,6 +36,11 @@ def read_partitioned(folder: Path) -> dict[str, tuple[tuple[int, ...], Callable[
     names = json.loads((folder / NAMES).read_text())
     ranks = [_load(file)["optimizer_state_dict"] for file in _by_rank(folder.glob("*_optim_states.pt"))]
     model = _load(_by_rank(folder.glob("*_model_states.pt"))[0])
+    if "zero_stage" not in ranks[0]:
+        raise UserError(
+            f"{folder} is in the form of DeepSpeed's bfloat16 optimizer (ZeRO-1), which svco does not read. Continue the run "
+            "(run.resume=auto) to its end, which writes the model."
+        )
     cut = _cut_parameters if int(ranks[0]["zero_stage"]) == 3 else _cut_groups
     placed = cut(model["param_shapes"], ranks)
     return {names[name]: (shape, _joined(pieces, shape)) for name, shape, pieces in placed}

@@ -69,7 +69,7 @@ class RunState:
     def read(cls, folder: Path) -> RunState | None:
         """The state of the run in ``folder``; None where there is none that can be read."""
         try:
-            found = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            found = _printable(json.loads((folder / STATE).read_text(encoding="utf-8")))
             return cls(**{f.name: found[f.name] for f in fields(cls) if f.name in found or f.name not in _NEW})
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -101,6 +101,15 @@ class RunState:
 
 _NEW = ("ticks", "boot")
 """Fields that files of earlier versions lack."""
+
+
+def _printable(tree: Any) -> Any:
+    """Without control characters, with which a text from somebody else would play with the terminal."""
+    if isinstance(tree, str):
+        return "".join(letter if letter.isprintable() else " " for letter in tree)
+    if isinstance(tree, list):
+        return [_printable(item) for item in tree]
+    return {key: _printable(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
 def _here() -> tuple[str, str]:

@@ -22,6 +22,7 @@ from svco.basics.errors import UserError
 from svco.basics.sealed import read_arrays
 from svco.cli import main
 from svco.commands.doctor.meeting import Meeting
+from svco.commands.evaluation.against import Evaluation
 from svco.engine.stored import read_partitioned, require_plain
 from svco.engine.universal import fitting
 from svco.model.load import load_base
@@ -72,6 +73,8 @@ def test_weights_know_what_they_were_made_from(tuned, other_base, svco, tmp_path
     manifest = json.loads((tuned / "checkpoints" / "step-000001" / "MANIFEST.json").read_text())["identity"]
     assert told["run"] == manifest and told["base_weights"] == manifest["the base model's weights"]
     assert told["run"]["lora.alpha"] == 32.0 and told["base"] == "tiny_llava"
+    assert svco("export", tuned, "--checkpoint", "latest", "--to", tmp_path / "again")[0] == 0
+    assert (tmp_path / "again" / "identity.json").read_bytes() == (tuned / "adapter" / "identity.json").read_bytes()
     shards = f"held={ROOT / 'data_shards' / 'heldout-000000.tar'}"
     adapter, evaluate = tuned / "adapter", ("eval", "--set", shards, "--pairs", 2, "--workers", 0)
     refused = {
@@ -255,6 +258,10 @@ def test_names_that_files_say_stay_in_their_folder(tuned, svco, tmp_path):
     assert code == 2 and "outside of its folder" in said, said
     with pytest.raises(UserError, match="outside of its folder"):
         load_subject(str(base), device=CPU, progress=False)
+    result = {"model": {"name": "x"}, "corrupt": None, "sets": ["../scores"], "benchmarks": []}
+    (tmp_path / "eval.json").write_text(json.dumps(result))
+    with pytest.raises(UserError, match="outside of the folder"):
+        Evaluation.read(tmp_path)
     run = shutil.copytree(tuned, tmp_path / "tuned")
     (manifest,) = run.glob("checkpoints/step-*/MANIFEST.json")
     told = json.loads(manifest.read_text())

@@ -69,6 +69,10 @@ def test_the_shipped_study_has_every_row_that_the_paper_and_the_issue_name(study
         ),
         ({"seeds": ["a"]}, "must be int"),
         ({"groups": [{"name": "x", "tests": ["clean"]}]}, "has no rows"),
+        (
+            {"groups": [{"name": "../x", "rows": [["S-VCO", "MVC"]], "tests": ["clean"]}]},
+            "the group '../x' names files",
+        ),
         ({"groups": [{"name": "x", "rows": [["S-VCO", "MVC"]]}]}, "has no tests"),
         (
             {"groups": [{"name": "x", "kind": "artefact", "rows": [["S-VCO", "MVC"]], "tests": ["clean"]}]},
