@@ -196,6 +196,6 @@ def _version_of(copy: Path) -> Version | None:
         return Version(size)
     if "mark" not in record:  # of an earlier svco
         return version if record["bytes"] == size else Version(size)
-    if record["mark"] != file_mark(copy) and record["sha256"] != file_digest(copy):
+    if record["mark"] != file_mark(copy) and record.get("sha256") != file_digest(copy):
         return None
     return version

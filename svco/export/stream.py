@@ -110,8 +110,8 @@ def _weight_map(index: Path) -> dict[str, str]:
         pairs = {str(name): str(file) for name, file in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{index} is no index of weight files ({first_line(error)}). Copy it again.") from None
-    if outside := [file for file in pairs.values() if Path(file).name != file]:
-        raise UserError(f"{index} names the file {outside[0]!r}, which is none beside it. Copy it again.")
+    if outside := [file for file in pairs.values() if Path(file).name != file or len(file) > 255]:
+        raise UserError(f"{index} names the file {outside[0][:80]!r}, which is none beside it. Copy it again.")
     return pairs
 
 

@@ -120,12 +120,13 @@ class ReferenceCache:
                 logps, done = file.get_tensor("logps"), file.get_tensor("done").astype(bool)
                 metadata = file.metadata()
                 stored = json.loads(metadata["facts"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+                digest = metadata["sha256"]
+        # numpy lacks types that safetensors has
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"The cached reference {path} cannot be read ({error}). Delete it; it is made again."
             ) from None
-        # A file of an earlier version has no digest.
-        if metadata.get("sha256", digest := _digest(logps, done)) != digest:
+        if digest != _digest(logps, done):
             raise UserError(
                 f"The cached reference {path} is damaged: it is not what was written. Delete it; it is made again."
             )

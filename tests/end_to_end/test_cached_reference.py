@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from svco.basics.dist import World
 from svco.basics.errors import UserError
+from svco.basics.sealed import arrays_digest
 from svco.recipe.read import load_recipe
 from svco.run.train import Launch, run
 
@@ -106,7 +107,8 @@ def test_a_killed_computation_is_finished(train, tmp_path):
     assert (logps < 0).all()
     half, mark = logps.copy(), np.float32(-7)
     half[7:], half[2, 0, 0] = 0, mark
-    save_file({"logps": half, "done": np.arange(20) < 7}, file, {"facts": facts["facts"]})
+    tensors = {"logps": half, "done": (np.arange(20) < 7).astype(np.uint8)}
+    save_file(tensors, file, facts | {"sha256": arrays_digest(tensors)})
     train("second", "model.reference=cached", "optim.steps=1")
     with safe_open(file, "np") as stored:
         again = stored.get_tensor("logps")

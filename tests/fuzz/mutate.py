@@ -153,7 +153,7 @@ def safetensors(data: bytes, rng: random.Random) -> bytes:
         case 0:
             return damaged(data, rng)
         case 1:
-            odd = rng.choice((0, 1, length - 1, length + 1, 2**31, 2**40, 2**63, 2**64 - 1))
+            odd = rng.choice((0, 1, max(0, length - 1), length + 1, 2**31, 2**40, 2**63, 2**64 - 1))
             return struct.pack("<Q", odd) + data[8:]
         case 2:
             return data[: rng.randrange(8 + length)]

@@ -1,6 +1,7 @@
 """Fuzzes the entrances: ``python tests/fuzz/run.py --minutes 60`` (make fuzz), or ``--inputs 200`` of each.
 
-Each target runs in a process of its own that may take 2 GiB more than it has when it begins and SECONDS an input. What breaks is
+Each target runs in a process of its own that may take 2 GiB more than it has when it begins, and 20 seconds of the
+processor an input. What breaks is
 kept under ``--finds``, and again at every start what ``tests/fuzz/corpus`` keeps. Exit code 1 when something broke.
 """
 
@@ -26,11 +27,17 @@ SECONDS = 20
 
 
 class TooSlow(BaseException):
-    """An input took longer than SECONDS. Nobody catches it by accident."""
+    """An input took longer than it may. Nobody catches it by accident."""
 
 
 def _alarm(*_):
     raise TooSlow
+
+
+def _limit(seconds: int) -> None:
+    """From now on ``seconds`` of processor time, and ten times as many of any."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
 
 
 def one_target(name: str, seed: int, inputs: int, seconds: float, finds: Path) -> dict:
@@ -47,6 +54,7 @@ def one_target(name: str, seed: int, inputs: int, seconds: float, finds: Path) -
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
         signal.signal(signal.SIGALRM, _alarm)
+        signal.signal(signal.SIGPROF, _alarm)
         rng, began = random.Random(f"{name} {seed}"), time.monotonic()
         kept = [file.read_bytes() for file in sorted((CORPUS / name).glob("*"))]
         pool = list(target.seeds)
@@ -54,7 +62,7 @@ def one_target(name: str, seed: int, inputs: int, seconds: float, finds: Path) -
             number = found["inputs"]
             data = kept[number] if number < len(kept) else target.mutate(rng.choice(pool), rng)
             found["inputs"] += 1
-            signal.alarm(SECONDS)
+            _limit(SECONDS)
             try:
                 outcome = targets.run(target, data)
                 found[outcome] += 1
@@ -65,10 +73,10 @@ def one_target(name: str, seed: int, inputs: int, seconds: float, finds: Path) -
             except KeyboardInterrupt:
                 raise
             except BaseException:
-                signal.alarm(0)
+                _limit(0)
                 _keep(found, finds / name, data)
             finally:
-                signal.alarm(0)
+                _limit(0)
         found["seconds"] = round(time.monotonic() - began, 1)
     return found
 

@@ -29,9 +29,9 @@ def check(self, data):
     assert False, "changed"
 kind.check = check
 found = run.one_target("records", 1, 40, 0, run.Path(sys.argv[1]))
-print(len(found["finds"]), found["inputs"])
+print(len(found["finds"]), found["inputs"] >= 40)
 """
     places = [str(tmp_path), str(FUZZ.parent), str(ROOT / "tests"), str(ROOT)]
     done = subprocess.run([sys.executable, "-c", script, *places], capture_output=True, text=True)
-    assert done.stdout == "2 40\n", done.stderr
+    assert done.stdout == "2 True\n", done.stderr
     assert len(list((tmp_path / "records").glob("*.txt"))) == 2
