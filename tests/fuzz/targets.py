@@ -134,7 +134,8 @@ class Manifests(Target):
 
     def __init__(self, folder):
         super().__init__(folder)
-        from svco.commands.data.build import MANIFEST, described
+        from svco.commands.data.build import described
+        from svco.commands.data.target import MANIFEST
 
         written = write_shards(pairs(4), folder, "train", 2)
         self.indices = [load_index(tar, folder / "cache") for tar in written]
@@ -323,15 +324,16 @@ class Checkpoints(Target):
 
         from svco.basics.dist import World
         from svco.engine.optimizer import TrainableState
-        from svco.record import checkpoint as record
+        from svco.record import manifest
+        from svco.record.checkpoint import Checkpoints as Written
 
-        self.record = record
+        self.record = manifest
         values, *moments = ({"w": torch.ones(2, 3)} for _ in range(3))
         state = TrainableState(values, dict(zip(("exp_avg", "exp_avg_sq"), moments)), 1)
-        position = record.Position(2, 0, 8, 1, 4, 9, "data", 1, "lora", {"bad-json": 1})
-        self.step = record.Checkpoints(folder, 0, World(), {"optim.lr": 0.1}).save(position, state.save)
+        position = manifest.Position(2, 0, 8, 1, 4, 9, "data", 1, "lora", {"bad-json": 1})
+        self.step = Written(folder, 0, World(), {"optim.lr": 0.1}).save(position, state.save)
         self.position = position
-        self.files = self.step / record.MANIFEST, self.step / "trainable.safetensors"
+        self.files = self.step / manifest.MANIFEST, self.step / "trainable.safetensors"
         self.seeds = [b"0" + self.files[0].read_bytes(), b"1" + self.files[1].read_bytes()]
 
     mutate = Adapters.mutate
