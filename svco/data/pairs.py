@@ -24,9 +24,9 @@ IMAGE_MEMBERS = ("0.jpg", "1.jpg")
 TEXT_MEMBER = "pair.json"
 MEMBERS = (*IMAGE_MEMBERS, TEXT_MEMBER)
 
-CONTRASTS = ("object", "attribute", "relation", "position", "unknown")
-"""MVC's contrast types: object replacement, attribute binding, relation or number modification, position flipping;
-``unknown`` for sources that do not say."""
+CONTRASTS = ("object", "attribute", "relation", "position", "scene", "action", "unknown")
+"""MVC's contrast types: object replacement, attribute binding, relation or number modification, position flipping; two higher
+ones that MVC has not: the scene (place, weather, time of day) and the action; ``unknown`` for sources that do not say."""
 
 
 @dataclass(frozen=True)

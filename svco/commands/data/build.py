@@ -16,7 +16,8 @@ from ...basics.files import file_digest
 from ...basics.progress import Progress
 from ...data.pairs import Pair, PairText, decode_image
 from ...data.shards import write_shards
-from .records import Record
+from .images import Roots
+from .records import NOT_STATED, Record
 
 MANIFEST = "MANIFEST.json"
 SPLITS = ("heldout", "val", "train")
@@ -38,11 +39,16 @@ class BuildPlan:
     """Share of pairs that may be left out because an image does not decode."""
 
 
-def build(records: list[Record], images: Path, target: Path, plan: BuildPlan, progress: Progress) -> dict[str, Any]:
+def build(records: list[Record], images: Roots, target: Path, plan: BuildPlan, progress: Progress) -> dict[str, Any]:
     """Writes shards and MANIFEST.json into ``target`` and returns the manifest. UserError if ``target`` holds shards."""
     refuse_full(target)
     if plan.val + plan.heldout >= 1:
         raise UserError(f"--val {plan.val} and --heldout {plan.heldout} leave nothing to train on.")
+    if unwritten := sum(not record.written for record in records):
+        raise UserError(
+            f"{unwritten} of {len(records)} pairs have no question and answers yet: svco data rewrite makes them of captions and "
+            "instructions."
+        )
     digests, unreadable = _digest_images(records, images, progress)
     usable = [record for record in records if all(path in digests for path in record.images)]
     lost = len(records) - len(usable)
@@ -63,6 +69,8 @@ def build(records: list[Record], images: Path, target: Path, plan: BuildPlan, pr
         "seed": plan.seed,
         "pairs": {split: len(splits[split]) for split in SPLITS},
         "types": dict(sorted(Counter(record.type for record in unique).items())),
+        "sources": dict(sorted(Counter(record.source for record in unique).items())),
+        "licences": dict(sorted(Counter(record.licence or NOT_STATED for record in unique).items())),
         "left_out": {"unreadable": lost, "duplicate": len(usable) - len(unique)},
         "shards": described(written),
     }
@@ -81,7 +89,7 @@ def described(shards: Iterable[Path]) -> dict[str, dict[str, Any]]:
     return {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in shards}
 
 
-def _digest_images(records: list[Record], images: Path, progress: Progress) -> tuple[dict[str, str], list[str]]:
+def _digest_images(records: list[Record], images: Roots, progress: Progress) -> tuple[dict[str, str], list[str]]:
     """({path: sha256 of its bytes} of the images that decode, messages of those that do not)."""
     digests, messages = {}, []
     for path in progress(sorted({path for record in records for path in record.images}), "reading images"):
@@ -135,7 +143,7 @@ def _draw(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
 
 
-def _pairs(chosen: list[tuple[int, Record]], images: Path, split: str, progress: Progress) -> Iterator[Pair]:
+def _pairs(chosen: list[tuple[int, Record]], images: Roots, split: str, progress: Progress) -> Iterator[Pair]:
     for number, record in progress(chosen, f"writing {split}"):
         text = PairText(
             key=f"pair-{number:08d}",
@@ -145,6 +153,8 @@ def _pairs(chosen: list[tuple[int, Record]], images: Path, split: str, progress:
             source=record.source,
             ids=record.ids,
             system=record.system,
+            kind=record.kind,
+            facts={"provenance": record.provenance} if record.provenance else {},
         )
         first, second = (as_jpeg((images / path).read_bytes(), path) for path in record.images)
         yield Pair(text, (first, second))

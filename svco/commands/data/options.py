@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
+from ...basics.errors import UserError
 from ...basics.progress import shown
 from ...recipe.config import Config, CorruptConfig, CorruptKind
+from .sources.table import SOURCES
+
+if TYPE_CHECKING:
+    Tools = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -15,21 +20,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = "Imports other people's pairs, builds shards of them, corrupts and verifies shards."
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
 
-    importer = tools.add_parser("import", help="a released data set to records (JSONL)")
-    importer.add_argument(
-        "format", choices=("mvc-json", "jsonl"), help="mvc-json: the S-VCO authors' release; jsonl: svco's own"
-    )
-    importer.add_argument("file", type=Path, help="the file to import")
-    importer.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
-    importer.add_argument("-o", "--output", type=Path, default=Path("records.jsonl"), help="default: %(default)s")
-    importer.add_argument(
-        "--max-missing", type=float, default=0.0, help="share of pairs that may lack an image (default 0)"
-    )
-    importer.set_defaults(work=_import)
+    _add_import(tools)
 
     builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
     builder.add_argument("records", type=Path, help="records.jsonl")
-    builder.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
+    _add_images(builder, True)
     builder.add_argument("--seed", type=int, default=0)
     builder.add_argument("--val", type=float, default=0.02, help="share of validation pairs (default 0.02)")
     builder.add_argument("--heldout", type=float, default=0.02, help="share of held-out pairs (default 0.02)")
@@ -43,7 +38,45 @@ def add(parser: argparse.ArgumentParser) -> None:
     verifier.set_defaults(work=_verify)
 
 
-def _add_corrupt(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_import(tools: Tools) -> None:
+    importer = tools.add_parser(
+        "import",
+        help="a released data set to records (JSONL)",
+        description="A released data set to records, one JSON object a line. svco data import SOURCE --help says more.",
+    )
+    sources = importer.add_subparsers(dest="source", required=True, metavar="SOURCE")
+    for name, source in SOURCES.items():
+        parser = sources.add_parser(name, help=source.does, description=f"Imports {source.does}.")
+        parser.add_argument("path", type=Path, help=source.takes)
+        _add_images(parser, False)
+        parser.add_argument("-o", "--output", type=Path, default=Path("records.jsonl"), help="default: %(default)s")
+        parser.add_argument(
+            "--max-missing", type=float, default=0.0, help="share of pairs that may lack an image (default 0)"
+        )
+        parser.add_argument(
+            "--licence",
+            default="",
+            help=f"of the samples, where you know it (default: as the source states it: {source.licence})",
+        )
+        parser.add_argument("--name", default="", help=f"what the records call their source (default: {name})")
+        for option, about in source.options.items():
+            parser.add_argument(f"--{option}", default=about.default, choices=about.choices, help=about.help)
+    importer.set_defaults(work=_import)
+
+
+def _add_images(parser: argparse.ArgumentParser, required: bool) -> None:
+    parser.add_argument(
+        "--images",
+        type=Path,
+        action="append",
+        required=required,
+        metavar="FOLDER",
+        help="folder that the image paths are relative to; several may be given, the first that holds a path counts"
+        + ("" if required else " (default: the one given, or that of the file)"),
+    )
+
+
+def _add_corrupt(tools: Tools) -> None:
     corrupter = tools.add_parser(
         "corrupt",
         help="shards to pairs of an image with its right answer and the same image corrupted with the wrong one",
@@ -82,25 +115,44 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from .importers import IMPORTERS
-    from .records import drop_missing, missing_lines, write_records
+    from .images import Roots, missing_lines
+    from .importing import import_records
+    from .sources.raw import Raw
 
-    records = IMPORTERS[arguments.format](arguments.file)
-    kept, missing = drop_missing(records, arguments.images, arguments.max_missing, shown(True))
-    write_records(arguments.output, kept)
-    print(f"{len(kept)} of {len(records)} pairs written to {arguments.output}. {missing_lines(missing)}".rstrip())
-    print(f"next: svco data build {arguments.output} --images {arguments.images} -o shards")
+    source = SOURCES[arguments.source]
+    given, output = arguments.path, arguments.output
+    if not given.exists():
+        raise UserError(f"There is no {given}. {source.name} takes {source.takes}.")
+    folders = arguments.images or [given if given.is_dir() else given.parent]
+    options = {name: getattr(arguments, name) for name in source.options}
+    made = output.with_name(f"{output.stem}.images")
+    raw = Raw(source, given, Roots(folders), made, options, arguments.licence, arguments.name)
+    done = import_records(raw, output, arguments.max_missing, shown(True))
+    print(
+        f"{done.kept} of {done.records} pairs written to {output}. {missing_lines(done.missing, source.origins)}".rstrip()
+    )
+    for kind, count in sorted(done.types.items()):
+        print(f"  {kind:<10}{count:>9}")
+    for reason, count in sorted(raw.left_out.items()):
+        print(f"left out: {count} × {reason}")
+    for note in raw.notes:
+        print(note)
+    images = " ".join(f"--images {folder}" for folder in raw.roots.folders)
+    if done.unwritten:
+        print(f"{done.unwritten} have no question yet: svco data rewrite {output} makes them")
+    print(f"next: svco data build {output} {images} -o shards")
     return 0
 
 
 def _build(arguments: argparse.Namespace) -> int:
     from .build import BuildPlan, build
+    from .images import Roots
     from .records import read_records
 
     plan = BuildPlan(
         arguments.seed, arguments.val, arguments.heldout, arguments.pairs_per_shard, arguments.max_unreadable
     )
-    manifest = build(read_records(arguments.records), arguments.images, arguments.output, plan, shown(True))
+    manifest = build(read_records(arguments.records), Roots(arguments.images), arguments.output, plan, shown(True))
     for split, count in manifest["pairs"].items():
         print(f"{split:<8}{count:>9} pairs")
     print(f"left out: {manifest['left_out']['unreadable']} unreadable, {manifest['left_out']['duplicate']} repeated")

@@ -2,45 +2,78 @@
 
     {"query": …, "images": [path, path], "responses": [text, text], "type": …, "system": …, "source": …, "ids": {…}}
 
-``images[s]`` is the picture of which ``responses[s]`` is true, relative to the image folder. ``query``, ``images`` and
-``responses`` are required; ``type`` is one of ``pairs.CONTRASTS``.
+``images[s]`` is the picture of which ``responses[s]`` is true, relative to one of the image folders. ``images`` is required, and
+either ``query`` with ``responses``, or something that ``rewrite`` can make them of: ``captions`` (one of each image) or an
+``instruction`` (the edit that makes image 1 of image 0). ``type`` is one of ``pairs.CONTRASTS``.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ...basics.errors import UserError
-from ...basics.progress import Progress
+from ...basics.files import replacing
 from ...basics.strict_json import parse_json
 from ...data.pairs import CONTRASTS
 
-_KNOWN = ("query", "images", "responses", "type", "system", "source", "ids")
+NOT_STATED = "not stated"
+"""The licence of a sample whose source names none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """One pair, its images still files."""
 
-    query: str
-    """What the user asks."""
+    query: str = ""
+    """What the user asks; empty until the pair is rewritten."""
     images: tuple[str, str]
-    """Paths below the image folder, with forward slashes."""
-    responses: tuple[str, str]
-    """The response true of each image."""
+    """Paths below an image folder, with forward slashes."""
+    responses: tuple[str, str] = ("", "")
+    """The response true of each image; empty until the pair is rewritten."""
+    captions: tuple[str, str] | None = None
+    """What the source says of each image."""
+    instruction: str | None = None
+    """The edit that makes image 1 of image 0, as the source words it."""
     type: str = "unknown"
     """Contrast type."""
+    kind: str | None = None
+    """A finer type, in the source's own words."""
     system: str | None = None
     """System prompt."""
     source: str = ""
     """Data set."""
     ids: Mapping[str, str] = field(default_factory=dict)
     """The source's identifiers."""
+    licence: str = ""
+    """As the source states it, or ``NOT_STATED``."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What else the source has of the pair, under its own names."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Similarities of the two images, from ``svco data filter``."""
+    stages: Mapping[str, Any] = field(default_factory=dict)
+    """Stage -> what it did to the pair and with what: models, thresholds, digests of prompts."""
+
+    @property
+    def written(self) -> bool:
+        """Whether it has a question and two answers."""
+        return bool(self.query)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What is known of how the pair came to be, without what is empty."""
+        known = {name: getattr(self, name) for name in ("licence", "extra", "scores", "stages")}
+        return {name: value for name, value in known.items() if value}
+
+
+_TEXTS = ("query", "instruction", "kind", "system", "source", "licence")
+_PAIRS = ("images", "responses", "captions")
+_OBJECTS = ("ids", "extra", "scores", "stages")
+_KNOWN = ("query", "images", "responses", "captions", "instruction", "type", *_TEXTS[2:], *_OBJECTS)
 
 
 def make_record(raw: Any, where: str) -> Record:
@@ -49,98 +82,92 @@ def make_record(raw: Any, where: str) -> Record:
         raise UserError(f"{where}: a record is a JSON object, not {raw!r}.")
     if unknown := sorted(set(raw) - set(_KNOWN)):
         raise UserError(f"{where}: unknown field {unknown[0]!r}; a record has {', '.join(_KNOWN)}.")
-    for name in ("images", "responses"):
-        value = raw.get(name)
-        if not (isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) and v.strip() for v in value)):
-            raise UserError(f"{where}: field {name!r} must be two non-empty strings, not {value!r}.")
-    if not isinstance(raw.get("query"), str) or not raw["query"].strip():
-        raise UserError(f"{where}: field 'query' must be a non-empty string, not {raw.get('query')!r}.")
-    kind = raw.get("type") or "unknown"
-    if kind not in CONTRASTS:
-        raise UserError(f"{where}: field 'type' is {kind!r}; one of {', '.join(CONTRASTS)}.")
-    for path in raw["images"]:
-        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+    found: dict[str, Any] = {}
+    for name in _PAIRS:
+        if (value := raw.get(name)) is not None or name == "images":
+            if not (
+                isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) and v.strip() for v in value)
+            ):
+                raise UserError(f"{where}: field {name!r} must be two non-empty strings, not {value!r}.")
+            found[name] = tuple(value)
+    for name in _TEXTS:
+        if (value := raw.get(name)) is not None:
+            if not isinstance(value, str):
+                raise UserError(f"{where}: field {name!r} must be a string, not {value!r}.")
+            found[name] = value
+    for name in _OBJECTS:
+        if (value := raw.get(name)) is not None:
+            if not isinstance(value, dict):
+                raise UserError(f"{where}: field {name!r} must be an object, not {value!r}.")
+            found[name] = value
+    found["ids"] = {name: str(value) for name, value in found.get("ids", {}).items()}
+    found["type"] = raw.get("type") or "unknown"
+    return _checked(Record(**found), where)
+
+
+def _checked(record: Record, where: str) -> Record:
+    """``record``, whose fields are of the right kinds; UserError for one that no stage can use."""
+    asked, answered = bool(record.query.strip()), record.responses != ("", "")
+    if asked is not answered:
+        absent = "responses" if asked else "query"
+        raise UserError(f"{where}: field {absent!r} is missing; a question and its two answers go together.")
+    if not (asked or record.captions or record.instruction):
+        raise UserError(
+            f"{where}: fields 'query' and 'responses' are missing, and there are neither 'captions' nor an 'instruction' that "
+            "svco data rewrite could make them of."
+        )
+    if record.type not in CONTRASTS:
+        raise UserError(f"{where}: field 'type' is {record.type!r}; one of {', '.join(CONTRASTS)}.")
+    for path in record.images:
+        if path.startswith("/") or ".." in path.split("/"):
             raise UserError(
                 f"{where}: the image path {path!r} leads out of the image folder; paths must be relative to it."
             )
-    ids = {str(name): str(value) for name, value in (raw.get("ids") or {}).items()}
-    return Record(
-        raw["query"],
-        tuple(raw["images"]),
-        tuple(raw["responses"]),
-        kind,
-        raw.get("system") or None,
-        raw.get("source") or "",
-        ids,
-    )
+    for name, value in record.scores.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise UserError(f"{where}: the score {name!r} is {value!r}, which is no finite number.")
+    return record
+
+
+def stream_records(path: Path) -> Iterator[Record]:
+    """The records of a JSONL file, one at a time; UserError naming file and line at the first that is wrong."""
+    empty = True
+    for number, raw in json_lines(path):
+        yield make_record(raw, f"{path}, line {number}")
+        empty = False
+    if empty:
+        raise UserError(f"{path} holds no records.")
 
 
 def read_records(path: Path) -> list[Record]:
-    """All records of a JSONL file; UserError naming file and line at the first that is wrong."""
-    found = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if line.strip():
-            try:
-                raw = parse_json(line)
-            except ValueError as error:
-                raise UserError(f"{path}, line {number} is not JSON: {error}") from None
-            found.append(make_record(raw, f"{path}, line {number}"))
-    if not found:
-        raise UserError(f"{path} holds no records.")
-    return found
+    """All records of a JSONL file."""
+    return list(stream_records(path))
 
 
-def write_records(path: Path, records: Iterable[Record]) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        for record in records:
-            present = {name: value for name, value in asdict(record).items() if value}
-            stream.write(json.dumps(present, ensure_ascii=False) + "\n")
-
-
-def read_text(path: Path) -> str:
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, what it holds) of each line of JSON that is not blank; UserError for what cannot be read or is no JSON."""
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8-sig", newline="\n") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    try:
+                        yield number, parse_json(line)
+                    except ValueError as error:
+                        raise UserError(f"{path}, line {number} is not JSON: {error}") from None
     except FileNotFoundError:
         raise UserError(f"There is no file {path}.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
 
 
-_SOURCES = {
-    "flickr30k": "the Flickr30k images, on request from the University of Illinois (Flickr30k Entities)",
-    "Flickr30k-Counterfactuals": "CounterCurate's data set Flickr30k-Counterfactuals (Hugging Face: HanSolo9682)",
-    "finecops-ref": "FineCops-Ref's release; its positive images are GQA's",
-}
+def as_line(record: Record) -> str:
+    """``record`` as a line of JSON, without what is empty."""
+    absent: dict[str, Any] = {"responses": ("", ""), "type": "unknown"}
+    present = {name: value for name, value in vars(record).items() if value and value != absent.get(name)}
+    return json.dumps(present, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def drop_missing(
-    records: list[Record], images: Path, max_missing: float, progress: Progress
-) -> tuple[list[Record], Counter[str]]:
-    """(records whose two images exist, missing images by top folder); UserError above the share ``max_missing``."""
-    if not images.is_dir():
-        raise UserError(
-            f"There is no image folder {images}: give the folder that the image paths are relative to (--images)."
-        )
-    missing: Counter[str] = Counter()
-    kept = []
-    for record in progress(records, "looking for images"):
-        absent = [path for path in record.images if not (images / path).is_file()]
-        missing.update(PurePosixPath(path).parts[0] for path in absent)
-        if not absent:
-            kept.append(record)
-    lost = len(records) - len(kept)
-    if lost > max_missing * len(records) or not kept:
-        raise UserError(
-            f"{lost} of {len(records)} pairs lack an image under {images}. {missing_lines(missing)} Fetch them, or allow "
-            f"a share of pairs to be left out with --max-missing {lost / len(records):.2f}."
-        )
-    return kept, missing
-
-
-def missing_lines(missing: Counter[str]) -> str:
-    """Missing images by folder, with a word on where each folder's images come from."""
-    lines = []
-    for folder, count in sorted(missing.items()):
-        source = f" ({_SOURCES[folder]})" if folder in _SOURCES else ""
-        lines.append(f"{count} missing under {folder}/{source}.")
-    return " ".join(lines)
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Replaces the file ``path``; nothing is left of it if ``records`` fail."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.writelines(map(as_line, records))
