@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,6 @@ class Wanted:
 def run(wanted: Wanted, world: World) -> dict[str, Any]:
     """Filters and writes; what filter.json holds. A collective: every rank encodes its share of the pictures."""
     with ExitStack() as stack:
-        stack.enter_context(_joined(world))
         world.on_main(lambda: _prepare(wanted, stack))
         show = shown(world.is_main)
         began = time.monotonic()
@@ -76,25 +74,6 @@ def run(wanted: Wanted, world: World) -> dict[str, Any]:
             "ranks": world.size,
         }
         return world.on_main(lambda: _finish(wanted, store, result, show))
-
-
-@contextmanager
-def _joined(world: World) -> Iterator[None]:
-    """This rank in a process group with the others: NCCL where each has a GPU, else gloo."""
-    if world.size == 1:
-        yield
-        return
-    import torch
-
-    if world.device.type == "cuda":
-        torch.cuda.set_device(world.device)
-    torch.distributed.init_process_group(
-        "nccl" if world.device.type == "cuda" else "gloo", rank=world.rank, world_size=world.size
-    )
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 def _prepare(wanted: Wanted, stack: ExitStack) -> None:

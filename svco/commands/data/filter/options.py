@@ -95,8 +95,17 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.max_unreadable,
     )
     world = world_from_environment()
-    with naming_lost_ranks():
+    if world.size == 1:
         result = command.run(wanted, world)
+    else:
+        from .... import engine
+
+        try:
+            engine.start(world)
+            with naming_lost_ranks():
+                result = command.run(wanted, world)
+        finally:
+            engine.stop()
     if world.is_main:
         pairs, out = result["pairs"], arguments.output
         print(
