@@ -317,7 +317,7 @@ def test_what_is_refused(pairs, checkpoints, tmp_path, monkeypatch, capsys):
     language = transformers.LlamaModel(transformers.LlamaConfig(**SMALL, vocab_size=20))
     language.save_pretrained(tmp_path / "language")
     put(tmp_path / "language/preprocessor_config.json", (dino / "preprocessor_config.json").read_bytes())
-    assert "gives no vector of an image" in says(clip=tmp_path / "language")
+    assert "LlamaModel, which gives an image no one vector" in says(clip=tmp_path / "language")
     put(tmp_path / "vectors/rank-00000.sqlite", b"no table " * 100)
     assert "cannot be read or written" in says("--cache", tmp_path / "vectors")
     put(tmp_path / "full/anything", "x")

@@ -16,6 +16,7 @@ from test_data_tools import svco
 from svco.basics import strict_json
 from svco.basics.errors import UserError
 from svco.basics.progress import silent
+from svco.commands.data import records as own_records
 from svco.commands.data.images import Roots
 from svco.commands.data.importing import import_records
 from svco.commands.data.records import stream_records
@@ -437,6 +438,12 @@ def test_a_release_with_anything_in_it(tmp_path_factory, name, data):
         assert str(folder) in str(error)
     else:
         assert len(list(stream_records(folder / "records.jsonl"))) == done.kept
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path, imported, monkeypatch):
+    monkeypatch.setattr(own_records, "MOST_ITEM", 200)
+    line = json.dumps({"images": ["a.jpg", "b.jpg"], "captions": ["x" * 300, "y"]})
+    assert "line 1 has more than 200 characters" in imported.refused("jsonl", put(tmp_path / "long.jsonl", line))
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -132,7 +132,9 @@ def _import(arguments: argparse.Namespace) -> int:
     images = " ".join(f"--images {folder}" for folder in raw.roots.folders)
     if done.unwritten:
         print(f"{done.unwritten} have no question yet: svco data rewrite {output} makes them")
-    print(f"next: svco data build {output} {images} -o shards")
+    print(
+        f"next: svco data filter {output} {images} --clip MODEL --dino MODEL, or svco data build {output} {images} -o shards"
+    )
     return 0
 
 

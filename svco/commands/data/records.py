@@ -18,7 +18,7 @@ from typing import Any
 
 from ...basics.errors import UserError
 from ...basics.files import replacing
-from ...basics.strict_json import parse_json
+from ...basics.strict_json import MOST_ITEM, parse_json
 from ...data.pairs import CONTRASTS
 
 NOT_STATED = "not stated"
@@ -153,7 +153,9 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """(line number, what it holds) of each line of JSON that is not blank; UserError for what cannot be read or is no JSON."""
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as stream:
-            for number, line in enumerate(stream, 1):
+            for number, line in enumerate(iter(lambda: stream.readline(MOST_ITEM + 1), ""), 1):
+                if len(line) > MOST_ITEM:
+                    raise UserError(f"{path}, line {number} has more than {MOST_ITEM:,} characters.")
                 if line.strip():
                     try:
                         yield number, parse_json(line)

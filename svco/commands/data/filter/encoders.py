@@ -33,10 +33,25 @@ class Encoder:
                 "checkpoint with its preprocessor_config.json, or a hub id."
             ) from None
         self.read = _read_tower if hasattr(model, "vision_tower") else _read_features
-        if self.read is _read_features and not hasattr(model, "get_image_features") and _is_language(model):
-            raise UserError(f"{name} is a {type(model).__name__}, which gives no vector of an image.")
         self.model = model.eval().requires_grad_(False).to(device)
+        self._try()
         self.digest = self._digest(dtype)
+
+    def _try(self) -> None:
+        """UserError unless one picture has one vector."""
+        from PIL import Image as Images
+
+        try:
+            shape = self([Images.new("RGB", (64, 48), "grey")]).shape
+        except Exception as error:  # whatever a model of another kind raises
+            shape, why = (), f"{type(error).__name__}: {first_line(error)}"
+        else:
+            why = f"its features have the shape {shape}"
+        if len(shape) != 2 or shape[0] != 1:
+            raise UserError(
+                f"{self.name} is a {type(self.model).__name__}, which gives an image no one vector ({why}). Give a CLIP, SigLIP "
+                "or DINOv2 checkpoint."
+            )
 
     def _digest(self, dtype: str) -> str:
         """Of everything that a vector depends on besides the picture: weights, how pixels are made, precision."""
@@ -79,7 +94,3 @@ def _read_tower(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     layer = model.config.vision_feature_layer
     states = model.vision_tower(pixel_values=pixels, output_hidden_states=True).hidden_states[layer]
     return (states[:, 1:] if model.config.vision_feature_select_strategy == "default" else states).mean(1)
-
-
-def _is_language(model: Any) -> bool:
-    return getattr(model, "main_input_name", "") != "pixel_values"

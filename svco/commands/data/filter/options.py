@@ -113,4 +113,6 @@ def run(arguments: argparse.Namespace) -> int:
             "encoded"
         )
         print(f"{out}: {command.KEPT_FILE}, the others in rejected.jsonl, README.md with scores.png and borderline.png")
+        images = " ".join(f"--images {folder}" for folder in arguments.images)
+        print(f"next: svco data build {out / command.KEPT_FILE} {images} -o shards")
     return 0
