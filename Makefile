@@ -1,12 +1,13 @@
 # make demo    trains the embedded model on the embedded shards and shows what changed
 # make test    the test suite
 # make test-all   the same with the slow ones: a lost host, offloading to disk, other numbers of ranks
+# make fuzz    damaged and hostile files at every entrance, for an hour (MINUTES); what breaks is kept in fuzz-finds/
 # make install the virtual environment alone
 # make clean   removes the environment and what runs left behind
 #
 # Variables: PYTHON (3.11 or newer), VENV, TORCH_INDEX (another wheel index, e.g. https://download.pytorch.org/whl/cpu:
 # plain Linux wheels of torch are the CUDA builds of several GB), EXTRAS (e.g. test,gpu), TESTS (arguments for pytest),
-# WORKERS (processes that run tests; many tests start ranks of their own).
+# WORKERS (processes that run tests; many tests start ranks of their own), MINUTES (of fuzzing).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,6 +15,7 @@ TORCH_INDEX ?=
 EXTRAS ?= test
 TESTS ?=
 WORKERS ?= 2
+MINUTES ?= 60
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
@@ -22,7 +24,7 @@ SHELL := /bin/bash
 export OMP_NUM_THREADS ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test test-all install lint clean
+.PHONY: demo test test-all fuzz install lint clean
 
 demo: $(STAMP)
 	deepspeed --quiet --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json
@@ -32,6 +34,9 @@ test: $(STAMP) lint
 
 test-all:
 	$(MAKE) test TESTS="--slow $(TESTS)"
+
+fuzz: $(STAMP)
+	python tests/fuzz/run.py --minutes $(MINUTES)
 
 lint: $(STAMP)
 	ruff check
@@ -52,4 +57,4 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info runs .pytest_cache .ruff_cache .mypy_cache .hypothesis fuzz-finds

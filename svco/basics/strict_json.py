@@ -110,7 +110,7 @@ class _Items:
             try:
                 value, end = self.decoder.raw_decode(self.text, self.at)
                 length = end - self.at
-                if end < len(self.text) or not self._more():  # a number may go on
+                if not (isinstance(value, (int, float)) and self._may_go_on(end)) or not self._more():
                     self.at += length
                     return value
             except json.JSONDecodeError as error:
@@ -118,3 +118,16 @@ class _Items:
                     raise ValueError(f"item {self.number}: {error.msg}") from None
             except RecursionError:
                 raise ValueError(f"item {self.number} is nested too deeply") from None
+
+    def _may_go_on(self, end: int) -> bool:
+        """Whether a number that ends there may go on in what was not read yet: ``10`` of ``10.5``, cut behind the dot."""
+        tail = self.text[end : end + 40]
+        return end + len(tail) == len(self.text) and not tail.strip("0123456789.eE+-")
+
+
+def json_lines(text: str) -> Iterator[tuple[int, str]]:
+    """(number from 1, line) of every line of ``text`` that is not blank. Only ``\\n`` and ``\\r\\n`` end a line: U+2028, U+0085
+    and the others at which ``str.splitlines`` parts may stand inside a JSON string."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line.removesuffix("\r")

@@ -17,7 +17,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.files import file_digest, write_whole
 from ..basics.progress import Progress, silent
+from ..basics.secrets import redacted_tree
+from ..basics.shipped import is_inside
+from ..basics.strict_json import parse_json
 from .identity import Identity, differences
 
 MANIFEST = "MANIFEST.json"
@@ -77,7 +80,7 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
         self.world = world
-        self.identity = dict(identity or {})
+        self.identity = redacted_tree(dict(identity or {}))
 
     def save(self, position: Position, write: Callable[[Path], list[Path]]) -> Path:
         """Has every rank ``write`` into a temporary folder, then makes it ``step-N`` in one rename.
@@ -170,34 +173,52 @@ def damage(
     Of ``size`` readers this is number ``rank``, which reads its share of the files. ``contents`` False: names and sizes only.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        files = manifest["files"]
-        Position(**manifest["position"])
+        manifest = _manifest(folder)
+        files = {name: (told["bytes"], told["sha256"]) for name, told in manifest["files"].items()}
     except FileNotFoundError:
         return f"it has no {MANIFEST}, so it was never finished"
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its {MANIFEST} cannot be read ({error})"
-    mine = sorted(files, key=lambda name: (-files[name]["bytes"], name))[rank::size]
+    if outside := [name for name in files if not is_inside(name)]:
+        return f"its {MANIFEST} names the file {outside[0]!r}, outside of the checkpoint"
+    mine = sorted(files, key=lambda name: (-files[name][0], name))[rank::size]
     for name in progress(mine, f"checking {folder.name}"):
-        expected, file = files[name], folder / name
+        (size_then, digest), file = files[name], folder / name
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != expected["bytes"]:
-            return f"{name} has {file.stat().st_size} bytes instead of {expected['bytes']}"
-        if contents and file_digest(file) != expected["sha256"]:
+        if file.stat().st_size != size_then:
+            return f"{name} has {file.stat().st_size} bytes instead of {size_then}"
+        if contents and file_digest(file) != digest:
             return f"{name} has other contents than when it was written"
     return None
 
 
 def save_seconds(folder: Path) -> float:
     """How long the save of checkpoint ``folder`` took; 0 for one that does not say."""
-    return float(json.loads((folder / MANIFEST).read_text()).get("seconds", 0.0))
+    return float(_manifest(folder).get("seconds", 0.0))
 
 
 def read_identity(folder: Path) -> Identity | None:
     """What the run of checkpoint ``folder`` was; None in one of an earlier version."""
-    return json.loads((folder / MANIFEST).read_text()).get("identity")
+    return _manifest(folder).get("identity")
 
 
 def read_position(folder: Path) -> Position:
-    return Position(**json.loads((folder / MANIFEST).read_text())["position"])
+    return Position(**_manifest(folder)["position"])
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What the MANIFEST says, its parts of the types that they must have; ValueError when they are not."""
+    found = parse_json((folder / MANIFEST).read_bytes())
+    try:
+        position = Position(**found["position"])
+        kinds = {field.name: {"int": int, "str": str}.get(str(field.type), dict) for field in fields(Position)}
+        right = all(type(getattr(position, name)) is kind for name, kind in kinds.items())
+        right &= all(type(told["bytes"]) is int and type(told["sha256"]) is str for told in found["files"].values())
+        right &= isinstance(found.get("identity"), (dict, type(None)))
+        right &= type(found.get("seconds", 0.0)) in (int, float) and all(type(n) is int for n in position.bad.values())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it lacks or has too much: {error}") from None
+    if not right:
+        raise ValueError("a part of it is of another type than svco writes")
+    return found

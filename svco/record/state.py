@@ -18,6 +18,7 @@ from typing import Any
 
 from ..basics.errors import RESUBMIT, Stopped, UserError, first_line
 from ..basics.files import write_whole
+from ..basics.secrets import redacted_tree
 from .lock import FolderLock
 
 STATE = "state.json"
@@ -74,7 +75,7 @@ class RunState:
             return None
 
     def write(self, folder: Path) -> None:
-        write_whole(folder / STATE, json.dumps(asdict(self), indent=1))
+        write_whole(folder / STATE, json.dumps(redacted_tree(asdict(self)), indent=1))
 
     def verdict(self, now: float) -> str:
         """``state``, or ``dead`` for one that says it is running and is not."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..basics.errors import RESUBMIT, UserError
+from ..basics.secrets import REMOVED
 from .board import METRICS_FILE, last_line
 from .checkpoint import damage, finished
 from .state import RunState
@@ -89,7 +90,9 @@ def _next(folder: Path, state: RunState, verdict: str, kept: bool) -> str:
         return f"nothing, its weights are in {weights}"
     mend = "mend what it says, then " if verdict == "failed" else ""
     again = "continue" if kept else "start again"
-    return f"{mend}{again} ({state.ranks} ranks before): {_resume(folder, state)}"
+    command = _resume(folder, state)
+    secret = f", with the addresses' credentials in place of {REMOVED}" if REMOVED in command else ""
+    return f"{mend}{again} ({state.ranks} ranks before{secret}): {command}"
 
 
 def _resume(folder: Path, state: RunState) -> str:

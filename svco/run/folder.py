@@ -13,6 +13,7 @@ from typing import Any
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.files import hosts_apart
+from ..basics.secrets import redacted_tree
 from ..basics.versions import PACKAGES, commit, package_version
 from ..export import public_base
 from ..model.load import resolve_dtype
@@ -98,7 +99,7 @@ def _make(config: Config, recipe: str) -> Path:
 
 def _describe(path: Path, config: Config, ds: dict[str, Any] | None, world: World) -> None:
     (path / "recipe.yaml").write_text(dump(lasting_paths(config)), encoding="utf-8")
-    (path / "ds_config.json").write_text(json.dumps(ds, indent=2))
+    (path / "ds_config.json").write_text(json.dumps(redacted_tree(ds), indent=2))
     found = {
         "versions": {name: package_version(name) for name in PACKAGES},
         "commit": commit(),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.views import ALL_VIEWS
-from ..data.pairs import CONTRASTS
+from ..data.schema import CONTRASTS
 from .measures import NAMES, scored
 from .pair_scores import PairScores, pair_right
 

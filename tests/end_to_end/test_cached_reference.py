@@ -28,7 +28,14 @@ def train(tmp_path, shards):
                 f"data.cache_dir={tmp_path / 'cache'}",
                 f"run.root={tmp_path / 'runs'}",
                 f"run.name={name}",
-                *["data.workers=0", "data.validation=", "optim.lr=1e-3", "optim.steps=5", "optim.global_batch=6"],
+                *[
+                    "data.workers=0",
+                    "data.validation=",
+                    "data.allow_overlap=all",
+                    "optim.lr=1e-3",
+                    "optim.steps=5",
+                    "optim.global_batch=6",
+                ],
                 *overrides,
             ],
         )

@@ -443,7 +443,7 @@ def test_a_release_with_anything_in_it(tmp_path_factory, name, data):
 def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path, imported, monkeypatch):
     monkeypatch.setattr(own_records, "MOST_ITEM", 200)
     line = json.dumps({"images": ["a.jpg", "b.jpg"], "captions": ["x" * 300, "y"]})
-    assert "line 1 has more than 200 characters" in imported.refused("jsonl", put(tmp_path / "long.jsonl", line))
+    assert "line 1 has more than 200 bytes" in imported.refused("jsonl", put(tmp_path / "long.jsonl", line))
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from svco.basics import strict_json
@@ -45,6 +45,7 @@ def test_a_pair_with_a_field_given_twice_is_bad():
 
 
 @given(st.lists(VALUES) | st.dictionaries(st.text(), VALUES), st.integers(1, 9), st.sampled_from([None, 1]))
+@example([False, 10.0], 7, 1)  # cut between "10." and "0"
 def test_items_are_those_of_the_whole(tmp_path_factory, value, chunk, indent):
     file = tmp_path_factory.mktemp("items") / "long.json"
     file.write_text(json.dumps(value, indent=indent, ensure_ascii=False), encoding="utf-8")

@@ -266,7 +266,7 @@ def test_training_and_test_sets_of_one_name_are_both_made(study, tmp_path):
         trials=(),
         groups=(Group("g", rows=(("DPO", "stamped"),), tests=("stamped",)),),
     )
-    assert missing(study) == ("stamped", "stamped")
+    assert missing(study) == ("the training set stamped", "the test set stamped")
     make_sources(study, silent)
     assert missing(study) == ()
     from svco.data.shards import ShardSet

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from ...basics.shipped import typed
 
 
 def add_images(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument(
         "--images",
-        type=Path,
+        type=typed,
         action="append",
         required=required,
         metavar="FOLDER",
@@ -20,5 +21,13 @@ def add_images(parser: argparse.ArgumentParser, required: bool) -> None:
 
 def add_unreadable(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--max-unreadable", type=float, default=0.0, help="share of pairs that may be bad and are left out (default 0)"
+        "--max-unreadable", type=share, default=0.0, help="share of pairs that may be bad and are left out (default 0)"
     )
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1, for argparse."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share; it must be from 0 to 1")
+    return value

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...basics.errors import UserError
+from ...basics.errors import UserError, allowing
 from ...basics.progress import Progress
 from .images import folder_of, missing_lines
 from .records import Record, write_records
@@ -42,6 +42,8 @@ def import_records(raw: Raw, target: Path, max_missing: float, progress: Progres
         for record in progress(raw.source.read(raw), f"importing {raw.source.name}"):
             done.records += 1
             absent = {path for path in record.images if path not in raw.roots}
+            if raw.stands_for[0] in absent:
+                absent = absent - {raw.stands_for[0]} | {raw.stands_for[1]}
             done.missing.update(folder_of(path, raw.source.origins) for path in absent)
             if not absent:
                 done.kept += 1
@@ -60,9 +62,9 @@ def _refuse_too_few(raw: Raw, done: Imported, max_missing: float) -> None:
         raise UserError(f"{raw.path} holds no pair that {raw.source.name} could import ({reasons or 'it is empty'}).")
     lost = done.records - done.kept
     if lost > max_missing * done.records or not done.kept:
-        share = -(-100 * lost // done.records) / 100  # rounded up, or the share named would not do
+        share = allowing(lost, done.records)
+        allow = f", or allow a share of pairs to be left out with --max-missing {share}" if done.kept else ""
         raise UserError(
             f"{lost} of {done.records} pairs lack an image under {', '.join(map(str, raw.roots.folders))}. "
-            f"{missing_lines(done.missing, raw.source.origins)} Fetch them, or allow a share of pairs to be left out with "
-            f"--max-missing {share:.2f}."
+            f"{missing_lines(done.missing, raw.source.origins)} Fetch them{allow}."
         )

@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from ...basics.errors import UserError
+from ...basics.errors import BadSample, UserError
 from ...basics.progress import shown
-from ...recipe.config import Config, CorruptConfig, CorruptKind
-from .common_options import add_images, add_unreadable
+from ...basics.shipped import typed
+from ...recipe.config import Config, CorruptConfig, CorruptKind, DataConfig
+from .common_options import add_images, add_unreadable, share
 from .filter import options as filter_options
 from .sources.table import SOURCES
 
@@ -29,11 +30,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     filter_options.add(tools)
 
     builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
-    builder.add_argument("records", type=Path, help="records.jsonl")
+    builder.add_argument("records", type=typed, help="records.jsonl")
     add_images(builder, True)
     builder.add_argument("--seed", type=int, default=0)
-    builder.add_argument("--val", type=float, default=0.02, help="share of validation pairs (default 0.02)")
-    builder.add_argument("--heldout", type=float, default=0.02, help="share of held-out pairs (default 0.02)")
+    builder.add_argument("--val", type=share, default=0.02, help="share of validation pairs (default 0.02)")
+    builder.add_argument("--heldout", type=share, default=0.02, help="share of held-out pairs (default 0.02)")
     _add_shard_options(builder)
     builder.set_defaults(work=_build)
 
@@ -41,6 +42,19 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     verifier = tools.add_parser("verify", help="read every byte of shards; exit code 1 when something is wrong")
     verifier.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
+    verifier.add_argument(
+        "--base", help="folder or hub id of a base model: list all that a run with it would refuse, by name and reason"
+    )
+    verifier.add_argument(
+        "--max-text-tokens",
+        type=int,
+        default=DataConfig.max_text_tokens,
+        help="with --base: the run's data.max_text_tokens (default %(default)s)",
+    )
+    verifier.add_argument("--paper-compat", action="store_true", help="with --base: the run's model.paper_compat")
+    verifier.add_argument(
+        "--equal-pictures", action="store_true", help="the run's data.equal_pictures: take pairs whose pictures are one"
+    )
     verifier.set_defaults(work=_verify)
 
 
@@ -53,11 +67,11 @@ def _add_import(tools: Tools) -> None:
     sources = importer.add_subparsers(dest="source", required=True, metavar="SOURCE")
     for name, source in SOURCES.items():
         parser = sources.add_parser(name, help=source.does, description=f"Imports {source.does}.")
-        parser.add_argument("path", type=Path, help=source.takes)
+        parser.add_argument("path", type=typed, help=source.takes)
         add_images(parser, False)
-        parser.add_argument("-o", "--output", type=Path, default=Path("records.jsonl"), help="default: %(default)s")
+        parser.add_argument("-o", "--output", type=typed, default=Path("records.jsonl"), help="default: %(default)s")
         parser.add_argument(
-            "--max-missing", type=float, default=0.0, help="share of pairs that may lack an image (default 0)"
+            "--max-missing", type=share, default=0.0, help="share of pairs that may lack an image (default 0)"
         )
         parser.add_argument(
             "--licence",
@@ -96,7 +110,7 @@ def _add_corrupt(tools: Tools) -> None:
 
 def _add_shard_options(parser: argparse.ArgumentParser) -> None:
     """Of the tools that write shards."""
-    parser.add_argument("-o", "--output", type=Path, required=True, help="empty folder for the shards")
+    parser.add_argument("-o", "--output", type=typed, required=True, help="empty folder for the shards")
     parser.add_argument("--pairs-per-shard", type=int, default=512)
     add_unreadable(parser)
 
@@ -138,6 +152,14 @@ def _import(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _name(no_contrast: list[BadSample]) -> None:
+    """A line on each of the first pairs that are left out because they are no contrast, and how many there are."""
+    for error in no_contrast[:20]:
+        print(f"left out ({error.reason}): {error}")
+    if len(no_contrast) > 20:
+        print(f"left out: {len(no_contrast)} such pairs in all")
+
+
 def _build(arguments: argparse.Namespace) -> int:
     from .build import BuildPlan, build
     from .images import Roots
@@ -146,10 +168,14 @@ def _build(arguments: argparse.Namespace) -> int:
     plan = BuildPlan(
         arguments.seed, arguments.val, arguments.heldout, arguments.pairs_per_shard, arguments.max_unreadable
     )
-    manifest = build(read_records(arguments.records), Roots(arguments.images), arguments.output, plan, shown(True))
+    no_contrast: list[BadSample] = []
+    records = read_records(arguments.records, no_contrast)
+    manifest = build(records, Roots(arguments.images), arguments.output, plan, shown(True), no_contrast)
     for split, count in manifest["pairs"].items():
         print(f"{split:<8}{count:>9} pairs")
-    print(f"left out: {manifest['left_out']['unreadable']} unreadable, {manifest['left_out']['duplicate']} repeated")
+    left = manifest["left_out"]
+    print(f"left out: {left['unreadable']} unreadable, {left['duplicate']} repeated, {left['no_contrast']} no contrast")
+    _name(no_contrast)
     print(f"next: svco data verify {arguments.output}")
     return 0
 
@@ -180,16 +206,28 @@ def _corrupt(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from .verify import verify
 
-    found = verify(arguments.shards, None, shown(True))
+    family = None
+    if arguments.max_text_tokens < 2:
+        raise UserError(f"--max-text-tokens is {arguments.max_text_tokens}; it must be at least 2.")
+    if arguments.base is not None:
+        from ...basics.shipped import located
+        from ...families import load_family
+
+        family = load_family(located(arguments.base), arguments.max_text_tokens, arguments.paper_compat)
+    found = verify(arguments.shards, None, shown(True), family, arguments.equal_pictures)
     for split, count in found.pairs.items():
         print(f"{split:<12}{count:>9} pairs")
     for kind, count in sorted(found.types.items()):
         print(f"  {kind:<10}{count:>9}")
+    for passed in found.passed:
+        print(f"read past: {passed}")
+    print(f"every byte of {found.shards} shards was read; {found.compared} of them a MANIFEST.json tells of")
     for problem in found.problems:
         print(f"problem: {problem}")
     print(
         f"{len(found.problems)} problems"
         if found.problems
         else "all is well: every shard, sample and picture reads, no pair is repeated, no picture is in two splits"
+        + (f", and a run with {arguments.base} takes every pair" if family else "")
     )
     return 1 if found.problems else 0

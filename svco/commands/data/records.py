@@ -4,7 +4,8 @@
 
 ``images[s]`` is the picture of which ``responses[s]`` is true, relative to one of the image folders. ``images`` is required, and
 either ``query`` with ``responses``, or something that ``rewrite`` can make them of: ``captions`` (one of each image) or an
-``instruction`` (the edit that makes image 1 of image 0). ``type`` is one of ``pairs.CONTRASTS``.
+``instruction`` (the edit that makes image 1 of image 0). Texts have to pass the schema of ``pair.json``
+(:mod:`svco.data.schema`), where ``type``, ``kind`` and ``facts`` are told of too.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...basics.errors import UserError
+from ...basics.errors import BadSample, UserError
 from ...basics.files import replacing
 from ...basics.strict_json import MOST_ITEM, parse_json
-from ...data.pairs import CONTRASTS
+from ...data.schema import NO_CONTRAST, checked, shortened
 
 NOT_STATED = "not stated"
 """The licence of a sample whose source names none."""
@@ -51,6 +52,8 @@ class Record:
     """The source's identifiers."""
     licence: str = ""
     """As the source states it, or ``NOT_STATED``."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Ground truth the source knows of the images."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """What else the source has of the pair, under its own names."""
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -70,101 +73,142 @@ class Record:
         return {name: value for name, value in known.items() if value}
 
 
-_TEXTS = ("query", "instruction", "kind", "system", "source", "licence")
-_PAIRS = ("images", "responses", "captions")
-_OBJECTS = ("ids", "extra", "scores", "stages")
-_KNOWN = ("query", "images", "responses", "captions", "instruction", "type", *_TEXTS[2:], *_OBJECTS)
+_OWN = ("images", "captions", "instruction", "licence", "extra", "scores", "stages")
+"""What a record has besides the text of a pair."""
+_STANDS_IN = ("a", "b")
+"""For the answers, where the schema looks at a pair that has none yet."""
 
 
 def make_record(raw: Any, where: str) -> Record:
-    """Checks one JSON object; ``where`` (file and line) goes into the message of a UserError."""
-    if not isinstance(raw, dict):
-        raise UserError(f"{where}: a record is a JSON object, not {raw!r}.")
-    if unknown := sorted(set(raw) - set(_KNOWN)):
-        raise UserError(f"{where}: unknown field {unknown[0]!r}; a record has {', '.join(_KNOWN)}.")
-    found: dict[str, Any] = {}
-    for name in _PAIRS:
-        if (value := raw.get(name)) is not None or name == "images":
-            if not (
-                isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) and v.strip() for v in value)
-            ):
-                raise UserError(f"{where}: field {name!r} must be two non-empty strings, not {value!r}.")
-            found[name] = tuple(value)
-    for name in _TEXTS:
-        if (value := raw.get(name)) is not None:
-            if not isinstance(value, str):
-                raise UserError(f"{where}: field {name!r} must be a string, not {value!r}.")
-            found[name] = value
-    for name in _OBJECTS:
-        if (value := raw.get(name)) is not None:
-            if not isinstance(value, dict):
-                raise UserError(f"{where}: field {name!r} must be an object, not {value!r}.")
-            found[name] = value
-    found["ids"] = {name: str(value) for name, value in found.get("ids", {}).items()}
-    found["type"] = raw.get("type") or "unknown"
-    return _checked(Record(**found), where)
+    """Checks one JSON object; ``where`` (file and line) goes into the message. UserError for a mistake, BadSample for a record
+    that is well written and no contrast."""
+    try:
+        return _made(raw, where)
+    except BadSample as error:
+        if error.reason in NO_CONTRAST:
+            raise
+        raise UserError(f"{error}.") from None
 
 
-def _checked(record: Record, where: str) -> Record:
-    """``record``, whose fields are of the right kinds; UserError for one that no stage can use."""
-    asked, answered = bool(record.query.strip()), record.responses != ("", "")
-    if asked is not answered:
-        absent = "responses" if asked else "query"
-        raise UserError(f"{where}: field {absent!r} is missing; a question and its two answers go together.")
-    if not (asked or record.captions or record.instruction):
-        raise UserError(
+def _made(raw: Any, where: str) -> Record:
+    unwritten = isinstance(raw, dict) and not (raw.get("query") or raw.get("responses"))
+    captions, instruction = (raw.get("captions"), raw.get("instruction")) if isinstance(raw, dict) else (None, None)
+    if unwritten and not (captions or instruction) and not {"query", "responses"} & set(raw):
+        raise BadSample(
+            "bad-schema",
             f"{where}: fields 'query' and 'responses' are missing, and there are neither 'captions' nor an 'instruction' that "
-            "svco data rewrite could make them of."
+            "svco data rewrite could make them of",
         )
-    if record.type not in CONTRASTS:
-        raise UserError(f"{where}: field 'type' is {record.type!r}; one of {', '.join(CONTRASTS)}.")
-    for path in record.images:
+    looked_at = raw
+    if unwritten and (captions or instruction):
+        looked_at = {**raw, "query": "?", "responses": captions or list(_STANDS_IN)}
+    try:
+        fields = checked(looked_at, where, contrast="type", more=_OWN)
+    except BadSample as error:
+        if captions and unwritten:  # they were looked at in the answers' place
+            raise BadSample(error.reason, str(error).replace("responses", "captions")) from None
+        raise
+    if unwritten:
+        fields |= {"query": "", "responses": ("", "")}
+    more = {name: raw[name] for name in _OWN[1:] if raw.get(name) is not None}
+    for name, value in more.items():
+        if name == "captions":
+            good, said = isinstance(value, list) and [type(text) for text in value] == [str, str], "two strings"
+        elif name in ("instruction", "licence"):
+            good, said = isinstance(value, str), "a string"
+        else:
+            good, said = isinstance(value, dict), "an object"
+        if not good:
+            raise UserError(f"{where}: field {name!r} must be {said}, not {shortened(value)}.")
+    if captions:
+        more["captions"] = tuple(captions)
+    for name, value in more.get("scores", {}).items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise UserError(f"{where}: the score {name!r} is {value!r}, which is no finite number.")
+    first, second = _paths(raw.get("images"), where)
+    return Record(images=(first, second), type=fields.pop("contrast"), **fields, **more)
+
+
+def _paths(images: Any, where: str) -> list[str]:
+    if not (isinstance(images, list) and len(images) == 2 and all(isinstance(p, str) and p.strip() for p in images)):
+        raise UserError(f"{where}: field 'images' must be two non-empty strings, not {shortened(images)}.")
+    for path in images:
         if leads_out(path):
             raise UserError(
                 f"{where}: the image path {path!r} leads out of the image folder; paths must be relative to it."
             )
-    for name, value in record.scores.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UserError(f"{where}: the score {name!r} is {value!r}, which is no finite number.")
-    return record
+    if images[0] == images[1] or PurePosixPath(images[0]) == PurePosixPath(images[1]):
+        raise BadSample("same-images", f"{where}: both images are {images[0]!r}, which is no contrast")
+    return images
 
 
 def leads_out(path: str) -> bool:
     """Whether a path is not one below an image folder."""
-    return path.startswith("/") or ".." in path.split("/")
+    return path.startswith("/") or ".." in path.split("/") or "\0" in path
 
 
-def stream_records(path: Path) -> Iterator[Record]:
-    """The records of a JSONL file, one at a time; UserError naming file and line at the first that is wrong."""
-    empty = True
-    for number, raw in json_lines(path):
-        yield make_record(raw, f"{path}, line {number}")
-        empty = False
+def stream_records(path: Path, left_out: list[BadSample] | None = None) -> Iterator[Record]:
+    """The records of a JSONL file, one at a time; UserError naming file and line at the first that is wrong. Those that are no
+    contrast go into ``left_out``, or are mistakes where that is None."""
+    empty, bad = True, left_out if left_out is not None else []
+    for number, raw in file_lines(path):
+        try:
+            yield make_record(raw, f"{path}, line {number}")
+            empty = False
+        except BadSample as error:
+            if left_out is None:
+                raise UserError(f"{error}.") from None
+            left_out.append(error)
     if empty:
-        raise UserError(f"{path} holds no records.")
+        why = f": all {len(bad)} of it are no contrast, the first: {bad[0]}" if bad else ""
+        raise UserError(f"{path} holds no records{why}.")
 
 
-def read_records(path: Path) -> list[Record]:
-    """All records of a JSONL file."""
-    return list(stream_records(path))
+def read_records(path: Path, left_out: list[BadSample]) -> list[Record]:
+    """All records of a JSONL file, as :func:`stream_records` gives them."""
+    return list(stream_records(path, left_out))
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, what it holds) of each line of JSON that is not blank; UserError for what cannot be read or is no JSON."""
+def file_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, what it holds) of each line of JSON that is not blank, in the memory of one line. Only ``\\n`` ends a line,
+    and a byte-order mark is none of it. UserError for what cannot be read or is no JSON."""
     try:
-        with path.open(encoding="utf-8-sig", newline="\n") as stream:
-            for number, line in enumerate(iter(lambda: stream.readline(MOST_ITEM + 1), ""), 1):
+        with path.open("rb") as stream:
+            read = 0
+            for number, line in enumerate(iter(lambda: stream.readline(MOST_ITEM + 1), b""), 1):
                 if len(line) > MOST_ITEM:
-                    raise UserError(f"{path}, line {number} has more than {MOST_ITEM:,} characters.")
-                if line.strip():
-                    try:
-                        yield number, parse_json(line)
-                    except ValueError as error:
-                        raise UserError(f"{path}, line {number} is not JSON: {error}") from None
+                    raise UserError(f"{path}, line {number} has more than {MOST_ITEM:,} bytes.")
+                text = _decoded(path, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, read)
+                read += len(line)
+                if text.strip():
+                    yield number, _parsed(path, number, text)
     except FileNotFoundError:
         raise UserError(f"There is no file {path}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _decoded(path: Path, line: bytes, read: int) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        place = read + error.start
+        raise UserError(
+            f"{path} is not UTF-8 text: byte {place} is {error.object[error.start]:#04x}. Save it as UTF-8."
+        ) from None
+
+
+def _parsed(path: Path, number: int, text: str) -> Any:
+    if number == 1 and text.lstrip().startswith("["):
+        raise UserError(
+            f"{path} holds a JSON list; records are JSON lines, one object a line. If it is the S-VCO authors' release, its "
+            "format is mvc-json; of a list of records, jq -c '.[]' makes lines."
+        )
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        several = " (an object that runs over several lines? jq -c . makes one of it)" if text.strip() == "{" else ""
+        raise UserError(f"{path}, line {number} is not JSON: {error}{several}") from None
 
 
 def as_line(record: Record) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ...basics.errors import RESUBMIT
 from ...basics.progress import Progress
+from ...basics.secrets import redacted
 from ..evaluation import RESULT
 from .cells import Task, unique
 
@@ -57,7 +58,7 @@ class Children:
             return RESUBMIT
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
         with log.open("a", encoding="utf-8") as output:
-            output.write(f"$ {' '.join(line)}\n")
+            output.write(redacted(f"$ {' '.join(line)}\n"))
             output.flush()
             child = subprocess.Popen(
                 line, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True

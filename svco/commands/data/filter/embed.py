@@ -15,7 +15,7 @@ import numpy as np
 from ....basics.dist import World
 from ....basics.errors import BadSample, UserError
 from ....basics.progress import Progress
-from ....data.pairs import decode_image
+from ....data.pictures import decode_image, picture_file
 from ..images import Roots
 from ..records import stream_records
 from .encoders import Encoder
@@ -69,9 +69,9 @@ def _read_files(records: Path, images: Roots, store: Store, world: World, progre
             if zlib.crc32(path.encode()) % world.size != world.rank or store.has_path(path):
                 continue
             try:
-                store.add_path(path, hashlib.sha256((images / path).read_bytes()).hexdigest(), "")
-            except OSError as error:
-                store.add_path(path, "", f"{path} cannot be read ({error.strerror})")
+                store.add_path(path, hashlib.sha256(picture_file(images / path)).hexdigest(), "")
+            except BadSample as error:
+                store.add_path(path, "", str(error))
     store.commit()
 
 
@@ -121,7 +121,7 @@ def _ahead(
     def opened(item: tuple[str, str]) -> tuple[str, str, Image | BadSample]:
         picture, path = item
         try:
-            return picture, path, decode_image((images / path).read_bytes(), path)
+            return picture, path, decode_image(picture_file(images / path), path)
         except BadSample as error:
             return picture, path, error
 

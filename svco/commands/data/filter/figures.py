@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ....basics.errors import BadSample
-from ....data.pairs import decode_image
+from ....data.pictures import decode_image
 from ....scores.style import SERIES, blank
 from ..images import Roots
 from ..records import Record

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ....basics.errors import UserError
 from ....basics.ranks import add_ranks, start_ranks
+from ....basics.shipped import located, typed
 from ..common_options import add_images, add_unreadable
 from ..images import Roots
 
@@ -20,7 +21,7 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "under DINOv2. Mirrored pairs are kept. Vectors are kept by content: a run that was killed, or one with other "
         "thresholds, computes none again.",
     )
-    parser.add_argument("records", type=Path, help="records.jsonl")
+    parser.add_argument("records", type=typed, help="records.jsonl")
     add_images(parser, True)
     parser.add_argument(
         "--clip",
@@ -32,7 +33,7 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--dino", required=True, metavar="MODEL", help="DINOv2: folder or hub id; the paper has facebook/dinov2-large"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("filtered"), help="empty folder (default: %(default)s)"
+        "-o", "--output", type=typed, default=Path("filtered"), help="empty folder (default: %(default)s)"
     )
     parser.add_argument(
         "--clip-above", type=float, default=0.7, metavar="COSINE", help="default: %(default)s, the paper's"
@@ -55,7 +56,7 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="kind of pairs that are kept whatever their scores",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="FOLDER", help="of the vectors (default: RECORDS.vectors beside the records)"
+        "--cache", type=typed, metavar="FOLDER", help="of the vectors (default: RECORDS.vectors beside the records)"
     )
     parser.add_argument("--batch", type=int, default=32, help="pictures at a time (default %(default)s)")
     parser.add_argument(
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         Roots(arguments.images),
         arguments.output,
         arguments.cache or records.with_name(f"{records.stem}.vectors"),
-        {"clip": arguments.clip, "dino": arguments.dino},
+        {"clip": located(arguments.clip), "dino": located(arguments.dino)},
         read_thresholds(general, arguments.threshold, arguments.keep_kind),
         arguments.dtype,
         arguments.batch,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ....basics.errors import UserError
-from ....data.pairs import CONTRASTS
+from ....data.schema import CONTRASTS
 
 CLIP, DINO = "clip", "dino"
 """The two scores: cosines of the images under an encoder of meaning (CLIP, SigLIP) and of looks (DINOv2)."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ....basics.errors import BadSample, UserError
-from ....data.pairs import decode_image
+from ....data.pictures import decode_image
 from ..records import Record
 from .lookup import Lookup
 from .raw import Option, Raw, Source, need, rest
@@ -76,7 +76,7 @@ def _drawn(raw: Raw, folder: Path, part: str, seen: Lookup) -> Iterator[Record]:
                 if mirror[0] != positive:  # all records of a picture share one mirror
                     mirror = (positive, _mirror(raw, positive, f"{part}/neg/{picture}.png"))
                 negative = mirror[1]
-            yield raw.record(
+            yield from raw.record(
                 where,
                 images=[positive, negative],
                 captions=[item["pos"], item["neg"]],
@@ -94,9 +94,10 @@ def _negative(raw: Raw, part: str, picture: str, image_id: str) -> str | None:
 
 
 def _mirror(raw: Raw, positive: str, negative: str) -> str:
-    """Makes the picture that left and right are exchanged in; its path, or the positive's where that is what is missing."""
+    """Makes the picture that left and right are exchanged in; its path, which is missing where the positive is."""
     if (file := raw.roots.find(positive)) is None:
-        return positive
+        raw.stands_for = (negative, positive)
+        return negative
     from PIL import ImageOps
 
     try:
@@ -127,7 +128,7 @@ def _generated(raw: Raw, folder: Path) -> Iterator[Record]:
                 if reason := _lack(raw, str(picture), kind, item, caption):
                     raw.leave_out(f"{_FOURTH}: {reason}")
                 else:
-                    yield _of_kind(raw, where, str(picture), kind, item, caption)
+                    yield from _of_kind(raw, where, str(picture), kind, item, caption)
 
 
 def _lack(raw: Raw, picture: str, kind: str, item: dict[str, Any], caption: Any) -> str | None:
@@ -139,7 +140,7 @@ def _lack(raw: Raw, picture: str, kind: str, item: dict[str, Any], caption: Any)
     return None if f"{_FOURTH}/{picture}_{kind}.jpg" in raw.roots else "no negative image"
 
 
-def _of_kind(raw: Raw, where: str, picture: str, kind: str, item: dict[str, Any], caption: Any) -> Record:
+def _of_kind(raw: Raw, where: str, picture: str, kind: str, item: dict[str, Any], caption: Any) -> Iterator[Record]:
     return raw.record(
         f"{where}, {kind}",
         images=[f"{_ORIGINALS}/{picture}.jpg", f"{_FOURTH}/{picture}_{kind}.jpg"],

@@ -43,7 +43,7 @@ def read(raw: Raw) -> Iterator[Record]:
             elif positive is None:
                 raw.leave_out("its positive_id is in no file")
             else:
-                yield raw.record(
+                yield from raw.record(
                     where,
                     images=[_image(raw, positives, positive["image_id"]), _image(raw, negatives, item["image_id"])],
                     captions=[positive["expression"], item["expression"]],

@@ -54,7 +54,7 @@ def read(raw: Raw) -> Iterator[Record]:
             name = row["name"].removesuffix(Path(row["name"]).suffix if _is_picture(row["name"]) else "")
             if not named.put(name):
                 raise UserError(f"{where}: the name {name!r} is there twice.")
-            yield _record(raw, row, name, sides, where)
+            yield from _record(raw, row, name, sides, where)
         _count_unnamed(raw, sides, named)
 
 
@@ -79,7 +79,7 @@ def _sides(raw: Raw) -> tuple[str, str]:
     )
 
 
-def _record(raw: Raw, row: dict[str, Any], name: str, sides: tuple[str, str], where: str) -> Record:
+def _record(raw: Raw, row: dict[str, Any], name: str, sides: tuple[str, str], where: str) -> Iterator[Record]:
     pairs = {}
     for field in ("response", "caption"):
         given = [row.get(f"{field}_{side}") for side in (0, 1)]

@@ -34,7 +34,7 @@ def read(raw: Raw) -> Iterator[Record]:
         elif not all(isinstance(item[name], str) and item[name].strip() for name in _FIELDS):
             raw.leave_out("an empty text")
         else:
-            yield raw.record(
+            yield from raw.record(
                 where,
                 query=item["prompt"],
                 images=[

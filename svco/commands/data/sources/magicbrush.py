@@ -30,7 +30,7 @@ def read(raw: Raw) -> Iterator[Record]:
         extra = rest(item, *_FIELDS, "mask_img", "img_id", "turn_index", "type", "kind", "licence", "license")
         if (mask := item.get("mask_img")) is not None:
             extra["mask"] = raw.image(mask, f"{name}_mask", where)
-        yield raw.record(
+        yield from raw.record(
             where,
             images=images,
             instruction=item["instruction"],

@@ -21,19 +21,22 @@ def read(raw: Raw) -> Iterator[Record]:
     empty = True
     for number, item in items(raw.path):
         if not isinstance(number, int):
-            raise UserError(f"{raw.path} must hold a non-empty JSON list, as the MVC release does.")
-        yield _record(raw, item, f"{raw.path}, item {number}", number)
+            raise UserError(
+                f"{raw.path} holds JSON lines, or one object; the MVC release is a JSON list. svco's own lines are imported as "
+                "jsonl; of lines of MVC's items, jq -s . makes a list."
+            )
+        yield from _record(raw, item, f"{raw.path}, item {number}", number)
         empty = False
     if empty:
         raise UserError(f"{raw.path} must hold a non-empty JSON list, as the MVC release does.")
 
 
-def _record(raw: Raw, item: Any, where: str, number: int) -> Record:
+def _record(raw: Raw, item: Any, where: str, number: int) -> Iterator[Record]:
     need(item, _FIELDS, where, "an MVC item")
     images = []
     for name in ("chosen_images", "rejected_images"):
         value = item[name]
-        if not (isinstance(value, list) and len(value) == 1):
+        if not (isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)):
             raise UserError(f"{where}: {name} must be a list of one path, not {value!r}.")
         images.append(value[0])
     kind, contrast = _type(images)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ....basics.errors import UserError
+from ....basics.errors import BadSample, UserError
 from ....basics.files import replacing
 from ..images import Roots
 from ..records import NOT_STATED, Record, leads_out, make_record
@@ -46,6 +46,8 @@ class Raw:
     """What the user says that the samples' licence is; empty: what the source states."""
     name: str = ""
     """What the user calls the source; empty: its own name."""
+    stands_for: tuple[str, str] = ("", "")
+    """(an image that could not be made, the one that it lacks): of the record that comes next."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Reason -> records that are no pairs by the source's own rules."""
     notes: list[str] = field(default_factory=list)
@@ -54,13 +56,23 @@ class Raw:
     def leave_out(self, reason: str) -> None:
         self.left_out[reason] += 1
 
-    def record(self, where: str, **fields: Any) -> Record:
-        """A record of this source, checked; empty fields count as absent. UserError that names ``where``."""
+    def record(self, where: str, **fields: Any) -> Iterator[Record]:
+        """A record of this source, checked, or none where it is no contrast, which is counted; empty fields count as absent.
+        UserError that names ``where``."""
         given = {name: value for name, value in fields.items() if value}
         given["images"] = fields["images"]
         given.setdefault("source", self.name or self.source.name)
         given["licence"] = self.licence or given.get("licence") or self.source.licence
-        return make_record(given, where)
+        try:
+            yield make_record(given, where)
+        except BadSample as error:
+            self.no_contrast(error)
+
+    def no_contrast(self, error: BadSample) -> None:
+        """Counts a pair that is none, and names the first of them."""
+        self.leave_out(f"{error.reason}: no contrast")
+        if self.left_out[f"{error.reason}: no contrast"] <= 20:
+            self.notes.append(f"left out ({error.reason}): {error}")
 
     def make(self, name: str, write: Callable[[Path], None]) -> str:
         """Has ``write`` make the image ``name``; its path. UserError where it cannot be written."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from ....basics.errors import UserError
 from ....basics.strict_json import json_items
-from ..records import json_lines
+from ..records import file_lines
 
 _ROWS = 64
 """Rows of a table that are in memory at a time: they may hold pictures."""
@@ -86,7 +86,7 @@ def _arrow(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 _READERS = {
-    ".jsonl": json_lines,
+    ".jsonl": file_lines,
     ".json": items,
     ".csv": csv_rows,
     ".tsv": csv_rows,

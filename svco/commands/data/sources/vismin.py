@@ -39,7 +39,7 @@ def read(raw: Raw) -> Iterator[Record]:
             need(negative, ("edited_image_path", "edited_caption"), spot, "a negative of VisMin")
             category = str(negative.get("category") or "").split("(")[0].strip().lower()
             edit = str(negative.get("edit_id", place))
-            yield raw.record(
+            yield from raw.record(
                 spot,
                 images=[first, _image(raw, negative["edited_image_path"], f"vismin/{name}_{safe(edit)}", spot)],
                 captions=[item["caption"], negative["edited_caption"]],

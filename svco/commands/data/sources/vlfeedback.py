@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, get_args
 
 from ....basics.errors import BadSample, UserError
-from ....data.pairs import decode_image
+from ....data.pictures import decode_image
 from ....recipe.config import CorruptConfig, CorruptKind
 from ..records import Record
 from .raw import Option, Raw, Source, need, rest
@@ -46,7 +46,7 @@ def read(raw: Raw) -> Iterator[Record]:
         images = [image, _corrupted(raw, image, name, config)] if pairs else []
         more = rest(item, *_SUBSET, "id", "completions", "models")
         for ids, texts, extra in pairs:
-            yield raw.record(
+            yield from raw.record(
                 where,
                 query=item["prompt"],
                 images=images,
@@ -96,18 +96,19 @@ def _order(answer: dict[str, Any]) -> float:
 
 
 def _corrupted(raw: Raw, image: str, name: str, config: CorruptConfig) -> str:
-    """Makes the corrupted copy; its path, or the image's where that is what is missing."""
+    """Makes the corrupted copy; its path, which is missing where the image is."""
     from ....data.corruption import corrupt, identity
 
+    path = f"{PurePosixPath(image).with_suffix('')}.{config.kind}.jpg"
     if (file := raw.roots.find(image)) is None:
-        return image
+        raw.stands_for = (path, image)
+        return path
     try:
         made = corrupt(decode_image(file.read_bytes(), str(file)), name, 0, config)
     except BadSample as error:
         raise UserError(f"{error}. Fetch it again, or remove it and allow --max-missing.") from None
     # Grey of one size is one picture: the comment tells whose it is, or it would seem to lie in several splits.
     comment = json.dumps([name, identity(config)], sort_keys=True)
-    path = f"{PurePosixPath(image).with_suffix('')}.{config.kind}.jpg"
     return raw.make(path, lambda target: made.save(target, "JPEG", quality=_QUALITY, comment=comment))
 
 
