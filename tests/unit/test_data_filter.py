@@ -26,7 +26,7 @@ from svco.commands.data.filter.encoders import Encoder
 from svco.commands.data.filter.store import Store
 from svco.commands.data.filter.thresholds import Threshold, Thresholds
 from svco.commands.data.images import Roots
-from svco.commands.data.records import Record, as_line, json_lines, make_record
+from svco.commands.data.records import Record, as_line, file_lines, make_record
 from svco.tiny_world.contrast import world_pair
 from svco.tiny_world.variants import Variant
 
@@ -135,7 +135,7 @@ def undrawn(monkeypatch):
 
 def read(file):
     """The records of a file, which may be empty."""
-    return [make_record(raw, file) for _, raw in json_lines(file)]
+    return [make_record(raw, file) for _, raw in file_lines(file)]
 
 
 def wanted(pairs, checkpoints, out, clip="clip", **how):
