@@ -13,9 +13,9 @@ from typing import Any
 
 from ..basics.errors import BadSample
 
-CONTRASTS = ("object", "attribute", "relation", "position", "unknown")
-"""MVC's contrast types: object replacement, attribute binding, relation or number modification, position flipping;
-``unknown`` for sources that do not say."""
+CONTRASTS = ("object", "attribute", "relation", "position", "scene", "action", "unknown")
+"""MVC's contrast types: object replacement, attribute binding, relation or number modification, position flipping; two higher
+ones that MVC has not: the scene (place, weather, time of day) and the action; ``unknown`` for sources that do not say."""
 NO_CONTRAST = ("same-responses", "same-images")
 """Reasons of a BadSample that is well written and yet none: it is left out and counted where others are mistakes."""
 FIELDS = ("query", "responses", "contrast", "source", "ids", "system", "kind", "facts")

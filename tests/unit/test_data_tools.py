@@ -112,6 +112,10 @@ def test_release_to_verified_shards(release, monkeypatch, capsys):
     pair = by_query["What is in picture 7?"]
     assert pair.text.responses == ("Thing 7.", "No thing 7.")
     assert (pair.text.system, pair.text.source) == ("You see.", "mvc")
+    assert (pair.text.kind, pair.text.facts) == (
+        "noun",
+        {"provenance": {"licence": "not stated", "extra": {"extra": 1}}},
+    )
     original = (release / "images" / "Flickr30k-Counterfactuals/dalle_gen_counterfactuals/7_noun.jpg").read_bytes()
     assert pair.images[1] == original, "a JPEG's bytes are kept"
     converted = Image.open(io.BytesIO(by_query["What is in picture 5?"].images[1]))

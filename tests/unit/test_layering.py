@@ -44,7 +44,7 @@ DOORS = {
     "datasets": {"commands.bench"},
     "tensorboard": {"record.board"},
     "torch.utils.tensorboard": {"record.board"},
-    "pyarrow": {"commands.evaluation"},
+    "pyarrow": {"commands.evaluation", "commands.data.sources"},
     "matplotlib": {"scores.style", "scores.sheet", "commands"},
     "tqdm": {"basics.progress"},
     "jinja2": {"basics.html"},

@@ -7,9 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svco.basics.errors import BadSample, UserError, allowing
+from svco.basics.progress import silent
 from svco.basics.strict_json import json_lines
-from svco.commands.data.importers import IMPORTERS
+from svco.commands.data.images import Roots
+from svco.commands.data.importing import import_records
 from svco.commands.data.records import make_record, read_records, write_records
+from svco.commands.data.sources.raw import Raw
+from svco.commands.data.sources.table import SOURCES
 from svco.data.pairs import Pair, PairText, decode_text, encode_text
 from svco.data.schema import NO_CONTRAST, as_read, visible
 
@@ -23,6 +27,12 @@ VALUES = st.recursive(
 )
 TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from(LINE_ENDS + "\u200b\ufeff\u3164\r\n"))
 """Whatever can be written."""
+
+
+def imported(form, path):
+    """What the importer ``form`` makes of the file ``path``."""
+    raw = Raw(SOURCES[form], path, Roots([path.parent]), path.parent / "made")
+    import_records(raw, path.parent / "records.jsonl", 1, silent)
 
 
 def verdict(check):
@@ -148,14 +158,14 @@ def test_python_parts_lines_elsewhere():
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.sampled_from(sorted(IMPORTERS)),
+    st.sampled_from(["jsonl", "mvc-json"]),
     st.binary() | st.text().map(str.encode) | VALUES.map(lambda v: json.dumps(v).encode()),
 )
 def test_a_file_that_is_none_is_refused_in_words(tmp_path_factory, form, data):
     path = tmp_path_factory.mktemp("files") / "file"
     path.write_bytes(data)
     with pytest.raises(UserError, match=str(path)):
-        IMPORTERS[form](path, [])
+        imported(form, path)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +184,7 @@ def test_one_kind_of_file_taken_for_another_is_told_by_name(tmp_path, form, text
     path = tmp_path / "file"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=says):
-        IMPORTERS[form](path, [])
+        imported(form, path)
 
 
 def test_pairs_that_are_no_contrast_are_left_out_and_named(tmp_path):

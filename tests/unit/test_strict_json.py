@@ -5,12 +5,13 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from places import ROOT
 
+from svco.basics import strict_json
 from svco.basics.errors import BadSample
-from svco.basics.strict_json import json_text, parse_json
+from svco.basics.strict_json import json_items, json_text, parse_json
 from svco.data.pairs import decode_text
 
 VALUES = st.recursive(
@@ -77,3 +78,39 @@ def test_one_door_writes_json():
             if isinstance(node, ast.Attribute) and node.attr in ("dump", "dumps", "JSONEncoder", "to_json"):
                 found += [path] if isinstance(node.value, ast.Name) and node.value.id == "json" else []
     assert set(found) == {door}, "the control: the door itself is found"
+
+
+@given(st.lists(VALUES) | st.dictionaries(st.text(), VALUES), st.integers(1, 9), st.sampled_from([None, 1]))
+@example([False, 10.0], 7, 1)  # cut between "10." and "0"
+def test_items_are_those_of_the_whole(tmp_path_factory, value, chunk, indent):
+    file = tmp_path_factory.mktemp("items") / "long.json"
+    file.write_text(json.dumps(value, indent=indent, ensure_ascii=False), encoding="utf-8")
+    whole = enumerate(value) if isinstance(value, list) else value.items()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict_json, "_CHUNK", chunk)  # cuts through every kind of value
+        assert list(json_items(file)) == list(whole)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "neither"),
+        ('"a"', "neither"),
+        ("[1, 2", "after item 1"),
+        ("[1 2]", "after item 0"),
+        ("[1, ]", "item 1"),
+        ('{"a" 1}', "has no value"),
+        ("{1: 1}", "has no name"),
+        ("[1] [2]", "follows its end"),
+        ("[1, NaN]", "NaN"),
+        ('[{"a": 1, "a": 2}]', "given twice"),
+        ("[" * 100_000, "too deeply"),
+        ('["' + "a" * 300, "more than 256"),
+    ],
+)
+def test_what_is_no_list_of_items(tmp_path, monkeypatch, text, says):
+    monkeypatch.setattr(strict_json, "_CHUNK", 16)
+    monkeypatch.setattr(strict_json, "MOST_ITEM", 256 if "aaa" in text else 2**20)
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(ValueError, match=says):
+        list(json_items(tmp_path / "bad.json"))

@@ -16,7 +16,8 @@ from ...basics.strict_json import json_text
 from ...data.pairs import Pair, PairText
 from ...data.pictures import BLANK, picture_file, read_picture, stored_alike
 from ...data.shards import write_shards
-from .records import Record
+from .images import Roots
+from .records import NOT_STATED, Record
 from .target import MANIFEST, filling
 
 SPLITS = ("heldout", "val", "train")
@@ -50,7 +51,7 @@ class BuildPlan:
 
 def build(
     records: list[Record],
-    images: Path,
+    images: Roots,
     target: Path,
     plan: BuildPlan,
     progress: Progress,
@@ -65,7 +66,7 @@ def build(
 
 def _build(
     records: list[Record],
-    images: Path,
+    images: Roots,
     target: Path,
     plan: BuildPlan,
     progress: Progress,
@@ -73,6 +74,11 @@ def _build(
 ) -> dict[str, Any]:
     if plan.val + plan.heldout >= 1:
         raise UserError(f"--val {plan.val} and --heldout {plan.heldout} leave nothing to train on.")
+    if unwritten := sum(not record.written for record in records):
+        raise UserError(
+            f"{unwritten} of {len(records)} pairs have no question and answers yet: svco data rewrite makes them of captions and "
+            "instructions."
+        )
     known, unreadable = _read_images(records, images, progress)
     usable = [record for record in records if all(path in known for path in record.images)]
     lost = len(records) - len(usable)
@@ -101,6 +107,8 @@ def _build(
         "seed": plan.seed,
         "pairs": {split: len(splits[split]) for split in SPLITS},
         "types": dict(sorted(Counter(record.type for record in unique).items())),
+        "sources": dict(sorted(Counter(record.source for record in unique).items())),
+        "licences": dict(sorted(Counter(record.licence or NOT_STATED for record in unique).items())),
         "left_out": {
             "unreadable": lost,
             "no_contrast": len(no_contrast),
@@ -117,7 +125,7 @@ def described(shards: Iterable[Path]) -> dict[str, dict[str, Any]]:
     return {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in shards}
 
 
-def _read_images(records: list[Record], images: Path, progress: Progress) -> tuple[dict[str, Known], list[str]]:
+def _read_images(records: list[Record], images: Roots, progress: Progress) -> tuple[dict[str, Known], list[str]]:
     """({path: what it is known by} of the images that decode, messages of those that do not)."""
     known, messages = {}, []
     for path in progress(sorted({path for record in records for path in record.images}), "reading images"):
@@ -186,7 +194,7 @@ def _draw(seed: int, name: str) -> str:
 
 
 def _pairs(
-    chosen: list[Record], images: Path, known: dict[str, Known], split: str, progress: Progress
+    chosen: list[Record], images: Roots, known: dict[str, Known], split: str, progress: Progress
 ) -> Iterator[Pair]:
     for record in progress(chosen, f"writing {split}"):
         text = PairText(
@@ -198,7 +206,7 @@ def _pairs(
             ids={**record.ids, **{f"sha256_{side}": known[path].bytes for side, path in enumerate(record.images)}},
             system=record.system,
             kind=record.kind,
-            facts=record.facts,
+            facts={**record.facts, **({"provenance": record.provenance} if record.provenance else {})},
         )
         first, second = (picture_file(images / path) for path in record.images)
         yield Pair(text, stored_alike(first, second, " and ".join(record.images)))

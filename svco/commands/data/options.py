@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from ...basics.errors import BadSample
+from ...basics.errors import BadSample, UserError
 from ...basics.intervals import real, whole
 from ...basics.progress import shown
 from ...basics.shipped import typed
 from ...recipe.config import Config, CorruptConfig, CorruptKind, DataConfig
+from .common_options import add_images, add_unreadable
+from .filter import options as filter_options
+from .sources.table import SOURCES
+
+if TYPE_CHECKING:
+    Tools = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the tools of ``data``."""
-    parser.description = "Imports other people's pairs, builds shards of them, corrupts and verifies shards."
+    parser.description = (
+        "Imports other people's pairs, filters them, builds shards of them, corrupts and verifies shards."
+    )
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
 
-    importer = tools.add_parser("import", help="a released data set to records (JSONL)")
-    importer.add_argument(
-        "format", choices=("mvc-json", "jsonl"), help="mvc-json: the S-VCO authors' release; jsonl: svco's own"
-    )
-    importer.add_argument("file", type=typed, help="the file to import")
-    importer.add_argument("--images", type=typed, required=True, help="folder that the image paths are relative to")
-    importer.add_argument("-o", "--output", type=typed, default=Path("records.jsonl"), help="default: %(default)s")
-    importer.add_argument(
-        "--max-missing", type=real("[0, 1]"), default=0.0, help="share of pairs that may lack an image (default 0)"
-    )
-    importer.set_defaults(work=_import)
+    _add_import(tools)
+
+    filter_options.add(tools)
 
     builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
     builder.add_argument("records", type=typed, help="records.jsonl")
-    builder.add_argument("--images", type=typed, required=True, help="folder that the image paths are relative to")
+    add_images(builder, True)
     builder.add_argument("--seed", type=whole(), default=0)
     builder.add_argument("--val", type=real("[0, 1)"), default=0.02, help="share of validation pairs (default 0.02)")
     builder.add_argument("--heldout", type=real("[0, 1)"), default=0.02, help="share of held-out pairs (default 0.02)")
@@ -59,7 +59,33 @@ def add(parser: argparse.ArgumentParser) -> None:
     verifier.set_defaults(work=_verify)
 
 
-def _add_corrupt(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_import(tools: Tools) -> None:
+    importer = tools.add_parser(
+        "import",
+        help="a released data set to records (JSONL)",
+        description="A released data set to records, one JSON object a line. svco data import SOURCE --help says more.",
+    )
+    sources = importer.add_subparsers(dest="source", required=True, metavar="SOURCE")
+    for name, source in SOURCES.items():
+        parser = sources.add_parser(name, help=source.does, description=f"Imports {source.does}.")
+        parser.add_argument("path", type=typed, help=source.takes)
+        add_images(parser, False)
+        parser.add_argument("-o", "--output", type=typed, default=Path("records.jsonl"), help="default: %(default)s")
+        parser.add_argument(
+            "--max-missing", type=real("[0, 1]"), default=0.0, help="share of pairs that may lack an image (default 0)"
+        )
+        parser.add_argument(
+            "--licence",
+            default="",
+            help=f"of the samples, where you know it (default: as the source states it: {source.licence})",
+        )
+        parser.add_argument("--name", default="", help=f"what the records call their source (default: {name})")
+        for option, about in source.options.items():
+            parser.add_argument(f"--{option}", default=about.default, choices=about.choices, help=about.help)
+    importer.set_defaults(work=_import)
+
+
+def _add_corrupt(tools: Tools) -> None:
     corrupter = tools.add_parser(
         "corrupt",
         help="shards to pairs of an image with its right answer and the same image corrupted with the wrong one",
@@ -89,12 +115,7 @@ def _add_shard_options(parser: argparse.ArgumentParser) -> None:
     """Of the tools that write shards."""
     parser.add_argument("-o", "--output", type=typed, required=True, help="empty folder for the shards")
     parser.add_argument("--pairs-per-shard", type=whole(1), default=512)
-    parser.add_argument(
-        "--max-unreadable",
-        type=real("[0, 1]"),
-        default=0.0,
-        help="share of pairs that may be bad and are left out (default 0)",
-    )
+    add_unreadable(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -103,16 +124,34 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from .importers import IMPORTERS
-    from .records import drop_missing, missing_lines, write_records
+    from .images import Roots, missing_lines
+    from .importing import import_records
+    from .sources.raw import Raw
 
-    no_contrast: list[BadSample] = []
-    records = IMPORTERS[arguments.format](arguments.file, no_contrast)
-    kept, missing = drop_missing(records, arguments.images, arguments.max_missing, shown(True))
-    write_records(arguments.output, kept)
-    print(f"{len(kept)} of {len(records)} pairs written to {arguments.output}. {missing_lines(missing)}".rstrip())
-    _name(no_contrast)
-    print(f"next: svco data build {arguments.output} --images {arguments.images} -o shards")
+    source = SOURCES[arguments.source]
+    given, output = arguments.path, arguments.output
+    if not given.exists():
+        raise UserError(f"There is no {given}. {source.name} takes {source.takes}.")
+    folders = arguments.images or [given if given.is_dir() else given.parent]
+    options = {name: getattr(arguments, name) for name in source.options}
+    made = output.with_name(f"{output.stem}.images")
+    raw = Raw(source, given, Roots(folders), made, options, arguments.licence, arguments.name)
+    done = import_records(raw, output, arguments.max_missing, shown(True))
+    print(
+        f"{done.kept} of {done.records} pairs written to {output}. {missing_lines(done.missing, source.origins)}".rstrip()
+    )
+    for kind, count in sorted(done.types.items()):
+        print(f"  {kind:<10}{count:>9}")
+    for reason, count in sorted(raw.left_out.items()):
+        print(f"left out: {count} × {reason}")
+    for note in raw.notes:
+        print(note)
+    images = " ".join(f"--images {folder}" for folder in raw.roots.folders)
+    if done.unwritten:
+        print(f"{done.unwritten} have no question yet: svco data rewrite {output} makes them")
+    print(
+        f"next: svco data filter {output} {images} --clip MODEL --dino MODEL, or svco data build {output} {images} -o shards"
+    )
     return 0
 
 
@@ -126,6 +165,7 @@ def _name(no_contrast: list[BadSample]) -> None:
 
 def _build(arguments: argparse.Namespace) -> int:
     from .build import BuildPlan, build
+    from .images import Roots
     from .records import read_records
 
     plan = BuildPlan(
@@ -133,7 +173,7 @@ def _build(arguments: argparse.Namespace) -> int:
     )
     no_contrast: list[BadSample] = []
     records = read_records(arguments.records, no_contrast)
-    manifest = build(records, arguments.images, arguments.output, plan, shown(True), no_contrast)
+    manifest = build(records, Roots(arguments.images), arguments.output, plan, shown(True), no_contrast)
     for split, count in manifest["pairs"].items():
         print(f"{split:<8}{count:>9} pairs")
     left = manifest["left_out"]

@@ -1,0 +1,1 @@
+"""Released data sets, in their own layouts, to records: one module each, and one table of them."""
