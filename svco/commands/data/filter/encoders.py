@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ....basics.errors import UserError, first_line
+from ....basics.strict_json import json_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +58,7 @@ class Encoder:
         import torch
 
         found = hashlib.sha256(
-            json.dumps([self.processor.to_dict(), dtype, _VERSION], sort_keys=True, default=str).encode()
+            json_text([self.processor.to_dict(), dtype, _VERSION], sort_keys=True, default=str).encode()
         )
         for key, value in sorted(self.model.state_dict().items()):
             found.update(f"{key} {tuple(value.shape)}".encode())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ....basics.errors import BadSample
+from ....basics.files import writing
 from ....data.pictures import decode_image
 from ....scores.style import SERIES, blank
 from ..images import Roots
@@ -58,7 +59,8 @@ def draw_scores(tally: Tally, names: Mapping[str, str], path: Path) -> None:
     figure.text(0.1, 0.955, title, fontsize=14, weight="bold", color=_INK)
     text = "Kept: right of and below the lines. Alike in meaning, unlike in looks."
     figure.text(0.1, 0.925, text, fontsize=9.5, color=_SOFT)
-    figure.savefig(path)
+    with writing(path):
+        figure.savefig(path)
 
 
 def _draw_thresholds(main: Any, tally: Tally) -> None:
@@ -114,7 +116,8 @@ def draw_borderline(pairs: Sequence[tuple[bool, Record]], images: Roots, path: P
         figure.text(place, top, verdict, fontsize=10, weight="bold", color=colour, va="top")
         texts = [record.type, scores, *textwrap.wrap(" / ".join(_texts(record)), 30)[:6]]
         figure.text(place, top - 0.22 / total, "\n".join(texts), fontsize=8.5, color=_INK, va="top", parse_math=False)
-    figure.savefig(path)
+    with writing(path):
+        figure.savefig(path)
 
 
 def _small(images: Roots, name: str) -> Any:

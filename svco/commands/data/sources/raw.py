@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ....basics.errors import BadSample, UserError
-from ....basics.files import replacing
+from ....basics.files import replacing, writing
 from ..images import Roots
 from ..records import NOT_STATED, Record, leads_out, make_record
 
@@ -97,7 +97,8 @@ class Raw:
             if data:
 
                 def write(file: Path) -> None:
-                    file.write_bytes(data)
+                    with writing(file):
+                        file.write_bytes(data)
 
                 return self.make(f"{name}.{_ending(data)}", write)
             value = path
