@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 from ...basics.errors import UserError
 from ...basics.progress import shown
 from ...recipe.config import Config, CorruptConfig, CorruptKind
+from .rewrite.options import add as add_rewrite
 from .sources.table import SOURCES
 
 if TYPE_CHECKING:
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the tools of ``data``."""
-    parser.description = "Imports other people's pairs, builds shards of them, corrupts and verifies shards."
+    parser.description = (
+        "Imports other people's pairs, rewrites them, builds shards of them, corrupts and verifies shards."
+    )
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
 
     _add_import(tools)
+    add_rewrite(tools)
 
     builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
     builder.add_argument("records", type=Path, help="records.jsonl")
