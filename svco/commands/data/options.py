@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, get_args
 from ...basics.errors import UserError
 from ...basics.progress import shown
 from ...recipe.config import Config, CorruptConfig, CorruptKind
-from .rewrite.options import add as add_rewrite
+from .common_options import add_images, add_unreadable
+from .filter import options as filter_options
+from .rewrite import options as rewrite_options
 from .sources.table import SOURCES
 
 if TYPE_CHECKING:
@@ -19,16 +21,17 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the tools of ``data``."""
     parser.description = (
-        "Imports other people's pairs, rewrites them, builds shards of them, corrupts and verifies shards."
+        "Imports other people's pairs, filters and rewrites them, builds shards of them, corrupts and verifies shards."
     )
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
 
     _add_import(tools)
-    add_rewrite(tools)
+    filter_options.add(tools)
+    rewrite_options.add(tools)
 
     builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
     builder.add_argument("records", type=Path, help="records.jsonl")
-    _add_images(builder, True)
+    add_images(builder, True)
     builder.add_argument("--seed", type=int, default=0)
     builder.add_argument("--val", type=float, default=0.02, help="share of validation pairs (default 0.02)")
     builder.add_argument("--heldout", type=float, default=0.02, help="share of held-out pairs (default 0.02)")
@@ -52,7 +55,7 @@ def _add_import(tools: Tools) -> None:
     for name, source in SOURCES.items():
         parser = sources.add_parser(name, help=source.does, description=f"Imports {source.does}.")
         parser.add_argument("path", type=Path, help=source.takes)
-        _add_images(parser, False)
+        add_images(parser, False)
         parser.add_argument("-o", "--output", type=Path, default=Path("records.jsonl"), help="default: %(default)s")
         parser.add_argument(
             "--max-missing", type=float, default=0.0, help="share of pairs that may lack an image (default 0)"
@@ -66,18 +69,6 @@ def _add_import(tools: Tools) -> None:
         for option, about in source.options.items():
             parser.add_argument(f"--{option}", default=about.default, choices=about.choices, help=about.help)
     importer.set_defaults(work=_import)
-
-
-def _add_images(parser: argparse.ArgumentParser, required: bool) -> None:
-    parser.add_argument(
-        "--images",
-        type=Path,
-        action="append",
-        required=required,
-        metavar="FOLDER",
-        help="folder that the image paths are relative to; several may be given, the first that holds a path counts"
-        + ("" if required else " (default: the one given, or that of the file)"),
-    )
 
 
 def _add_corrupt(tools: Tools) -> None:
@@ -108,9 +99,7 @@ def _add_shard_options(parser: argparse.ArgumentParser) -> None:
     """Of the tools that write shards."""
     parser.add_argument("-o", "--output", type=Path, required=True, help="empty folder for the shards")
     parser.add_argument("--pairs-per-shard", type=int, default=512)
-    parser.add_argument(
-        "--max-unreadable", type=float, default=0.0, help="share of pairs that may be bad and are left out (default 0)"
-    )
+    add_unreadable(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,1 @@
+"""Keeps the pairs whose images are alike in meaning and unlike in looks: two similarities and their thresholds."""
