@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from ..basics.errors import UserError
 from .cache import ANSWERED, Reply, ReplyCache
 from .client import Endpoint, Unanswered
 from .request import Request
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 FAILURES_IN_A_ROW = 8
 """Requests without a reply, and none with one between them, after which it is the endpoint that is to be looked at."""
 READINGS = 2
@@ -75,20 +70,3 @@ class Asker:
                     f"{self._failed} requests in a row brought no reply; the last: {error}. What was answered before is in the "
                     f"cache {self.cache.path}: look at the endpoint and give the same command again."
                 ) from None
-
-
-def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], at_once: int) -> Iterator[Result]:
-    """What ``work`` makes of each of ``items``, in their order, ``at_once`` of them under way. ``items`` are taken as they are
-    needed. Once something fails nothing new is begun; what is on its way is waited for, since it is paid for."""
-    window: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(at_once) as pool:
-        try:
-            for item in items:
-                window.append(pool.submit(work, item))
-                if len(window) >= 4 * at_once:
-                    yield window.popleft().result()
-            while window:
-                yield window.popleft().result()
-        finally:
-            for waiting in window:
-                waiting.cancel()

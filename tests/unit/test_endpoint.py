@@ -11,7 +11,8 @@ from endpoint_server import KEY, Server, completion
 pytest.importorskip("openai", reason="NOT TESTED: needs openai: pip install 'svco[endpoint]'")
 
 from svco.basics.errors import UserError
-from svco.endpoint.asking import FAILURES_IN_A_ROW, Asker, in_parallel
+from svco.basics.parallel import in_parallel
+from svco.endpoint.asking import FAILURES_IN_A_ROW, Asker
 from svco.endpoint.cache import ReplyCache
 from svco.endpoint.client import Endpoint, Unanswered, read_completion
 from svco.endpoint.prices import Estimate, bill, price_of

@@ -39,8 +39,11 @@ class BuildPlan:
     """Share of pairs that may be left out because an image does not decode."""
 
 
-def build(records: list[Record], images: Roots, target: Path, plan: BuildPlan, progress: Progress) -> dict[str, Any]:
-    """Writes shards and MANIFEST.json into ``target`` and returns the manifest. UserError if ``target`` holds shards."""
+def build(
+    records: list[Record], images: Roots, target: Path, plan: BuildPlan, progress: Progress, rejected: int = 0
+) -> dict[str, Any]:
+    """Writes shards and MANIFEST.json into ``target`` and returns the manifest, which also says that ``rejected`` pairs were left
+    out before. UserError if ``target`` holds shards."""
     refuse_full(target)
     if plan.val + plan.heldout >= 1:
         raise UserError(f"--val {plan.val} and --heldout {plan.heldout} leave nothing to train on.")
@@ -71,7 +74,7 @@ def build(records: list[Record], images: Roots, target: Path, plan: BuildPlan, p
         "types": dict(sorted(Counter(record.type for record in unique).items())),
         "sources": dict(sorted(Counter(record.source for record in unique).items())),
         "licences": dict(sorted(Counter(record.licence or NOT_STATED for record in unique).items())),
-        "left_out": {"unreadable": lost, "duplicate": len(usable) - len(unique)},
+        "left_out": {"unreadable": lost, "duplicate": len(usable) - len(unique), "rejected": rejected},
         "shards": described(written),
     }
     (target / MANIFEST).write_text(json.dumps(manifest, indent=1))

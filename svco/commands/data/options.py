@@ -13,6 +13,7 @@ from .common_options import add_images, add_unreadable
 from .filter import options as filter_options
 from .rewrite import options as rewrite_options
 from .sources.table import SOURCES
+from .view import options as view_options
 
 if TYPE_CHECKING:
     Tools = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the tools of ``data``."""
-    parser.description = (
-        "Imports other people's pairs, filters and rewrites them, builds shards of them, corrupts and verifies shards."
-    )
+    parser.description = "Imports, filters, rewrites and shows pairs; builds, corrupts and verifies shards of them."
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
 
     _add_import(tools)
@@ -33,12 +32,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     builder.add_argument("records", type=Path, help="records.jsonl")
     add_images(builder, True)
     builder.add_argument("--seed", type=int, default=0)
+    builder.add_argument(
+        "--exclude", type=Path, metavar="CHOICES", help="leave out what was rejected in a gallery (svco data view)"
+    )
     builder.add_argument("--val", type=float, default=0.02, help="share of validation pairs (default 0.02)")
     builder.add_argument("--heldout", type=float, default=0.02, help="share of held-out pairs (default 0.02)")
     _add_shard_options(builder)
     builder.set_defaults(work=_build)
 
     _add_corrupt(tools)
+    view_options.add(tools)
 
     verifier = tools.add_parser("verify", help="read every byte of shards; exit code 1 when something is wrong")
     verifier.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
@@ -139,16 +142,26 @@ def _import(arguments: argparse.Namespace) -> int:
 
 def _build(arguments: argparse.Namespace) -> int:
     from .build import BuildPlan, build
+    from .choices import without_rejects
     from .images import Roots
     from .records import read_records
 
     plan = BuildPlan(
         arguments.seed, arguments.val, arguments.heldout, arguments.pairs_per_shard, arguments.max_unreadable
     )
-    manifest = build(read_records(arguments.records), Roots(arguments.images), arguments.output, plan, shown(True))
+    records, strangers = read_records(arguments.records), 0
+    rejected = len(records)
+    if arguments.exclude:
+        records, strangers = without_rejects(records, arguments.exclude)
+    rejected -= len(records)
+    manifest = build(records, Roots(arguments.images), arguments.output, plan, shown(True), rejected)
     for split, count in manifest["pairs"].items():
         print(f"{split:<8}{count:>9} pairs")
-    print(f"left out: {manifest['left_out']['unreadable']} unreadable, {manifest['left_out']['duplicate']} repeated")
+    print(
+        f"left out: {manifest['left_out']['unreadable']} unreadable, {manifest['left_out']['duplicate']} repeated, "
+        f"{rejected} rejected"
+        + (f"; {strangers} more were rejected and are not among the records" if strangers else "")
+    )
     print(f"next: svco data verify {arguments.output}")
     return 0
 

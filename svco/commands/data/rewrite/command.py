@@ -13,8 +13,9 @@ from typing import Any
 
 from ....basics.errors import UserError
 from ....basics.files import replacing, write_whole
+from ....basics.parallel import in_parallel
 from ....basics.progress import Progress
-from ....endpoint.asking import READINGS, Asker, in_parallel
+from ....endpoint.asking import READINGS, Asker
 from ....endpoint.batch import collect, submit
 from ....endpoint.cache import ReplyCache
 from ....endpoint.client import RETRIES, TIMEOUT, Endpoint
