@@ -230,3 +230,49 @@ def ic_vco(folder: Path) -> Path:
     parquet(folder / "preference/train/metadata.parquet", rows)
     parquet(folder / "sft/train/metadata.parquet", [{"prompt": "x"}])
     return folder
+
+
+def mvc(folder: Path) -> Path:
+    """The S-VCO authors' release with one pair of CounterCurate's."""
+    paths = ("flickr30k/1.jpg", "Flickr30k-Counterfactuals/left_right/neg/1.jpg")
+    for number, path in enumerate(paths):
+        put(folder / path, encoded(number))
+    item = {
+        "system_prompt": "You see.",
+        "instruction_prompt": "Where?",
+        "chosen_images": [paths[0]],
+        "rejected_images": [paths[1]],
+        "chosen_response": "Left.",
+        "rejected_response": "Right.",
+        "more": {"a": [1]},
+    }
+    return put(folder / "mvc.json", [item, item])
+
+
+def ic_vco_json(folder: Path) -> Path:
+    """IC-VCO's columns as JSON."""
+    for number in range(2):
+        put(folder / f"{number}.jpg", encoded(number))
+    row = {
+        "prompt": "What?",
+        "chosen": "A.",
+        "rejected": "B.",
+        "images": ["0.jpg", "1.jpg"],
+        "chosen_response_spans": [[0, 1]],
+    }
+    return put(folder / "pairs.json", [row])
+
+
+def edits_json(folder: Path) -> Path:
+    """An editing set as JSON."""
+    for number in range(3):
+        put(folder / f"{number}.png", encoded(number, "PNG"))
+    row = {
+        "source_img": "0.png",
+        "target_img": "1.png",
+        "mask_img": "2.png",
+        "instruction": "Night.",
+        "type": "scene",
+        "n": 1,
+    }
+    return put(folder / "edits.json", [row])

@@ -103,9 +103,12 @@ class Estimate:
         yield f"requests: {self.requests:,}, and {self.cached:,} whose replies are in the cache"
         yield f"tokens:   about {self.prompt_tokens:,.0f} of prompts, at most {self.reply_tokens:,.0f} of replies"
         dollars = self.price.of(self.prompt_tokens, self.reply_tokens, self.batch)
+        if not dollars:
+            yield f"price:    {money(dollars)}"
+            return
         worst = self.price.of(self.prompt_tokens * times, self.reply_tokens * times, self.batch)
         yield f"price:    {money(dollars)} at most if every request succeeds at once" + (
-            f"; {money(worst)} at worst, each sent and billed {times} times" if times > 1 and dollars else ""
+            f"; {money(worst)} at worst, each sent and billed {times} times" if times > 1 else ""
         )
 
 

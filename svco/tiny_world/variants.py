@@ -1,6 +1,7 @@
 """The world's pairs as studies need them: with an artefact of editing, faults of a generator, another style, a fixed order.
 
-Every variant is a pure function of (split, index): pair ``index`` asks the same question in all of them.
+Every variant is a pure function of (split, index): pair ``index`` asks the same question in all of them but ``captions`` and
+``higher``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from PIL import Image
 from ..data.pairs import Pair, PairText
 from .contrast import Told, drawn, seeded, tell
 from .grammar import CAPTION_QUESTIONS, caption
+from .higher import higher_pair
 from .render import SIDE, jpeg, render
 from .scenes import TYPICAL, Scene, sample_scene
 
@@ -33,7 +35,8 @@ class Variant:
     name: str = "plain"
     """``plain``; ``artefact``: a stamp on one side's image; ``typical``: side 0 is always the more typical scene;
     ``unfiltered``: a share of pairs with images that fail the authors' filter; ``captions``, ``captions-plain``: no contrast
-    but two ordinary scenes with a caption each, with and without the world's correlations."""
+    but two ordinary scenes with a caption each, with and without the world's correlations; ``higher``: contrasts of scene and
+    action."""
     style: str = "solid"
     """One of ``render.STYLES``."""
     side: str = "1"
@@ -106,6 +109,10 @@ def _unfiltered(variant: Variant, split: str, index: int) -> Pair:
     return Pair(_with_facts(told.text, fault=fault), (jpeg(images[0]), jpeg(images[1])))
 
 
+def _higher(variant: Variant, split: str, index: int) -> Pair:
+    return higher_pair(split, index, variant.style)
+
+
 def _captions(variant: Variant, split: str, index: int) -> Pair:
     rng = seeded(variant.name, split, index)
     layouts = ("one", "many", "two")
@@ -131,4 +138,5 @@ VARIANTS: dict[str, Callable[[Variant, str, int], Pair]] = {
     "unfiltered": _unfiltered,
     "captions": _captions,
     "captions-plain": _captions,
+    "higher": _higher,
 }

@@ -70,7 +70,7 @@ def test_a_served_model_answers_about_what_it_sees(address, make_pairs, tmp_path
 
     # The embedded base often answers with one word.
     (tmp_path / "short.yaml").write_text((FOLDER / "ask.yaml").read_text() + "checks: {answer_words: [1, 80]}\n")
-    done = rewrite("--prompts", "short.yaml", "--at-once", "2", "--turns", "1", "--yes")
+    done = rewrite("--prompts", "short.yaml", "--at-once", "2", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "price:    nothing" in done.stdout and "12 replies" in done.stdout
     kept = read_records(tmp_path / "rewritten.jsonl")

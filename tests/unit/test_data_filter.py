@@ -168,7 +168,10 @@ def test_scores_are_those_of_transformers(pairs, checkpoints, undrawn, tmp_path,
 
 
 def test_verdicts_page_and_other_thresholds(pairs, checkpoints, tmp_path, monkeypatch, capsys):
-    command.run(wanted(pairs, checkpoints, tmp_path / "all", thresholds=Thresholds(Threshold(-1, 1))), World())
+    with monkeypatch.context() as patch:
+        for draw in ("draw_scores", "draw_borderline"):  # seconds each: once is enough
+            patch.setattr(command, draw, lambda *given: None)
+        command.run(wanted(pairs, checkpoints, tmp_path / "all", thresholds=Thresholds(Threshold(-1, 1))), World())
     scores = {record.images: record.scores for record in read(tmp_path / "all/records.jsonl")}
     plain = [value for images, value in scores.items() if "mirror.jpg" not in images]
     clip, dino = (float(np.round(np.median([value[name] for value in plain]), 2)) for name in ("clip", "dino"))

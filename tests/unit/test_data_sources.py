@@ -7,11 +7,15 @@ import tracemalloc
 
 import pytest
 import sources
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from sources import put
 from test_data_tools import svco
 
 from svco.basics import strict_json
+from svco.basics.errors import UserError
+from svco.basics.progress import silent
 from svco.commands.data.images import Roots
 from svco.commands.data.importing import import_records
 from svco.commands.data.records import stream_records
@@ -81,6 +85,15 @@ def test_countercurate(tmp_path, imported):
     assert {record.images[1] for record in counts} >= {"counting/neg/1000_0.png", "counting/neg/1000_1.jpg"}
     assert not any("input_image" in record.extra for record in counts)
     assert next(record for record in records if record.kind == "noun").captions == ("a dog 1000", "a cat")
+
+
+def test_no_release_writes_elsewhere(tmp_path, imported):
+    train_data = tmp_path / "train_data"
+    put(train_data / "left_right.json", {"../../../up": [{"pos": "a", "neg": "b"}]})
+    put(tmp_path / "up.jpg", sources.encoded(1))
+    (train_data / "left_right/pos").mkdir(parents=True)
+    assert "would be written outside of" in imported.refused("countercurate", train_data)
+    assert not list(tmp_path.rglob("up.png"))
 
 
 def test_countercurate_takes_the_authors_mirrors_and_prefers_the_record_s_own(tmp_path, imported):
@@ -365,6 +378,65 @@ def test_numbered_pictures_to_shards(tmp_path, imported):
     pairs = {pair.text.contrast: pair.text for pair in map(shards.read, range(2))}
     assert pairs["scene"].kind == "place"
     assert pairs["scene"].facts == {"provenance": {"licence": "CC0", "extra": {"weather": "dry"}}}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def places(value, path=()):
+    """The paths of everything in a JSON value."""
+    yield path
+    for name, inner in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from places(inner, (*path, name))
+
+
+def with_another(value, path, other):
+    if not path:
+        return other
+    changed = dict(value) if isinstance(value, dict) else list(value)
+    changed[path[0]] = with_another(value[path[0]], path[1:], other)
+    return changed
+
+
+RELEASES = {
+    "countercurate": (sources.countercurate, "left_right.json", None),
+    "finecops-ref": (sources.finecops, "train_negative.json", None),
+    "vismin": (sources.vismin, "train.json", "train.json"),
+    "vlfeedback": (sources.vlfeedback, "vlfeedback_80k.jsonl", "vlfeedback_80k.jsonl"),
+    "mvc-json": (sources.mvc, "mvc.json", "mvc.json"),
+    "ic-vco": (sources.ic_vco_json, "pairs.json", "pairs.json"),
+    "magicbrush": (sources.edits_json, "edits.json", "edits.json"),
+}
+"""Source -> (what makes a release, the file of it that is damaged, the path that is given; None: the folder)."""
+
+
+@pytest.mark.parametrize("name", RELEASES)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_release_with_anything_in_it(tmp_path_factory, name, data):
+    """Whatever stands where something else should: pairs, or one sentence that says where; never another error."""
+    make, file, given_path = RELEASES[name]
+    folder = tmp_path_factory.mktemp("release")
+    make(folder)
+    text = (folder / file).read_text()
+    lines = file.endswith("l")
+    whole = [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
+    path = data.draw(st.sampled_from(list(places(whole))[1:]))
+    changed = with_another(whole, path, data.draw(JSON))
+    put(folder / file, "\n".join(map(json.dumps, changed)) if lines else changed)
+    raw = Raw(SOURCES[name], folder / (given_path or ""), Roots([folder]), folder / "made")
+    try:
+        done = import_records(raw, folder / "records.jsonl", 1, silent)
+    except UserError as error:
+        assert str(folder) in str(error)
+    else:
+        assert len(list(stream_records(folder / "records.jsonl"))) == done.kept
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -1,11 +1,13 @@
 """The study's variants of the world: what differs, and that nothing else does."""
 
 import io
+from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from svco.data.pairs import decode_text, encode_text
 from svco.tiny_world.contrast import world_pair
 from svco.tiny_world.truth import false_words
 from svco.tiny_world.variants import FAILED_EDITS, LOOSE_EDITS, Variant, typicality
@@ -72,3 +74,31 @@ def test_captions_are_true_and_follow_the_world_only_where_asked():
         things = [thing for pair in pairs for scene in pair.text.facts["scenes"] for thing in scene]
         typical[name] = np.mean([thing["shape"] != "circle" or thing["colour"] == "red" for thing in things])
     assert typical["captions"] > typical["captions-plain"] + 0.05
+
+
+def test_scene_and_action_differ_in_what_they_say_alone():
+    pairs = list(Variant("higher").pairs("heldout", 40))
+    assert pairs == list(Variant("higher").pairs("heldout", 40))
+    assert Counter(pair.text.contrast for pair in pairs) == {"scene": 20, "action": 20}
+    assert any(pair.text.facts["unseen"] for pair in pairs)
+    for pair in pairs:
+        assert decode_text(pair.text.key, encode_text(pair.text), "") == pair.text
+        first, second = map(pixels, pair.images)
+        values = pair.text.facts["values"]
+        for side, value in enumerate(values):
+            assert value in pair.text.responses[side]
+            assert value not in pair.text.responses[1 - side]
+            assert false_words(pair.text.responses[side], pair.text.facts["scenes"][side], pair.text.query) == []
+        if pair.text.kind == "light":
+            day, night = (first, second) if values[0] == "day" else (second, first)
+            assert day.mean() > 1.5 * night.mean()
+            continue
+        row, column = pair.text.facts["scenes"][0][0]["cell"]
+        changed = np.abs(first - second).max(-1) > 60
+        assert changed.any()
+        changed[24 * row : 24 * row + 24, 24 * column : 24 * column + 24] = False
+        assert not changed.any(), "only about the thing that moves"
+        moving = {value: image for value, image in zip(values, (first, second)) if value != "standing still"}
+        for value, image in moving.items():
+            where = slice(24 * row + 19, 24 * row + 22) if value == "rising" else slice(24 * row + 2, 24 * row + 5)
+            assert image[where, 24 * column + 12].mean() < 120, "its strokes are where it comes from"

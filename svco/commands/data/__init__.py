@@ -1,1 +1,1 @@
-"""From other people's files to shards: import into records, build shards from records, verify shards."""
+"""From other people's files to shards: import into records, filter them, build shards of them, verify shards."""

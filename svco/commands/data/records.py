@@ -119,7 +119,7 @@ def _checked(record: Record, where: str) -> Record:
     if record.type not in CONTRASTS:
         raise UserError(f"{where}: field 'type' is {record.type!r}; one of {', '.join(CONTRASTS)}.")
     for path in record.images:
-        if path.startswith("/") or ".." in path.split("/"):
+        if leads_out(path):
             raise UserError(
                 f"{where}: the image path {path!r} leads out of the image folder; paths must be relative to it."
             )
@@ -127,6 +127,11 @@ def _checked(record: Record, where: str) -> Record:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise UserError(f"{where}: the score {name!r} is {value!r}, which is no finite number.")
     return record
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path is not one below an image folder."""
+    return path.startswith("/") or ".." in path.split("/")
 
 
 def stream_records(path: Path) -> Iterator[Record]:

@@ -143,7 +143,7 @@ def _asked(
         records += 1
         waiting += _estimate(rewriter, record, replies, estimate)
     if wanted.batch != "collect" and estimate.requests:
-        for line in estimate.lines(wanted.turns * (1 if wanted.batch else READINGS * (wanted.retries + 1))):
+        for line in estimate.lines(rewriter.turns * (1 if wanted.batch else READINGS * (wanted.retries + 1))):
             say(line)
         if not wanted.yes:
             raise UserError("Nothing was asked. Add --yes to go on, or --limit 20 to try a few pairs first.")

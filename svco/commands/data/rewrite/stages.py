@@ -47,8 +47,10 @@ class Rewriter:
     """Rewrites records by ``prompts`` through the model of that name, at most ``turns`` times each."""
 
     def __init__(self, prompts: Prompts, model: str, roots: Roots | None, turns: int = 2):
-        self.prompts, self.model, self.roots, self.turns = prompts, model, roots, turns
+        self.prompts, self.model, self.roots = prompts, model, roots
         stages = [stage for stage in (prompts.question, prompts.answers) if stage]
+        # At temperature 0 another turn would pay for the same reply.
+        self.turns = 1 if all(stage.parameters.get("temperature") == 0 for stage in stages) else turns
         if roots is None and any(stage.images for stage in stages):
             raise UserError(f"The prompts {prompts.name} send the pictures along: give their folder with --images.")
         named = set[str]().union(*(stage.names for stage in stages))

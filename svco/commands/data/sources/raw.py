@@ -13,7 +13,7 @@ from typing import Any
 from ....basics.errors import UserError
 from ....basics.files import replacing
 from ..images import Roots
-from ..records import NOT_STATED, Record, make_record
+from ..records import NOT_STATED, Record, leads_out, make_record
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class Raw:
     def make(self, name: str, write: Callable[[Path], None]) -> str:
         """Has ``write`` make the image ``name``; its path. UserError where it cannot be written."""
         target = self.made / name
+        if leads_out(name):
+            raise UserError(f"{self.path}: the image {name!r} would be written outside of {self.made}.")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as temporary:

@@ -6,6 +6,7 @@ Side 1's image is the image corrupted, which is how methods before S-VCO learn f
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import PurePosixPath
@@ -61,6 +62,8 @@ def _pairs(
 ) -> Iterator[tuple[dict[str, str], tuple[str, str], dict[str, Any]]]:
     """(ids, the better and the worse answer, their ratings) of the pairs of a row."""
     rated = []
+    if not isinstance(item["completions"], list):
+        raise UserError(f"{where}: completions is {item['completions']!r:.80}; it must be a list.")
     for number, answer in enumerate(item["completions"]):
         need(answer, ("annotations", "response"), f"{where}, completion {number}", "a completion of VLFeedback")
         if _rating(answer) is None:
@@ -82,9 +85,10 @@ def _pairs(
 def _rating(answer: dict[str, Any]) -> float | None:
     """The mean of an answer's ratings, which are strings; None unless all three are numbers."""
     try:
-        return sum(float(answer["annotations"][aspect]["Rating"]) for aspect in ASPECTS) / len(ASPECTS)
+        mean = sum(float(answer["annotations"][aspect]["Rating"]) for aspect in ASPECTS) / len(ASPECTS)
     except (KeyError, TypeError, ValueError):
         return None
+    return mean if math.isfinite(mean) else None
 
 
 def _order(answer: dict[str, Any]) -> float:
