@@ -41,6 +41,7 @@ _ORIENTATION = 0x0112
 _MARK = b"Exif\0\0"
 _EIGHT_BIT = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 """Modes whose values Pillow converts to RGB by their range."""
+_SIDEWAYS = ("ROTATE_90", "ROTATE_270", "TRANSPOSE", "TRANSVERSE")
 _LARGE = 2**22
 _ONE_LARGE = threading.Lock()
 """Held by a thread that decodes more than ``_LARGE`` pixels: several threads take no more memory than a large picture does."""
@@ -134,6 +135,13 @@ def stored_alike(first: bytes, second: bytes, where: str) -> tuple[bytes, bytes]
     if pictures[0].plain and pictures[0].plain == pictures[1].plain:
         return first, second
     return png_bytes(pictures[0].image), png_bytes(pictures[1].image)
+
+
+def picture_size(data: bytes) -> tuple[int, int]:
+    """(width, height) upright of a picture that :func:`read_picture` can read, by its header alone."""
+    with _opened(data) as image:
+        turn = _orientation(image, "the picture")
+        return image.size[::-1] if turn is not None and turn.name in _SIDEWAYS else image.size
 
 
 def extension(data: bytes) -> str:

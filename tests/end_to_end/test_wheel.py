@@ -79,6 +79,7 @@ def test_the_wheel_holds_what_comes_with_svco(wheel):
         "svco/shipped/launchers/study.slurm"
     }
     assert {"svco/cli.py", "svco/__main__.py", "svco/commands/probe/page.html.j2", "svco/basics/base.css"} <= names
+    assert {"svco/endpoint/prices.yaml", "svco/commands/data/rewrite/prompts/captions.yaml"} <= names
     assert not [name for name in names if name.startswith(("tests", "launchers"))]
 
 

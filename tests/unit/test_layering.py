@@ -12,7 +12,7 @@ from places import ROOT
 FLOORS = (
     ("basics",),
     ("recipe", "record"),
-    ("data", "objectives"),
+    ("data", "objectives", "endpoint"),
     ("families", "scores"),
     ("batches",),
     ("model",),
@@ -39,6 +39,7 @@ DOORS = {
     "braceexpand": {"data.shards"},
     "fsspec": {"data.remote"},
     "aiohttp": {"data.remote"},
+    "openai": {"endpoint.client"},
     "peft": {"model.lora", "model.adapter_files", "commands.bench"},  # the peer is given peft's own configuration
     "trl": {"commands.bench"},
     "datasets": {"commands.bench"},

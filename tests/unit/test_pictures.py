@@ -27,7 +27,7 @@ from svco.commands.data.verify import verify
 from svco.commands.evaluation import choices, generation
 from svco.commands.probe import page
 from svco.data.pairs import Pair, PairText
-from svco.data.pictures import BLANK, MAX_SIDE, as_png, decode_image, read_picture, stored_alike
+from svco.data.pictures import BLANK, MAX_SIDE, as_png, decode_image, picture_size, read_picture, stored_alike
 from svco.data.shards import ShardSet, write_shards
 from svco.recipe.config import CorruptConfig
 
@@ -422,7 +422,7 @@ def test_every_entrance_sees_the_same_picture(tmp_path, family):
     sides = (turned(6, "JPEG"), filed(upright))
     pair = Pair(PairText("one", "What?", ("This.", "That.")), sides)
     opened = ShardSet.open([str(path) for path in write_shards([pair], tmp_path, "mine", 9)], tmp_path / "cache")
-    assert opened.image_sizes(0) == (upright.size, upright.size)
+    assert opened.image_sizes(0) == (upright.size, upright.size) == tuple(map(picture_size, sides))
     assert len(set(opened.indices[0].entries[0].pixels)) == 1
     seen = [*Encode(family, lambda encoded, _: encoded[0].images, equal_pictures=True)([opened.read(0)])[0]]
     seen += [generation.image_of(opened, 0, side) for side in (0, 1)]

@@ -56,12 +56,14 @@ def build(
     plan: BuildPlan,
     progress: Progress,
     no_contrast: list[BadSample] | None = None,
+    rejected: int = 0,
 ) -> dict[str, Any]:
-    """Writes shards and MANIFEST.json into ``target`` and returns the manifest; nothing is left of them if that fails. UserError
-    if ``target`` holds shards. Pairs whose two pictures are one are left out and go into ``no_contrast``.
+    """Writes shards and MANIFEST.json into ``target`` and returns the manifest, which also says that ``rejected`` pairs were left
+    out before; nothing is left of them if that fails. UserError if ``target`` holds shards. Pairs whose two pictures are one are
+    left out and go into ``no_contrast``.
     """
     with filling(target) as folder:
-        return _build(records, images, folder, plan, progress, [] if no_contrast is None else no_contrast)
+        return _build(records, images, folder, plan, progress, [] if no_contrast is None else no_contrast, rejected)
 
 
 def _build(
@@ -71,6 +73,7 @@ def _build(
     plan: BuildPlan,
     progress: Progress,
     no_contrast: list[BadSample],
+    rejected: int,
 ) -> dict[str, Any]:
     if plan.val + plan.heldout >= 1:
         raise UserError(f"--val {plan.val} and --heldout {plan.heldout} leave nothing to train on.")
@@ -113,6 +116,7 @@ def _build(
             "unreadable": lost,
             "no_contrast": len(no_contrast),
             "duplicate": len(contrasts) - len(unique),
+            "rejected": rejected,
         },
         "shards": described(written),
     }

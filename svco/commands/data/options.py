@@ -13,7 +13,9 @@ from ...basics.shipped import typed
 from ...recipe.config import Config, CorruptConfig, CorruptKind, DataConfig
 from .common_options import add_images, add_unreadable
 from .filter import options as filter_options
+from .rewrite import options as rewrite_options
 from .sources.table import SOURCES
+from .view import options as view_options
 
 if TYPE_CHECKING:
     Tools = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -21,25 +23,27 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the tools of ``data``."""
-    parser.description = (
-        "Imports other people's pairs, filters them, builds shards of them, corrupts and verifies shards."
-    )
+    parser.description = "Imports, filters, rewrites and shows pairs; builds, corrupts and verifies shards of them."
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
 
     _add_import(tools)
-
     filter_options.add(tools)
+    rewrite_options.add(tools)
 
     builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
     builder.add_argument("records", type=typed, help="records.jsonl")
     add_images(builder, True)
     builder.add_argument("--seed", type=whole(), default=0)
+    builder.add_argument(
+        "--exclude", type=typed, metavar="CHOICES", help="leave out what was rejected in a gallery (svco data view)"
+    )
     builder.add_argument("--val", type=real("[0, 1)"), default=0.02, help="share of validation pairs (default 0.02)")
     builder.add_argument("--heldout", type=real("[0, 1)"), default=0.02, help="share of held-out pairs (default 0.02)")
     _add_shard_options(builder)
     builder.set_defaults(work=_build)
 
     _add_corrupt(tools)
+    view_options.add(tools)
 
     verifier = tools.add_parser("verify", help="read every byte of shards; exit code 1 when something is wrong")
     verifier.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
@@ -165,6 +169,7 @@ def _name(no_contrast: list[BadSample]) -> None:
 
 def _build(arguments: argparse.Namespace) -> int:
     from .build import BuildPlan, build
+    from .choices import without_rejects
     from .images import Roots
     from .records import read_records
 
@@ -172,12 +177,20 @@ def _build(arguments: argparse.Namespace) -> int:
         arguments.seed, arguments.val, arguments.heldout, arguments.pairs_per_shard, arguments.max_unreadable
     )
     no_contrast: list[BadSample] = []
-    records = read_records(arguments.records, no_contrast)
-    manifest = build(records, Roots(arguments.images), arguments.output, plan, shown(True), no_contrast)
+    records, strangers = read_records(arguments.records, no_contrast), 0
+    rejected = len(records)
+    if arguments.exclude:
+        records, strangers = without_rejects(records, arguments.exclude)
+    rejected -= len(records)
+    manifest = build(records, Roots(arguments.images), arguments.output, plan, shown(True), no_contrast, rejected)
     for split, count in manifest["pairs"].items():
         print(f"{split:<8}{count:>9} pairs")
     left = manifest["left_out"]
-    print(f"left out: {left['unreadable']} unreadable, {left['duplicate']} repeated, {left['no_contrast']} no contrast")
+    print(
+        f"left out: {left['unreadable']} unreadable, {left['duplicate']} repeated, {left['no_contrast']} no contrast, "
+        f"{rejected} rejected"
+        + (f"; {strangers} more were rejected and are not among the records" if strangers else "")
+    )
     _name(no_contrast)
     print(f"next: svco data verify {arguments.output}")
     return 0

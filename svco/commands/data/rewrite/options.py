@@ -1,0 +1,100 @@
+"""The options of ``svco data rewrite``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ....basics.errors import UserError
+from ....basics.intervals import real, whole
+from ....basics.progress import shown
+from ....basics.shipped import typed
+
+
+def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the tool to those of ``svco data``."""
+    parser = tools.add_parser(
+        "rewrite",
+        help="captions, or pictures alone, to a shared question and two answers, through a model's endpoint or by templates",
+        description="Asks a model behind any OpenAI-compatible endpoint (environment: OPENAI_BASE_URL, OPENAI_API_KEY) for a "
+        "question that suits both pictures of a pair, then for two answers that differ where the pictures do. What comes is "
+        "checked; what does not pass is kept apart with the reason. Replies are kept in a file: a command given again asks for "
+        "nothing that is known.",
+    )
+    parser.add_argument("records", type=typed, help="records.jsonl")
+    parser.add_argument("-o", "--output", type=typed, default=Path("rewritten.jsonl"), help="default: %(default)s")
+    parser.add_argument(
+        "--images",
+        type=typed,
+        action="append",
+        default=[],
+        help="folder of the pictures, where prompts send them; may repeat",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("endpoint", "template"),
+        default="endpoint",
+        help="template: without a model (default endpoint)",
+    )
+    parser.add_argument("--model", help="the model's name, as the endpoint knows it")
+    parser.add_argument(
+        "--prompts",
+        default="captions",
+        help="captions, pictures (both are sent), ask (the record's question, of each picture alone), or a file in their form; "
+        "of the template backend: template, or a file in its form",
+    )
+    parser.add_argument("--yes", action="store_true", help="go on after the estimate of tokens and price")
+    parser.add_argument("--limit", type=whole(1), metavar="N", help="only the first N records")
+    parser.add_argument("--prices", type=typed, metavar="FILE", help="table of prices instead of svco's own")
+    parser.add_argument("--cache", type=typed, metavar="FILE", help="file of replies (default: beside the records)")
+    parser.add_argument(
+        "--at-once", type=whole(1, 1024), default=8, metavar="N", help="requests under way (default %(default)s)"
+    )
+    parser.add_argument(
+        "--turns",
+        type=whole(1, 1000),
+        default=2,
+        metavar="N",
+        help="how often a pair is asked for until its texts pass (default %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout", type=real("[1, 1e6]"), default=600.0, metavar="S", help="seconds for a reply (default %(default)g)"
+    )
+    parser.add_argument(
+        "--retries", type=whole(0, 100), default=2, metavar="N", help="of a request that failed (default %(default)s)"
+    )
+    parser.add_argument(
+        "--batch",
+        choices=("submit", "collect"),
+        help="the endpoint's Batch API: hand requests in, fetch their replies; once for each stage",
+    )
+    parser.set_defaults(work=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the tool; its exit code."""
+    from ....endpoint.prices import SHIPPED
+    from .command import Wanted, rewrite
+
+    if arguments.backend == "endpoint" and not arguments.model:
+        raise UserError("Name the model with --model, or use --backend template, which needs none.")
+    if arguments.backend == "template" and (arguments.model or arguments.batch):
+        raise UserError("--backend template asks no model: leave out --model and --batch.")
+    wanted = Wanted(
+        records=arguments.records,
+        output=arguments.output,
+        images=tuple(arguments.images),
+        backend=arguments.backend,
+        model=arguments.model or "",
+        prompts=arguments.prompts,
+        cache=arguments.cache,
+        prices=arguments.prices or SHIPPED,
+        at_once=arguments.at_once,
+        turns=arguments.turns,
+        limit=arguments.limit,
+        timeout=arguments.timeout,
+        retries=arguments.retries,
+        batch=arguments.batch,
+        yes=arguments.yes,
+    )
+    return rewrite(wanted, shown(True))

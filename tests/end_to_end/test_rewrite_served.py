@@ -1,0 +1,89 @@
+"""`svco data rewrite` and a real model: the embedded base, served by transformers, is asked about pictures it sees."""
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from launch import ENVIRONMENT, free_port
+from places import BASE
+
+from svco.commands.data.records import read_records
+from svco.commands.data.rewrite.prompts import FOLDER
+
+for package in ("openai", "fastapi", "uvicorn"):
+    pytest.importorskip(package, reason=f"NOT TESTED: needs {package}: pip install 'svco[test]'")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """Of `transformers serve`; 15 s to start."""
+    port, log = free_port(), tmp_path_factory.mktemp("served") / "log"
+    line = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(BASE), "--device", "cpu"]
+    line += ["--host", "127.0.0.1", "--port", str(port)]
+    with log.open("w") as stream:
+        environment = ENVIRONMENT | {"HF_HUB_DISABLE_UPDATE_CHECK": "1"}
+        process = subprocess.Popen(line, stdout=stream, stderr=stream, env=environment)
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                    assert answer.status == 200
+                    break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_served_model_answers_about_what_it_sees(address, make_pairs, tmp_path):
+    with (tmp_path / "r.jsonl").open("w") as stream:
+        for pair in [p for p in make_pairs("gate", 0, 60) if p.text.contrast == "position"][:6]:
+            names = [f"{pair.text.key}.{side}.jpg" for side in (0, 1)]
+            for name, image in zip(names, pair.images):
+                (tmp_path / name).write_bytes(image)
+            record = {"query": pair.text.query, "images": names, "responses": pair.text.responses, "type": "position"}
+            stream.write(json.dumps(record) + "\n")
+
+    def rewrite(*words):
+        line = [
+            sys.executable,
+            "-m",
+            "svco",
+            "data",
+            "rewrite",
+            "r.jsonl",
+            "--images",
+            ".",
+            "--model",
+            str(BASE),
+            *words,
+        ]
+        environment = ENVIRONMENT | {"OPENAI_BASE_URL": address}
+        return subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+
+    # The embedded base often answers with one word.
+    (tmp_path / "short.yaml").write_text((FOLDER / "ask.yaml").read_text() + "checks: {answer_words: [1, 80]}\n")
+    done = rewrite("--prompts", "short.yaml", "--at-once", "2", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "price:    nothing" in done.stdout and "12 replies" in done.stdout
+    kept = read_records(tmp_path / "rewritten.jsonl")
+    rejected = [json.loads(line) for line in (tmp_path / "rewritten.rejected.jsonl").read_text().splitlines()]
+    assert kept and rejected and len(kept) + len(rejected) == 6, (
+        "what a base of 1.4 M parameters sees, and what it does not"
+    )
+    for record in kept:
+        assert record.responses[0] != record.responses[1], "each answer is of its own picture"
+        assert record.stages["rewrite"]["answered"]["answers"].startswith(str(BASE))
+        assert record.stages["rewrite"]["before"]["query"] == record.query
+    assert all(row["reasons"] and len(row["said"]) == 2 for row in rejected)
+
+    # This server takes response_format and ignores it: the reply is found to be no JSON here.
+    done = rewrite("--limit", "1", "--turns", "1", "--yes", "-o", "json.jsonl")
+    assert done.returncode == 1 and "bad-reply: " in done.stdout, done.stdout + done.stderr
