@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 from .disk import disk_error, disk_problem
 from .dist import World
-from .errors import UserError
+from .errors import UserError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,13 +122,16 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
     """The arrays of these names in an ``.npz``; OSError if it cannot be opened, ValueError if it is damaged or lacks one."""
     import numpy as np
 
-    # Opened here: numpy does not close a damaged file that it opened itself. What it raises for one is any of four errors.
+    # Opened here: numpy does not close a damaged file that it opened itself. What it, zipfile and zlib
+    # raise for one is any of a dozen errors.
     with path.open("rb") as file:
         try:
             with np.load(file) as arrays:
                 return [arrays[name] for name in names]
-        except (EOFError, KeyError, BadZipFile) as error:
-            raise ValueError(str(error)) from None
+        except OSError:
+            raise
+        except Exception as error:
+            raise ValueError(first_line(error)) from None
 
 
 def hosts_apart(folder: Path, world: World, patience: float = PATIENCE) -> list[str]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from .strict_json import json_text
+from .strict_json import json_text, parse_json
 
 _DIGEST = "digest"
 
 
-def sealed(record: Mapping[str, Any]) -> str:
-    """``record`` as JSON, with a digest of itself."""
-    return json_text({**record, _DIGEST: _digest(record)}, indent=1, sort_keys=True)
+def sealed(record: Mapping[str, Any], compact: bool = False) -> str:
+    """``record`` as JSON, with a digest of itself; ``compact``: in one line."""
+    whole = {**record, _DIGEST: _digest(record)}
+    return json_text(whole, compact=True) if compact else json_text(whole, indent=1, sort_keys=True)
 
 
 def unsealed(text: str, since: int = 0) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def unsealed(text: str, since: int = 0) -> dict[str, Any]:
 
     ``since``: a record whose ``version`` is lower is of before there were digests, and is believed without.
     """
-    record = json.loads(text)
+    record = parse_json(text)
     if not isinstance(record, dict):
         raise ValueError("it is no record")
     written = record.pop(_DIGEST, None)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from zlib import crc32
 
 from ..basics.errors import UserError
 from ..basics.files import file_digest, write_whole
+from ..basics.seal import sealed, unsealed
 from ..basics.strict_json import json_text
 from .pairs import IMAGE_MEMBERS, MEMBERS
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 Size = tuple[int, int]
 
 
@@ -31,6 +32,8 @@ class Entry:
     """Member name -> (byte offset of its data in the tar, bytes); only the members a pair is made of."""
     sizes: tuple[Size, Size]
     """(width, height) of image 0 and 1 from their headers; (0, 0) where there is none to read."""
+    sums: dict[str, int]
+    """Member name -> CRC-32 of its data: what is read later is what was indexed."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def load_index(tar: Path, cache: Path) -> ShardIndex:
         "mtime_ns": status.st_mtime_ns,
         "bytes": index.bytes,
         "sha256": index.sha256,
-        "samples": [[e.key, e.members, e.sizes] for e in index.entries],
+        "samples": [[e.key, e.members, e.sizes, e.sums] for e in index.entries],
     }
     for candidate in candidates:
         try:
@@ -85,15 +88,15 @@ def index_places(tar: Path, cache: Path) -> tuple[Path, Path]:
 
 def _read(path: Path, tar: Path, status: os.stat_result) -> ShardIndex | None:
     try:
-        record = json.loads(path.read_text())
+        record = unsealed(path.read_text(encoding="utf-8"))
         if record["version"] != INDEX_VERSION or record["bytes"] != status.st_size:
             return None
         # A copied or checked-out shard has another time: then its contents decide.
         if record["mtime_ns"] != status.st_mtime_ns and record["sha256"] != file_digest(tar):
             return None
         entries = tuple(
-            Entry(key, {name: tuple(place) for name, place in members.items()}, (tuple(first), tuple(second)))
-            for key, members, (first, second) in record["samples"]
+            Entry(key, {name: tuple(place) for name, place in members.items()}, (tuple(first), tuple(second)), sums)
+            for key, members, (first, second), sums in record["samples"]
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -102,7 +105,7 @@ def _read(path: Path, tar: Path, status: os.stat_result) -> ShardIndex | None:
 
 def _write(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json_text(record, compact=True))
+    write_whole(path, sealed(record, compact=True))
 
 
 def _build(tar: Path, size: int) -> ShardIndex:
@@ -128,7 +131,12 @@ def _build(tar: Path, size: int) -> ShardIndex:
     first, second = IMAGE_MEMBERS
     with tar.open("rb") as stream:
         entries = tuple(
-            Entry(key, members, (_image_size(stream, members.get(first)), _image_size(stream, members.get(second))))
+            Entry(
+                key,
+                members,
+                (_image_size(stream, members.get(first)), _image_size(stream, members.get(second))),
+                {name: crc32(_data(stream, place)) for name, place in members.items()},
+            )
             for key, members in samples.items()
         )
     return ShardIndex(str(tar), size, file_digest(tar), entries)
@@ -161,14 +169,19 @@ def _split_name(name: str) -> tuple[str, str]:
     return folder + slash + key, extension
 
 
-def _image_size(stream: Any, place: tuple[int, int] | None) -> Size:
+def _data(stream: BinaryIO, place: tuple[int, int]) -> bytes:
+    offset, size = place
+    stream.seek(offset)
+    return stream.read(size)
+
+
+def _image_size(stream: BinaryIO, place: tuple[int, int] | None) -> Size:
     from PIL import Image
 
     if place is None:
         return (0, 0)
-    stream.seek(place[0])
     try:
-        with Image.open(io.BytesIO(stream.read(place[1]))) as image:
+        with Image.open(io.BytesIO(_data(stream, place))) as image:
             return image.size
     except Exception:  # the sample is bad; reading it says so by name
         return (0, 0)

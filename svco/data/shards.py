@@ -16,6 +16,7 @@ from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import BinaryIO
+from zlib import crc32
 
 from ..basics.errors import BadSample, UserError
 from ..basics.files import replacing
@@ -202,7 +203,13 @@ class ShardSet:
             )
         offset, size = entry.members[name]
         tar.seek(offset)
-        return tar.read(size)
+        data = tar.read(size)
+        if crc32(data) != entry.sums[name]:
+            raise UserError(
+                f"The shard {index.path} is no longer what was indexed: {name} of sample {entry.key!r} has other bytes. It was "
+                "replaced, or its disk loses data: put a good copy there, under a new time of change (touch), and start again."
+            )
+        return data
 
 
 def _index(name: str, path: Path, cache: Path) -> ShardIndex:

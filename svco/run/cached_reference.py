@@ -16,6 +16,7 @@ from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.files import replacing, write_whole
 from ..basics.progress import Progress
+from ..basics.seal import sealed, unsealed
 from ..basics.strict_json import json_text
 from ..basics.views import VIEWS, cells_to_evaluate, views_of
 from ..batches.split import Split, cache_dir, make_loader
@@ -103,7 +104,8 @@ class ReferenceCache:
         try:
             with safe_open(path, "np") as file:
                 logps, done = file.get_tensor("logps"), file.get_tensor("done").astype(bool)
-                stored = json.loads(file.metadata()["facts"])
+                about = file.metadata()
+                stored = json.loads(about["facts"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"The cached reference {path} cannot be read ({error}). Delete it; it is made again."
@@ -113,7 +115,17 @@ class ReferenceCache:
                 f"The cached reference {path} is not what its name says: it was made for {stored} and {len(done)} pairs. "
                 "Delete it; it is made again."
             )
-        return cls(path, logps, done)
+        cache = cls(path, logps, done)
+        # Those of earlier versions have their facts alone.
+        if about.keys() != {"facts"} and about.get("contents") != cache._contents():
+            raise UserError(
+                f"The cached reference {path} holds other numbers than were written into it. Delete it; it is made again."
+            )
+        return cache
+
+    def _contents(self) -> str:
+        """A digest of the numbers."""
+        return hashlib.sha256(self.logps.tobytes() + self.done.tobytes()).hexdigest()
 
     @property
     def missing(self) -> np.ndarray:
@@ -137,7 +149,7 @@ class ReferenceCache:
         self.logps[theirs], self.done[theirs] = there.logps[theirs], True
         tensors = {"logps": self.logps, "done": self.done.astype(np.uint8)}
         with replacing(self.path, sum(array.nbytes for array in tensors.values())) as temporary:
-            save_file(tensors, temporary, {"facts": json_text(facts, sort_keys=True)})
+            save_file(tensors, temporary, {"facts": json_text(facts, sort_keys=True), "contents": self._contents()})
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
@@ -148,8 +160,8 @@ def fingerprint(facts: dict[str, Any]) -> str:
 def weights_digest(files: Iterable[Path], memory: Path) -> str:
     """Digest of the contents of a model's files; contents of unchanged files are remembered in ``memory``."""
     try:
-        known = json.loads(memory.read_text())
-    except (OSError, ValueError):
+        known = unsealed(memory.read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError):
         known = {}
     digests = []
     for file in sorted(files):
@@ -161,7 +173,7 @@ def weights_digest(files: Iterable[Path], memory: Path) -> str:
         digests.append((file.name, known[key]))
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(memory, json_text(known))
+        write_whole(memory, sealed({"files": known}))
     except OSError as error:  # a full or read-only cache costs the next start a minute, and this run nothing
         warnings.warn(f"the digests of the base's files are not remembered: {error}", stacklevel=2)
     return fingerprint({"files": digests})

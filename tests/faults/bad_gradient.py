@@ -1,4 +1,7 @@
-"""S-VCO's attend term whose gradient, in the third step, is not a number while its loss is: ``python bad_gradient.py KEY=VALUE …``."""
+"""S-VCO's attend term whose gradient, in the third step, is not a number while its loss is one.
+
+``python bad_gradient.py KEY=VALUE …``.
+"""
 
 import sys
 

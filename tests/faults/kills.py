@@ -9,13 +9,12 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from svco.basics.files import file_digest
-from svco.basics.seal import sealed, unsealed
-from svco.record.checkpoint import MANIFEST, SEALED_SINCE
-
 from faults.processes import At, Injected, kill
 from faults.stage import Broken, Stage, World, must, same_run, told
 from faults.table import Row
+from svco.basics.files import file_digest
+from svco.basics.seal import sealed, unsealed
+from svco.record.checkpoint import MANIFEST, SEALED_SINCE
 
 PHASES = {
     "load": ("loading the model", 4, "between two files, or while weights load"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from functools import partial
 from pathlib import Path
 
@@ -86,8 +85,9 @@ def pair(stage: Stage, sound: bool = False) -> None:
     found = skipped(stage.run())
     must(found, "no step was skipped")
     must(set().union(*found.values()) <= keys, "pairs are named that have nothing to do with it")
-    lines = launch.training(stage.run())
+    lines = {line["step"]: line for line in launch.metrics(stage.run()) if "pairs" in line}
     must(set(lines) == set(range(1, STEPS + 1)), f"steps {sorted(lines)}")
+    must({step for step, line in lines.items() if "loss" not in line} == set(found), "a skipped step has a loss")
     must(lines[STEPS]["skipped"] == len(found), "the count of skipped steps is another")
     must(lines[STEPS]["pairs"] == 4 * STEPS, "pairs lost or doubled")
     only_finite(stage.run())
@@ -96,7 +96,12 @@ def pair(stage: Stage, sound: bool = False) -> None:
 def limit(stage: Stage) -> None:
     base, _ = poisoned_base(stage.folder / "poisoned", f"{stage.data}/train-*.tar", 2, 8)
     changes = ("data.validation=", "data.heldout=", "model.reference=lockstep", f"model.base={base}")
-    told(stage.train(*changes, "optim.max_skipped_steps=6", "optim.max_skipped_fraction=0"), 2, "was not finite")
+    told(
+        stage.train(*changes, "optim.max_skipped_steps=6", "optim.max_skipped_fraction=0"),
+        2,
+        "not finite in many steps",
+        "step-000004",
+    )
     must(not (stage.run() / "adapter").exists(), "it wrote an adapter")
 
 
@@ -106,7 +111,6 @@ def gradient(stage: Stage) -> None:
     must(skipped(stage.run()) == {3: []}, f"skipped: {skipped(stage.run())}")
     lines = launch.training(stage.run())
     must(lines[STEPS]["skipped"] == 1, "it was not counted")
-    must(all(math.isfinite(line["loss"]) for step, line in lines.items() if step != 3), "a loss that is not finite")
     only_finite(stage.run())
 
 

@@ -132,7 +132,9 @@ def allowed(stage: Stage) -> None:
 
 def rolled_back(stage: Stage) -> None:
     run = stage.adopt("plain")
-    told(stage.train(resume=str(run / "checkpoints" / "step-000002")), 0, "step-000004.abandoned, step-000006.abandoned")
+    told(
+        stage.train(resume=str(run / "checkpoints" / "step-000002")), 0, "step-000004.abandoned, step-000006.abandoned"
+    )
     stage.same_as("plain")
     must((run / "checkpoints" / "latest").read_text() == "step-000006", "latest is not the newest")
     told(stage.train(), 0)
@@ -143,7 +145,10 @@ def two_at_once(stage: Stage) -> None:
     processes = [stage.start(resume="none") for _ in range(2)]
     ended = sorted((stage.end(process) for process in processes), key=lambda one: one.code)
     must([one.code for one in ended] == [0, 2], f"exit codes {[one.code for one in ended]}: {ended[1].text[-300:]}")
-    must(re.search("is running|is not empty", ended[1].text), f"it did not say who has the folder: {ended[1].text[-300:]}")
+    must(
+        re.search("is running|is not empty", ended[1].text),
+        f"it did not say who has the folder: {ended[1].text[-300:]}",
+    )
     told(ended[1], 2)
     stage.same_as("plain")
 
@@ -158,7 +163,7 @@ def two_auto(stage: Stage) -> None:
 def suspended(stage: Stage, guarded: bool = True) -> None:
     first = stage.start(inject=(Injected(At("^doing scoring pairs$", after=0.05), suspend),))
     deadline = time.monotonic() + 60
-    while "scoring pairs" not in first.trace.read_text() and time.monotonic() < deadline:
+    while not any("scoring pairs" in event for _, event in first.events()) and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(1)
     state = stage.run() / "state.json"

@@ -25,8 +25,21 @@ from places import ROOT
 
 PRELOADED = (
     *("svco.cli", "svco.run.train", "svco.run.outcome", "svco.run.start", "svco.scores.sheet", "svco.export.merge"),
-    *("svco.families.llava", "svco.families.text", "torch", "torch.utils.tensorboard", "matplotlib.pyplot", "peft", "webdataset"),
-    *("transformers.models.llava.modeling_llava", "transformers.models.clip.modeling_clip", "safetensors.numpy", "deepspeed"),
+    *(
+        "svco.families.llava",
+        "svco.families.text",
+        "torch",
+        "torch.utils.tensorboard",
+        "matplotlib.pyplot",
+        "peft",
+        "webdataset",
+    ),
+    *(
+        "transformers.models.llava.modeling_llava",
+        "transformers.models.clip.modeling_clip",
+        "safetensors.numpy",
+        "deepspeed",
+    ),
     *("transformers.models.clip.image_processing_pil_clip", "transformers.models.llama.modeling_llama"),
 )
 WATCHED = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
@@ -91,8 +104,9 @@ class Process:
 
     def events(self) -> list[tuple[float, str]]:
         """(seconds from its start, event) of all that its audit hook saw."""
-        lines = (line.split(" ", 1) for line in self.trace.read_text(errors="replace").splitlines())
-        return [(float(when), what) for when, what in lines]
+        text = self.trace.read_text(errors="replace") if self.trace.exists() else ""
+        lines = (line.split(" ", 1) for line in text.splitlines(keepends=True) if line.endswith("\n"))
+        return [(float(when), what.rstrip("\n")) for when, what in lines]
 
     def send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -222,7 +236,7 @@ def with_mark(mark: str) -> list[int]:
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(OSError, psutil.Error):
-            if mark.encode() in Path(f"/proc/{pid}/environ").read_bytes():
-                if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                    found.append(pid)
+            marked = mark.encode() in Path(f"/proc/{pid}/environ").read_bytes()
+            if marked and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
     return found

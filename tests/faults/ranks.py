@@ -147,7 +147,9 @@ def rank_killed(stage: Stage, part: str, rank: int, share: float) -> None:
     times = sum(event == f"doing {doing}" for _, event in stage.world.finished("ranks").started[0].events())
     # Only rank 0 keeps state.json: the other is killed from outside, when rank 0 says what it does.
     at = At(f"^doing {doing}$", 1 + int(share * times), 0.01 + 0.2 * share)
-    processes = stage.ranks(LIVE, inject={0: (Injected(at, kill if rank == 0 else partial(kill_beside, str(stage.told))),)})
+    processes = stage.ranks(
+        LIVE, inject={0: (Injected(at, kill if rank == 0 else partial(kill_beside, str(stage.told))),)}
+    )
     (stage.told / "victim").write_text(str(processes[1].pid))
     ended = ended_all(stage, processes)
     must(ended[rank].code == -9, f"the fault was not delivered: exit codes {[one.code for one in ended]}")
@@ -161,10 +163,10 @@ def kill_beside(folder: str) -> None:
 
 
 def rank_stopped(stage: Stage) -> None:
-    at = At("read .*/train-000001.tar$", 10)
-    processes = stage.ranks(LIVE, "run.timeout_minutes=0.2", inject={1: (Injected(at, suspend),)})
+    at = At("read .*/train-", 6)
+    processes = stage.ranks(LIVE, "run.timeout_minutes=1", inject={1: (Injected(at, suspend),)})
     began = time.monotonic()
-    first = stage.end(processes[0], 120)
+    first = stage.end(processes[0], 200)
     told(first, 2, GONE)
     stage.notes.append(f"the other gave up after {time.monotonic() - began:.0f} s, imports and all")
     processes[1].send(signal.SIGCONT)

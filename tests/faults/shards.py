@@ -32,7 +32,9 @@ def rows(_: int) -> list[Row]:
             "a shard is replaced by one of another size",
             "in the first epoch",
             f"exit code 2, one sentence that names it; {again}",
-            lambda stage: changed(stage, first_read, partial(put, "heldout-000000.tar", str(stage.data / NAME)), "was replaced"),
+            lambda stage: changed(
+                stage, first_read, partial(put, "heldout-000000.tar", str(stage.data / NAME)), "was replaced"
+            ),
         ),
         Row(
             "shard/replaced/same-size",
@@ -109,5 +111,6 @@ def slow(stage: Stage, *changes: str) -> None:
 
 def other_pictures(stage: Stage) -> None:
     disturb(str(stage.data / NAME))
+    (stage.data / f"{NAME}.index.json").unlink()
     told(stage.train(), 0)
     stage.same_as("plain")

@@ -125,7 +125,11 @@ class Stage:
         return shutil.copytree(BASE, self.folder / "base")
 
     def foreign(self) -> list[Path]:
-        inside = [*(self.root / "other").rglob("*"), *(self.root / "export.tmp").rglob("*"), self.data / "train-000000.tar.txt"]
+        inside = [
+            *(self.root / "other").rglob("*"),
+            *(self.root / "export.tmp").rglob("*"),
+            self.data / "train-000000.tar.txt",
+        ]
         return [path for path in inside if path.is_file()]
 
     def adopt(self, kind: str, name: str = "run") -> Path:
@@ -147,7 +151,9 @@ class Stage:
         for name in ("adapter", "heldout.json", "samples.png"):
             path = run / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        lines = [line for line in (run / "metrics.jsonl").read_text().splitlines(True) if json.loads(line)["step"] <= step]
+        lines = [
+            line for line in (run / "metrics.jsonl").read_text().splitlines(True) if json.loads(line)["step"] <= step
+        ]
         (run / "metrics.jsonl").write_text("".join(lines))
         state = json.loads((run / "state.json").read_text()) | {"state": "running", "doing": "saving", "step": step}
         (run / "state.json").write_text(json.dumps(state | {"exit_code": None, "ticks": 1}, indent=1))
@@ -179,7 +185,9 @@ class Stage:
         arguments = [str(ROOT / "launchers" / "train.py"), "--ds", str(ds), *self.options(name, resume, *changes)]
         return self.fork(arguments, inject, environment)
 
-    def fork(self, arguments: list[str], inject: tuple[Injected, ...] = (), environment: dict[str, str] | None = None) -> Process:
+    def fork(
+        self, arguments: list[str], inject: tuple[Injected, ...] = (), environment: dict[str, str] | None = None
+    ) -> Process:
         output = self.told / f"said-{len(self.started)}.txt"
         self.started.append(forks.start(arguments, output, self.folder, inject, environment))
         return self.started[-1]
@@ -197,7 +205,9 @@ class Stage:
         """``svco ARGUMENTS`` to its end."""
         return self.end(self.fork([str(ROOT / "svco" / "__main__.py"), *map(str, arguments)], inject))
 
-    def ranks(self, *changes: str, count: int = 2, inject: dict[int, tuple[Injected, ...]] | None = None, **how) -> list[Process]:
+    def ranks(
+        self, *changes: str, count: int = 2, inject: dict[int, tuple[Injected, ...]] | None = None, **how
+    ) -> list[Process]:
         """``count`` ranks under ZeRO-3, whose launcher is the fork server."""
         port = launch.free_port()
         self.ports.append(port)
@@ -219,7 +229,13 @@ class Stage:
         output = (self.told / f"anew-{len(list(self.told.glob('anew-*')))}.txt").open("w")
         environment = launch.ENVIRONMENT | {"SVCO_FAULTS": self.mark} | (environment or {})
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment, text=True, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
     def said_anew(self, number: int = -1) -> str:
@@ -237,7 +253,10 @@ class Stage:
 
     def nothing_foreign_is_gone(self) -> None:
         for path, text in self._foreign.items():
-            must(path.is_file() and path.read_text() == text, f"{path.relative_to(self.folder)} is foreign, and changed or gone")
+            must(
+                path.is_file() and path.read_text() == text,
+                f"{path.relative_to(self.folder)} is foreign, and changed or gone",
+            )
 
     def nothing_is_left(self) -> None:
         """No process of this row, and no shared memory of one."""
@@ -301,7 +320,10 @@ def same_run(ours: Path, theirs: Path, tolerance: float = 0.0) -> None:
     for one, other in zip(mine, whole, strict=True):
         for key in ("loss", "grad_norm", "validation/loss"):
             if key in other:
-                must(abs(one[key] / other[key] - 1) < tolerance, f"step {one['step']}: {key} {one[key]} is not {other[key]}")
+                must(
+                    abs(one[key] / other[key] - 1) < tolerance,
+                    f"step {one['step']}: {key} {one[key]} is not {other[key]}",
+                )
 
 
 def _first_difference(ours: dict, theirs: dict) -> str:
