@@ -40,7 +40,7 @@ test-all:
 	$(MAKE) test TESTS="--slow $(TESTS)"
 
 faults: $(STAMP)
-	python tests/faults/suite.py --seed $(FAULTS_SEED) $(if $(FAULTS_ROWS),--rows '$(FAULTS_ROWS)') $(FAULTS)
+	PYTHONPATH=tests python -m faults.suite --seed $(FAULTS_SEED) $(if $(FAULTS_ROWS),--rows '$(FAULTS_ROWS)') $(FAULTS)
 
 lint: $(STAMP)
 	ruff check

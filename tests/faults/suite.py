@@ -1,7 +1,7 @@
 """``make faults``: plays the table of faults and writes what held (tests/README.md).
 
-``python tests/faults/suite.py [--seed N] [--rows REGEX ...] [--again] [--minutes N] [--out FILE]``. Results are kept row by row in
-the work folder: a second start plays what is missing, and rows that were broken again.
+``PYTHONPATH=tests python -m faults.suite [--seed N] [--rows REGEX ...] [--again] [--minutes N] [--out FILE]``. Results are kept
+row by row in the work folder: a second start plays what is missing, and rows that were broken again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from places import ROOT
 
@@ -113,9 +111,9 @@ def page(rows: list[Row], results: dict[str, Result], seed: int) -> str:
         f"    make faults FAULTS_SEED={seed}",
         "",
         f"{summary(rows, results)}; {seconds / 60:.0f} minutes in all. Written by the suite "
-        "([tests/faults/](../../tests/README.md)), which also says how a fault is injected. After every row, beside what the row says: nothing foreign is changed or "
-        "gone, no process and no shared memory is left. *control*: without what would catch the fault, or with a doctored run; "
-        "it holds when the check breaks.",
+        "([tests/faults/](../../tests/README.md)), which also says how a fault is injected. After every row, beside what "
+        "the row says: nothing foreign is changed or gone, no process and no shared memory is left. *control*: without what "
+        "would catch the fault, or with a doctored run; it holds when the check breaks.",
         "",
         "| row | injected | when | must hold | result | s |",
         "|---|---|---|---|---|---|",
