@@ -18,6 +18,7 @@ from faults.kills import PHASES
 from faults.processes import At, Injected, kill, suspend
 from faults.stage import Broken, Ended, Stage, must, told
 from faults.table import Row
+from svco.record.status import look
 
 LIVE = "model.reference=lockstep"
 GONE = "Another rank is gone or silent"
@@ -154,6 +155,8 @@ def rank_killed(stage: Stage, part: str, rank: int, share: float) -> None:
     ended = ended_all(stage, processes)
     must(ended[rank].code == -9, f"the fault was not delivered: exit codes {[one.code for one in ended]}")
     told(ended[1 - rank], 2, GONE)
+    state, verdict = look(stage.run())
+    must(verdict == 1 and f"run.name={stage.run().name} run.resume=auto" in state, f"svco status: {verdict}, {state}")
     stage.nothing_is_left()
     resumed(stage)
 
@@ -233,8 +236,6 @@ def launcher_ended(stage: Stage, who: str, number: int) -> None:
 
 
 def _state(stage: Stage) -> str:
-    from svco.record.status import look
-
     return look(stage.run())[0].splitlines()[0].partition(": ")[2]
 
 
