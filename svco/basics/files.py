@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import socket
 import time
@@ -26,6 +27,15 @@ PATIENCE = 5.0
 def beside(path: Path) -> Path:
     """A name in the folder of ``path`` to write to before it is moved there, which no other process takes, on no node."""
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes from ``folder`` what processes of this host that are no more had begun to write there (see :func:`beside`). For who
+    alone writes there."""
+    for path in folder.glob(".*.tmp"):
+        owner = re.fullmatch(rf"\..+\.{re.escape(socket.gethostname())}-(\d+)\.tmp", path.name)
+        if owner and not Path(f"/proc/{owner[1]}").exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class CannotWrite(UserError, OSError):

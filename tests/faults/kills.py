@@ -118,6 +118,8 @@ def killed(stage: Stage, at: At) -> None:
     stage.nothing_is_left()
     told(stage.train(), 0)
     stage.same_as("plain")
+    left = [path.name for path in stage.run().rglob("*.tmp")]
+    must(not left, f"what was begun lies there still: {left}")
 
 
 def again_and_again(stage: Stage) -> None:
