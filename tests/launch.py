@@ -115,6 +115,21 @@ def metrics(folder: Path, timings: bool = False) -> list[dict]:
     return lines if timings else [{k: v for k, v in line.items() if not k.startswith(TIMINGS)} for line in lines]
 
 
+def strictly_json(folder: Path) -> set[str]:
+    """Names of the JSON files in ``folder``, each of which parses as the standard says: NaN is none."""
+    from svco.basics.strict_json import parse_json
+
+    files = [path for kind in ("*.json", "*.jsonl") for path in folder.rglob(kind)]
+    for file in files:
+        text = file.read_text()
+        for part in text.splitlines() if file.suffix == ".jsonl" else [text]:
+            try:
+                parse_json(part)
+            except ValueError as error:
+                raise AssertionError(f"{file}: {error}") from None
+    return {file.name for file in files}
+
+
 def training(folder: Path) -> dict[int, dict]:
     """Step -> its training metrics, without timings."""
     return {line["step"]: line for line in metrics(folder) if "loss" in line}

@@ -59,6 +59,16 @@ class PackedBatch:
         """Tokens that go through the language model in one stream."""
         return len(self.input_ids)
 
+    def owners(self) -> torch.Tensor:
+        """(T,) int64, on the CPU: the pair that each row position is of."""
+        roots = [own[0] for own, keys in zip(self.layout.queries, self.layout.keys, strict=True) if len(keys) == 1]
+        starts = torch.zeros(len(self.input_ids), dtype=torch.int64)
+        starts[roots] = 1
+        tree = starts.cumsum(0) - 1
+        of_tree = torch.zeros(len(roots), dtype=torch.int64)
+        of_tree[tree[self.predicts.cpu()]] = self.cell.cpu() // (2 * self.view_count)
+        return of_tree[tree]
+
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> PackedBatch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {name: function(v) for name, v in values.items() if isinstance(v, torch.Tensor)}

@@ -25,6 +25,8 @@ from .universal import fitting
 if TYPE_CHECKING:
     import torch
 
+    from ..model.scorer import PackedScorer
+
 __all__ = [
     "DeepSpeedEngine",
     "Engine",
@@ -42,6 +44,8 @@ __all__ = [
 class Engine(Protocol):
     """What the train loop needs of an engine."""
 
+    scorer: PackedScorer
+    """What it steps."""
     portable: bool
     """Checkpoints fit any engine and any number of ranks."""
     scaled: bool

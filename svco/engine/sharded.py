@@ -42,6 +42,7 @@ class DeepSpeedEngine:
         import deepspeed
 
         self.world = world
+        self.scorer = tuned.scorer
         self.trainable = tuned.trainable
         self.portable = tuned.wrapped is not None
         self.skipped = False

@@ -45,7 +45,7 @@ class Wanted:
     form: str | None = None
     """``adapter``, ``merged`` or ``full``; None: adapter of an adapter, else full."""
     checkpoint: str | None = None
-    """``latest`` or ``step-N`` of a run; None: its final weights, or the newest valid checkpoint."""
+    """``latest``, ``best`` or ``step-N`` of a run; None: its final weights, or the newest valid checkpoint."""
     names: str | None = None
     """``4`` or ``5``: names of transformers 4 or 5; None: the base's own, for an adapter 5."""
     shard_size: str = SHARD_SIZE

@@ -16,7 +16,7 @@ from ..engine.optimizer import STATE_FILE
 from ..model.adapter_files import ADAPTER_CONFIG, ADAPTER_FILE, AdapterForm, read_form, stored_name
 from ..model.weight_names import PEFT_PREFIX
 from ..recipe.read import load_recipe
-from ..record.checkpoint import MANIFEST, Checkpoints, damage, read_position
+from ..record.checkpoint import MANIFEST, Checkpoints, best_of, damage, read_position
 from ..record.state import RunState
 from .card import RunFacts, read_facts
 from .stream import Weight, read_file
@@ -53,7 +53,7 @@ class Source:
 
 
 def open_source(path: Path, checkpoint: str | None, progress: Progress) -> Source:
-    """What ``path`` holds. ``checkpoint``: of a run, ``latest`` or ``step-N``; None: its final weights, or the newest valid."""
+    """What ``path`` holds. ``checkpoint`` of a run: ``latest``, ``best``, ``step-N``; None: its final weights, or the newest."""
     path = path.resolve()
     if (path / RECIPE).is_file():
         final = next((path / name for name in ("adapter", "model") if (path / name).is_dir()), None)
@@ -83,6 +83,13 @@ def _find_checkpoint(run: Path, wanted: str, progress: Progress) -> Path:
         if (newest := checkpoints.newest(progress)) is None:
             raise UserError(f"The run {run} has no valid checkpoint: it stopped before its first (checkpoint.every).")
         return newest
+    if wanted == "best":
+        if (best := best_of(checkpoints.folder)) is None:
+            raise UserError(
+                f"No checkpoint of the run {run} has a score: its recipe sets no checkpoint.keep_best, or it was never validated."
+            )
+        _require_whole(best[0], progress)
+        return best[0]
     number = wanted.removeprefix("step-")
     folder = checkpoints.folder / f"step-{int(number):06d}" if number.isdecimal() else None
     if folder is None or not folder.is_dir():

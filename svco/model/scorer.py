@@ -69,6 +69,7 @@ class PackedScorer(nn.Module):
         self._projector_trained = any(p.requires_grad for p in parts.projector.parameters())
         self._everything_off = switch(policy)
         self.saved = SavedBytes()
+        self._heard: list[torch.Tensor] | None = None
 
     @property
     def leaves(self) -> list[type[nn.Module]]:
@@ -88,6 +89,23 @@ class PackedScorer(nn.Module):
         finally:
             self.shared = shared
 
+    @contextmanager
+    def hearing_gradients(self) -> Iterator[list[torch.Tensor]]:
+        """Inside, a backward pass adds to the list, for the output of every decoder layer from the last to the first and for the
+        embeddings, what the gradient is at each row position: (T,) int8, 0 finite, 1 infinite, 2 NaN."""
+        self._heard = []
+        try:
+            yield self._heard
+        finally:
+            self._heard = None
+
+    def _hear(self, hidden: torch.Tensor) -> None:
+        heard = self._heard
+        if heard is not None and hidden.requires_grad:
+            hidden.register_hook(
+                lambda grad: heard.append((grad.isnan() * 2 + grad.isinf()).amax(-1).flatten().to(torch.int8))
+            )
+
     def forward(self, batch: PackedBatch) -> tuple[Scores, Scores]:
         policy_logps, reference_logps = self._streams(batch)
         scores = self._scores(policy_logps, batch)
@@ -104,12 +122,14 @@ class PackedScorer(nn.Module):
     def _streams(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
         """(R,) log-probabilities of the scored tokens by policy and reference."""
         policy, reference = self._embed(batch)
+        self._hear(policy)
         # (axes, 1, T): most families rotate by one position a token, given as (1, T).
         positions = batch.position_ids if len(batch.position_ids) > 1 else batch.position_ids[0]
         angles = self.rotary(policy, positions)
         for number, layer in enumerate(self.layers):
             with self.saved.counting(layer, number, len(self.layers), batch.llm_tokens):
                 policy, reference = layer(policy, reference, position_embeddings=angles, layout=batch.layout)
+            self._hear(policy)
         return self._logps(policy, reference, batch)
 
     def _embed(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:

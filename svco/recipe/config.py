@@ -236,6 +236,10 @@ class CheckpointConfig:
     """Steps between checkpoints; 0: only at the end."""
     keep: int = 2
     """Newest checkpoints to keep; 0: all."""
+    keep_best: str = ""
+    """A number of the validation, e.g. ``validation/pair_accuracy``: a checkpoint is saved after each validation that is better
+    than those of all checkpoints there are, and the best one is kept beside the newest. Higher is better, but of
+    ``blind_likelier`` and perplexities lower; a ``-`` before the name turns that round. Empty: only the newest are kept."""
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,11 @@ def check(config: Config) -> None:
             raise UserError(f"{key} is {', '.join(map(str, values))}; it must be {words(interval)}.{_hint(key)}")
     duration(config.run.time_limit)
     _check_name(config.run.name)
+    if config.checkpoint.keep_best and not config.data.validation:
+        raise UserError(
+            f"checkpoint.keep_best is {config.checkpoint.keep_best} and there are no validation pairs to judge by: set "
+            "data.validation (and evaluate.every), or leave it empty."
+        )
     low, high = config.corrupt.scale
     if low > high:
         raise UserError(f"corrupt.scale is [{low}, {high}]; the least share of the image's area comes first.")

@@ -60,6 +60,10 @@ class Board:
         """Whether the log has the validation of ``step``, which is not after its last one."""
         return self._last.get("step") == step and any(name.startswith("validation/") for name in self._last)
 
+    def lines(self) -> list[dict[str, Any]]:
+        """What is logged so far."""
+        return whole_lines(self._lines) if self.enabled else []
+
     def progress(self, steps: Iterable[Any], done: int, total: int) -> Iterator[Any]:
         """``steps`` with a progress bar that shows loss and throughput."""
         if not self.enabled:
@@ -97,8 +101,13 @@ class Board:
 
 def last_line(path: Path) -> dict[str, Any]:
     """The last whole line of a metrics.jsonl; empty where there is none."""
+    return next(reversed(whole_lines(path)), {})
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics.jsonl; none where there is no such file."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    return next(filter(None, map(_record, reversed(lines))), {})
+    return [record for line in lines if (record := _record(line)) is not None]
 
 
 def keep_up_to(path: Path, step: int) -> int:

@@ -71,32 +71,75 @@ class Position:
         return differences(before, after)
 
 
+@dataclass(frozen=True)
+class Score:
+    """What the validation of a checkpoint's step said of it."""
+
+    metric: str
+    """``checkpoint.keep_best``, as the recipe writes it."""
+    value: float
+    """A finite number."""
+    higher_is_better: bool
+    """Which way."""
+
+    @property
+    def worth(self) -> float:
+        """Higher is better."""
+        return self.value if self.higher_is_better else -self.value
+
+    def __str__(self) -> str:
+        return f"{self.metric.removeprefix('-')} {self.value:.4g}"
+
+
 class Checkpoints:
     """The checkpoints of one run. Every method is a collective."""
 
-    def __init__(self, folder: Path, keep: int, world: World, identity: Identity | None = None):
-        """``identity``: what the run is, kept in each checkpoint that is saved."""
+    def __init__(self, folder: Path, keep: int, world: World, identity: Identity | None = None, keep_best: str = ""):
+        """``identity``: what the run is, kept in each checkpoint that is saved; ``keep_best``: the metric whose best stays."""
         self.folder = folder
         self.keep = keep
         self.world = world
         self.identity = dict(identity or {})
+        self.keep_best = keep_best
 
-    def save(self, position: Position, write: Callable[[Path], list[Path]]) -> Path:
+    def improves(self, score: Score | None) -> bool:
+        """Whether ``score`` is better than those of all checkpoints that are there: of the history that the run goes on with."""
+
+        def compare() -> bool:
+            best = best_of(self.folder, self.keep_best)
+            return score is not None and (best is None or score.worth > best[1].worth)
+
+        return self.world.on_main(compare)
+
+    def judge(self, step: int, score: Score | None) -> None:
+        """Adds ``score`` to the checkpoint of ``step``, whose validation was made up for later."""
+
+        def write() -> None:
+            file = self.folder / step_name(step) / MANIFEST
+            if score is not None and file.is_file():
+                manifest = json.loads(file.read_text()) | {"score": asdict(score)}
+                write_whole(file, json_text(manifest, indent=1, sort_keys=True), durable=True)
+
+        self.world.on_main(write)
+
+    def save(self, position: Position, write: Callable[[Path], list[Path]], score: Score | None = None) -> Path:
         """Has every rank ``write`` into a temporary folder, then makes it ``step-N`` in one rename.
 
-        ``write`` returns the files that this rank wrote; every file belongs to one rank.
+        ``write`` returns the files that this rank wrote; every file belongs to one rank. ``score``: of the step's validation.
         """
-        final = self.folder / f"step-{position.step:06d}"
+        final = self.folder / step_name(position.step)
         temporary = final.with_name(f"{final.name}.tmp")
         try:
-            self._save(position, write, temporary, final)
+            self._save(position, write, score, temporary, final)
         except UserError:
             if self.world.is_main:  # half a checkpoint helps nobody, least of all on a full disk
                 shutil.rmtree(temporary, ignore_errors=True)
             raise
         return final
 
-    def _save(self, position: Position, write: Callable[[Path], list[Path]], temporary: Path, final: Path) -> None:
+    def _save(
+        self, position: Position, write: Callable[[Path], list[Path]], score: Score | None, temporary: Path, final: Path
+    ) -> None:
         began = time.monotonic()
 
         def begin() -> None:
@@ -121,6 +164,8 @@ class Checkpoints:
             "seconds": seconds,
             "files": files,
         }
+        if score is not None:
+            manifest["score"] = asdict(score)
 
         def publish() -> None:
             write_whole(temporary / MANIFEST, sealed(manifest), durable=True)
@@ -128,8 +173,9 @@ class Checkpoints:
             with writing(final):
                 temporary.rename(final)
             write_whole(self.folder / "latest", final.name, durable=True)
-            if self.keep:
-                for old in finished(self.folder)[: -self.keep]:
+            best = best_of(self.folder, self.keep_best)
+            for old in finished(self.folder)[: -self.keep] if self.keep else []:
+                if best is None or old != best[0]:
                     shutil.rmtree(old)
 
         self.world.on_main(publish)
@@ -170,6 +216,28 @@ class Checkpoints:
 def finished(folder: Path) -> list[Path]:
     """The finished checkpoints in ``folder``, oldest first."""
     return sorted(p for p in folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
+
+
+def step_name(step: int) -> str:
+    """The name of the checkpoint of ``step``."""
+    return f"step-{step:06d}"
+
+
+def best_of(folder: Path, metric: str | None = None) -> tuple[Path, Score] | None:
+    """The best checkpoint in ``folder`` by ``metric`` (None: the one that the newest checkpoint with a score has), of equal ones
+    the first; None where none has a score. It is a matter of what is there: what a run went back behind does not count."""
+    scored = []
+    for checkpoint in finished(folder):
+        try:
+            found = json.loads((checkpoint / MANIFEST).read_text()).get("score")
+            score = None if found is None else Score(**found)
+        except (OSError, ValueError, TypeError, AttributeError):
+            continue
+        if score is not None and damage(checkpoint, contents=False) is None:
+            scored.append((checkpoint, score))
+    if metric is None:
+        metric = scored[-1][1].metric if scored else ""
+    return max((item for item in scored if item[1].metric == metric), key=lambda item: item[1].worth, default=None)
 
 
 def _digest(file: Path) -> dict[str, Any]:

@@ -41,6 +41,10 @@ class RunState:
     """Optimiser steps done."""
     steps: int = 0
     """Optimiser steps of the whole run."""
+    moved: float = 0.0
+    """When the last step ended, or what it does now began (seconds since 1970): a heart beats on while ranks wait."""
+    timeout_minutes: float = 0.0
+    """How long ranks wait for each other before they give up (``run.timeout_minutes``); 0: not known."""
     seconds_a_step: float = 0.0
     """Mean over the steps of this process, with everything between them; 0: not known yet."""
     reason: str = ""
@@ -101,6 +105,11 @@ class RunState:
             return f"no sign of life from {self.host} for {now - self.beat:.0f} s"
         return ""
 
+    @property
+    def suspended(self) -> bool:
+        """Whether rank 0's process is there and stopped by a signal; False of another host's, which cannot be looked up."""
+        return (self.host, self.namespace) == _here() and _stat(self.pid)[:1] in (["T"], ["t"])
+
     def _is_there(self) -> bool:
         born = _born(self.pid)
         if self.boot or born is None:
@@ -110,7 +119,7 @@ class RunState:
         return psutil.Process(self.pid).create_time() <= self.started + 1
 
 
-_NEW = ("ticks", "boot")
+_NEW = ("ticks", "boot", "moved", "timeout_minutes")
 """Fields that files of earlier versions lack."""
 
 
@@ -124,13 +133,21 @@ def _here() -> tuple[str, str]:
 
 def _born(pid: int) -> tuple[int, str] | None:
     """(start in ticks since boot, the boot) of process ``pid``; None where there is none, or only its remains (a zombie)."""
+    found = _stat(pid)
     try:
-        # The name in parentheses may hold spaces and parentheses itself.
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
-    return None if state in "ZX" else (int(rest[18]), boot)
+    return None if not found or found[0] in "ZX" else (int(found[19]), boot)
+
+
+def _stat(pid: int) -> list[str]:
+    """What the kernel says of process ``pid``, its state first; empty where there is none."""
+    try:
+        # The name in parentheses may hold spaces and parentheses itself.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 class Heartbeat:
@@ -139,7 +156,7 @@ class Heartbeat:
     It beats in a thread of its own: loading and long steps are signs of life too. Leaving tells how the run ended.
     """
 
-    def __init__(self, folder: Path, enabled: bool, ranks: int, command: tuple[str, ...]):
+    def __init__(self, folder: Path, enabled: bool, ranks: int, command: tuple[str, ...], timeout_minutes: float = 0.0):
         self.folder, self.enabled = folder, enabled
         host, namespace = _here()
         ticks, boot = _born(os.getpid()) or (0, "")
@@ -152,6 +169,7 @@ class Heartbeat:
             boot=boot,
             ranks=ranks,
             command=command,
+            timeout_minutes=timeout_minutes,
         )
         self._first: tuple[float, int] | None = None
         """(when it was done, number) of the first step of this process."""
@@ -182,7 +200,9 @@ class Heartbeat:
         if not self.enabled:
             return
         with self._lock:
-            vars(self._state).update(changes, beat=time.time())
+            now = time.time()
+            moved = {"moved": now} if "doing" in changes else {}
+            vars(self._state).update(changes | moved, beat=now)
             try:
                 self._state.write(self.folder)
             except OSError as error:
@@ -195,9 +215,13 @@ class Heartbeat:
         if self._first is None:
             self._first = (now, step)
         began, first = self._first
-        self._state.step, self._state.reason = step, stop
+        self._state.step, self._state.reason, self._state.moved = step, stop, time.time()
         if step > first:
             self._state.seconds_a_step = (now - began) / (step - first)
+
+    def moved(self) -> None:
+        """Something between two steps has got on: the next beat says so."""
+        self._state.moved = time.time()
 
     def _beat(self) -> None:
         while not self._left.wait(BEAT_SECONDS):

@@ -9,11 +9,15 @@ from pathlib import Path
 
 from ..basics.errors import RESUBMIT, UserError
 from .board import METRICS_FILE, last_line
-from .checkpoint import damage, finished
-from .state import RunState
+from .checkpoint import best_of, damage, finished
+from .state import STALE_SECONDS, RunState
 
 EXIT_CODES = {"finished": 0, "stopped": RESUBMIT, "running": 3, "failed": 1, "dead": 1}
 """Verdict -> exit code of the command."""
+_SLOW_SECONDS, _SLOW_STEPS = 60.0, 5
+"""A step is late when it takes longer than this many seconds, and this many usual ones."""
+_SLOW_ELSE = 300.0
+"""What is not a step is told to be slow after so many seconds: nobody knows how long loading usually takes."""
 EXIT_ORDER = (1, RESUBMIT, 3, 0)
 """Of several runs the code that comes first here is the command's."""
 
@@ -45,16 +49,21 @@ def look(folder: Path, verify: bool = False) -> tuple[str, int]:
     done = [f"step {state.step} of {state.steps}" if state.steps else "before the first step"]
     if "pairs" in metrics:
         done.append(f"{metrics['pairs']:,} pairs")
+    stalled = _stalled(state, now) if verdict == "running" else ""
     if pace:
         done.append(f"{pace:.3g} s a step")
-        if verdict == "running":
+        if verdict == "running" and not stalled:
             done.append(f"about {_span(pace * (state.steps - state.step))} left")
     lines.append("  " + ", ".join(done))
+    if stalled:
+        lines.append(f"  {stalled}")
     names = [name for name in ("loss", "pairs_per_second") if metrics.get(name) is not None]
     if names:
         shown = [f"{name} {metrics[name]:.4g}" for name in names]
         lines.append(f"  last log, step {metrics['step']}: {', '.join(shown)}")
     checkpoint, kept = _checkpoint(folder, verify)
+    if best := best_of(folder / "checkpoints"):
+        checkpoint += f"\n  best checkpoint {best[0].name}: {best[1]}"
     lines += [f"  {checkpoint}", f"  next: {_next(folder, state, verdict, kept)}"]
     return "\n".join(lines), EXIT_CODES[verdict]
 
@@ -67,6 +76,36 @@ def _why(state: RunState, verdict: str, now: float) -> str:
     if verdict == "dead":
         return f": it was {state.doing}, and {state.gone(now)}"
     return f": {state.reason} (exit code {state.exit_code})" if state.reason else ""
+
+
+def _stalled(state: RunState, now: float) -> str:
+    """What is to be said of a run that runs and does not get on, or an empty string."""
+    if state.suspended:
+        return f"process {state.pid} is suspended: kill -CONT {state.pid} on {state.host} lets it go on{_others(state, now)}"
+    if now - state.beat > STALE_SECONDS:
+        return (
+            f"no sign of life for {_span(now - state.beat)}, though process {state.pid} is there: its disk does not answer, or "
+            f"did not take what it wrote{_others(state, now)}"
+        )
+    age, pace = now - state.moved, state.seconds_a_step
+    training = state.doing == "training"
+    if not state.moved or age < (max(_SLOW_SECONDS, _SLOW_STEPS * pace) if training else _SLOW_ELSE):
+        return ""
+    done = "the last step ended" if training else "the last sign of progress was"
+    usual = f", and one usually takes {pace:.3g} s" if training and pace else ""
+    return f"{done} {_span(age)} ago{usual}{_others(state, now)}"
+
+
+def _others(state: RunState, now: float) -> str:
+    """When ranks that wait for another one give up."""
+    if state.ranks == 1 or not state.timeout_minutes or not state.moved:
+        return ""
+    left = 60 * state.timeout_minutes - (now - state.moved)
+    then = f"in about {_span(left)}" if left > 0 else "at any moment"
+    return (
+        f"; if a rank is stopped or lost, the others give up {then} (run.timeout_minutes = {state.timeout_minutes:g}), and "
+        "run.resume=auto goes on from the last checkpoint"
+    )
 
 
 def _checkpoint(folder: Path, verify: bool) -> tuple[str, bool]:

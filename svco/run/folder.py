@@ -53,8 +53,8 @@ class RunFolder:
         return cls(path, lock[0] if lock else None)
 
     def describe(self, config: Config, world: World, ds: dict[str, Any] | None) -> None:
-        """Writes what the run is made with: its recipe, its DeepSpeed JSON, versions and commit; what a process of it that was killed
-        had begun to write goes. A collective."""
+        """Writes what the run is made with: its recipe, its DeepSpeed JSON, versions and commit; what killed processes of it had
+        begun to write goes. A collective."""
 
         def write() -> None:
             with _naming_the_folder():

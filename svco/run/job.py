@@ -12,6 +12,7 @@ import numpy as np
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.progress import Progress
+from ..basics.views import CORRUPT, cells_to_evaluate
 from ..batches.loader import Loader
 from ..batches.pack import PackedCollate
 from ..batches.split import Split, cache_dir, make_loader
@@ -21,6 +22,7 @@ from ..objectives.reference import choose_reference
 from ..objectives.table import Objective, make_objective
 from ..recipe.config import Config
 from ..record.checkpoint import Position
+from ..scores.before_after import measure_to_judge_by
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Job:
     """Optimiser steps of the whole run."""
     reference: str
     """Where the reference's log-probs come from."""
+    judged_by: tuple[str, bool] | None
+    """Measure of the validation that says which checkpoint is the best, and whether higher is better."""
 
     def largest_pack(self, world: World) -> int:
         """Tokens that no micro-batch of the run exceeds."""
@@ -83,6 +87,9 @@ def make_job(config: Config, world: World, progress: Progress) -> Job:
     reference = choose_reference(config.model.reference, config.model.tune, objective)
     family = load_family(config.model.base, config.data.max_text_tokens, config.model.paper_compat)
     train = Split.open(config.data.train, family, cache_dir(config), world, progress)
+    judged_by = None
+    if by := config.checkpoint.keep_best:
+        judged_by = measure_to_judge_by(by, any(view == CORRUPT for _, view in cells_to_evaluate(objective.cells)))
     optim = config.optim
     if optim.global_batch < world.size:
         raise UserError(
@@ -98,4 +105,4 @@ def make_job(config: Config, world: World, progress: Progress) -> Job:
     steps = optim.steps or round(optim.epochs * order.steps_per_epoch)
     if steps < 1:
         raise UserError(f"optim.epochs is {optim.epochs} and optim.steps is 0, which makes a run of no steps.")
-    return Job(config, family, objective, train, order, steps, reference)
+    return Job(config, family, objective, train, order, steps, reference, judged_by)

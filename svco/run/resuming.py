@@ -40,7 +40,9 @@ def resume_point(job: Job, folder: RunFolder, dtype: torch.dtype, world: World) 
     """
     config = job.config
     identity = world.on_main(lambda: identity_of(job, str(dtype).removeprefix("torch.")))
-    checkpoints = Checkpoints(folder.path / "checkpoints", config.checkpoint.keep, world, identity)
+    checkpoints = Checkpoints(
+        folder.path / "checkpoints", config.checkpoint.keep, world, identity, config.checkpoint.keep_best
+    )
     found = _wanted(config.run.resume, checkpoints, world)
     if found is None:
         return ResumePoint(checkpoints, None, None, ())

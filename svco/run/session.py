@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from ..batches.split import Split, cache_dir, evaluation_loader
 from ..engine import Engine
 from ..model.load import Tuned
 from ..record.board import Board
-from ..record.checkpoint import Checkpoints, Position
+from ..record.checkpoint import Checkpoints, Position, Score
 from ..record.state import Heartbeat
 from ..scores.before_after import summarise
 from ..scores.pair_scores import score_pairs
@@ -57,7 +58,9 @@ class Session:
 
         def watched(batches: Any, what: str) -> Any:
             self.begin(what)
-            return show(self.stops.stopping_between(batches), what)
+            for batch in show(self.stops.stopping_between(batches), what):
+                yield batch
+                self.heartbeat.moved()
 
         return watched
 
@@ -88,16 +91,22 @@ class Session:
         """Whether the validation pairs are scored after ``step``."""
         return bool(self.job.config.data.validation) and self.job.due(step, self.job.config.evaluate.every)
 
-    def validate(self, step: int) -> str:
-        """The metrics of the validation pairs into the log; why they were not, when that is cut short, or an empty string."""
+    def validate(self, step: int) -> tuple[str, Score | None]:
+        """The metrics of the validation pairs into the log: (why they were not, when that is cut short, or an empty string; what
+        ``checkpoint.keep_best`` goes by, where it is a finite number)."""
         try:
             summary = self.compare(self.job.config.data.validation)[0]
         except Stopped as stopped:
             self.heartbeat.tell(reason=str(stopped))
-            return str(stopped)
+            return str(stopped), None
         self.board.write(step, {f"validation/{name}": value for name, value in summary["after"].items()})
         self.begin("training")
-        return ""
+        if self.job.judged_by is None:
+            return "", None
+        measure, higher_is_better = self.job.judged_by
+        value = summary["after"].get(measure, math.nan)
+        score = Score(self.job.config.checkpoint.keep_best, value, higher_is_better)
+        return "", score if math.isfinite(value) else None
 
     def compare(self, specs: tuple[str, ...]) -> tuple[dict[str, Any], Any, Split]:
         """(summary, scores, split) of the pairs of ``specs`` under the reference (before) and the policy (after)."""
@@ -132,10 +141,10 @@ class Session:
         self.folder.check_owner(self.world)
         self.check_finite()
 
-    def save(self, checkpoints: Checkpoints, here: Position) -> None:
-        """A checkpoint of this moment."""
+    def save(self, checkpoints: Checkpoints, here: Position, score: Score | None) -> None:
+        """A checkpoint of this moment, with what its validation said of it."""
         self.heartbeat.tell(doing="saving")
         self.check_before_writing()
         with self.stops.saving():
-            checkpoints.save(here, self.engine.save)
+            checkpoints.save(here, self.engine.save, score)
         self.heartbeat.tell(doing="training")

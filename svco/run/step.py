@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from ..batches.loader import StepBatches
 from ..engine import Engine
 from .clock import Clock
 from .job import Job
+from .suspects import Suspect, of_gradients, of_losses
 from .tally import Tally
 
 if TYPE_CHECKING:
@@ -29,55 +29,56 @@ class Taken:
     skipped: bool
     """It was not taken, on any rank: a loss or a gradient was not finite."""
     suspects: tuple[Suspect, ...] = ()
-    """Of a step that was skipped: this rank's pairs whose loss or terms are not finite."""
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A pair whose loss or terms are not finite."""
-
-    key: str
-    """Its key."""
-    terms: dict[str, str]
-    """Loss or term -> what it is: ``nan``, ``inf`` or ``-inf``."""
+    """Of a step that was skipped: this rank's pairs whose loss, terms or gradient are not finite."""
 
 
 def take_step(
     job: Job, engine: Engine, world: World, part: StepBatches, lr: float, clock: Clock, tally: Tally
 ) -> Taken:
-    """One optimiser step, of which this rank takes ``part``. The tally gets what a step that is taken reports."""
+    """One optimiser step, of which this rank takes ``part``. The tally gets what a step that is taken reports.
+
+    Where it is skipped though every loss is finite, it is computed once more, listening to the gradients of each pair: the same
+    numbers again, so it is skipped again. Not with float16, whose gradients overflow now and then without a pair to blame.
+    """
+    taken = _take(job, engine, world, part, lr, clock, tally, listening=False)
+    if taken.skipped and not engine.scaled and not any(world.gather(bool(taken.suspects))):
+        return _take(job, engine, world, part, lr, clock, tally, listening=True)
+    return taken
+
+
+def _take(
+    job: Job, engine: Engine, world: World, part: StepBatches, lr: float, clock: Clock, tally: Tally, listening: bool
+) -> Taken:
     import torch
 
     # Dropout is a pure function of seed, step and rank, so a resumed run has no random state to restore.
     torch.manual_seed((job.config.run.seed * 1_000_003 + part.step) * world.size + world.rank)
     reports: list[tuple[dict[str, torch.Tensor], torch.Tensor]] = []
+    suspects: list[Suspect] = []
     with naming_the_budget(job.config.optim.tokens_per_micro_batch), engine.accumulation():
-        for batch in part.batches:
+        for number, batch in enumerate(part.batches):
             batch = batch.to(world.device)
-            with clock("forward"):
-                policy, reference = engine(batch)
-                losses, report = job.objective(policy, reference)
-                # The mean over the global batch's slots. The engine averages over ranks, hence their number; fillers weigh 0.
-                loss = (losses * batch.weight).sum() * (world.size / part.slots)
-            with clock("backward"):
-                engine.backward(loss)
+            hearing: AbstractContextManager[list[torch.Tensor]] = (
+                engine.scorer.hearing_gradients() if listening else nullcontext([])
+            )
+            with hearing as heard:
+                with clock("forward"):
+                    policy, reference = engine(batch)
+                    losses, report = job.objective(policy, reference)
+                    # The mean over the global batch's slots. The engine averages over ranks, hence their number; fillers weigh 0.
+                    loss = (losses * batch.weight).sum() * (world.size / part.slots)
+                with clock("backward"):
+                    engine.backward(loss)
+            suspects += of_gradients(job, part.indices[number], batch, heard)
             reports.append(({"loss": losses.detach(), **report}, batch.weight))
             clock.count(tokens=batch.llm_tokens, pairs=len(batch.weight))
     with clock("step"):
         norm = engine.step(lr)
     if engine.skipped:
-        return Taken(norm, True, tuple(_suspects(job, part, [report for report, _ in reports])))
+        return Taken(norm, True, (*suspects, *of_losses(job, part, [report for report, _ in reports])))
     for report, weight in reports:
         tally.add(report, weight)
     return Taken(norm, False)
-
-
-def _suspects(job: Job, part: StepBatches, reports: list[dict[str, torch.Tensor]]) -> Iterator[Suspect]:
-    for report, indices in zip(reports, part.indices, strict=True):
-        for row, index in enumerate(indices):
-            values = {name: float(of_pairs[row]) for name, of_pairs in report.items()}
-            if terms := {name: str(value) for name, value in values.items() if not math.isfinite(value)}:
-                yield Suspect(job.train.shards.key(index), terms)
 
 
 @contextmanager

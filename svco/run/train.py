@@ -21,13 +21,13 @@ from ..model.recompute import RecomputeDial
 from ..recipe.ds_config import fill
 from ..recipe.paper import deviations
 from ..record.board import Board
-from ..record.checkpoint import Checkpoints, Position, save_seconds
+from ..record.checkpoint import Checkpoints, Position, best_of, save_seconds
 from ..record.state import Heartbeat
 from ..scores.before_after import table
 from .clock import Clock
 from .describe import describe, dry_run_text
 from .folder import RunFolder
-from .health import BadWatch, MatchWatch
+from .health import BadWatch, Watches
 from .job import Job, make_job
 from .launch import Launch
 from .resuming import ResumePoint, resume_point
@@ -65,7 +65,7 @@ def run(launch: Launch, world: World, stops: StopRequests | None = None) -> Path
         with naming_lost_ranks():
             point = resume_point(job, folder, dtype, world)
         with (
-            Heartbeat(folder.path, world.is_main, world.size, launch.command) as heartbeat,
+            Heartbeat(folder.path, world.is_main, world.size, launch.command, config.run.timeout_minutes) as heartbeat,
             naming_lost_ranks(),
             naming_lost_workers(),
             engines.swapping(ds, outlined, folder.path.name, job.reference, world) as ds,
@@ -122,7 +122,8 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
     job, engine, world, board, stops = session.job, session.engine, session.world, session.board, session.stops
     config = job.config
     start = job.position if before is None else before
-    clock, tally, matches = Clock(world.device), Tally(), MatchWatch(world.is_main)
+    clock, tally = Clock(world.device), Tally()
+    watches = Watches(config.objective, world.is_main, board.lines())
     bads = BadWatch(config.data.max_bad_fraction, start.bad)
     skips = SkipWatch(session.folder.path, config.optim, world, start.step)
     pairs = start.pairs
@@ -130,7 +131,8 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
 
     # A validation that a stop cut short is made up for.
     if before is not None and session.validates(before.step) and not world.broadcast(board.validated(before.step)):
-        stop = session.validate(before.step)
+        stop, score = session.validate(before.step)
+        checkpoints.judge(before.step, score)
         if stop:
             raise Stopped(stop)
     session.begin("training")
@@ -140,6 +142,7 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
         step = part.step + 1
         lr = learning_rate(config.optim, part.step, job.steps)
         taken = take_step(job, engine, world, part, lr, clock, tally)
+        watches.stepped(taken.norm)
         skips.add(step, taken, engine.scaled, at_end=step == job.steps)
         board.note(dial.settle())
         pairs += part.slots
@@ -150,20 +153,16 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
         # The step of a checkpoint, or of what may become one, is logged: what is being averaged never spans a resume.
         if saving or session.validates(step) or job.due(step, config.run.log_every):
             bads.check(world.sum(bads.take()), pairs, at_end=step == job.steps)
-            metrics = tally.reduce(world) | {
-                "grad_norm": float(taken.norm),
-                "lr": lr,
-                "epoch": part.epoch,
-                "pairs": pairs,
-            }
-            metrics |= {"imbalance": part.imbalance, "skipped": skips.total}
+            metrics = tally.reduce(world) | watches.norms() | {"lr": lr, "epoch": part.epoch, "pairs": pairs}
+            metrics |= {"imbalance": part.imbalance, "skipped": skips.total} | watches.add(metrics, step)
             board.write(step, metrics | bads.metrics() | clock.lap(world))
-            matches.add(metrics, step)
+        score = None
         if session.validates(step) and not stop:
-            stop = session.validate(step)
+            stop, score = session.validate(step)
+            saving = saving or (score is not None and checkpoints.improves(score))
         if saving or stop:
             here = replace(start, step=step, epoch=part.epoch, pairs=pairs, bad=dict(bads.counts))
-            session.save(checkpoints, here)
+            session.save(checkpoints, here, score)
         if stop:
             raise Stopped(stop)
 
@@ -186,6 +185,8 @@ def finish(session: Session) -> None:
                 picture = draw_samples(folder, split.shards, scores, job.config.evaluate.pictures)
                 board.picture("samples", picture, job.steps)
                 lines.append(f"pictures:     {picture}")
+    if best := best_of(folder.path / "checkpoints", job.config.checkpoint.keep_best):
+        lines.append(f"best:         {best[0].name}, {best[1]}: svco export {folder.path} --checkpoint best")
     lines += [
         f"TensorBoard:  tensorboard --logdir {folder.path / 'tensorboard'}",
         f"metrics:      {folder.path / 'metrics.jsonl'}",

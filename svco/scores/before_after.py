@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ..basics.errors import UserError, nearest
 from ..basics.views import ALL_VIEWS
 from ..data.pairs import CONTRASTS
 from .measures import NAMES, scored
@@ -21,6 +23,22 @@ _FORMATS = {
     **{f"perplexity_{view}": "{:.3f}" for view in ALL_VIEWS},
 }
 """Measure -> how the table writes it, in its order; of the corrupted view where it was scored."""
+
+
+_LOWER_IS_BETTER = ("blind_likelier", *(f"perplexity_{view}" for view in ALL_VIEWS))
+
+
+def measure_to_judge_by(key: str, corrupt: bool) -> tuple[str, bool]:
+    """(measure, whether higher is better) of ``checkpoint.keep_best=key``; ``corrupt``: the corrupted view is scored. UserError
+    for what no validation measures."""
+    measure = key.removeprefix("-").removeprefix("validation/")
+    known = [name for name in _FORMATS if corrupt or "corrupt" not in name]
+    if measure not in known:
+        raise UserError(
+            f"checkpoint.keep_best is {key!r}, which is no number of this run's validation.{nearest(measure, known)} Write it as "
+            "validation/NAME."
+        )
+    return measure, (measure not in _LOWER_IS_BETTER) is not key.startswith("-")
 
 
 def metrics(logps: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
@@ -53,13 +71,15 @@ def summarise(scores: PairScores, contrast_of: Mapping[int, str]) -> dict[str, A
 
 
 def table(summary: Mapping[str, Any], title: str) -> str:
-    """A before/after table for a terminal; accuracies with their standard error in percentage points."""
+    """A before/after table for a terminal; accuracies with their standard error in percentage points. What was no finite number,
+    None in a ``summary`` that was read from JSON, is ``nan`` there."""
     if not summary["pairs"]:
         return f"{title}: no pair could be scored."
     left_out = f", {summary['bad']} bad ones left out" if summary["bad"] else ""
     lines = [f"{title} ({summary['pairs']} pairs{left_out})", f"{'':<28}{'before':>12}{'after':>12}{'change':>12}"]
 
-    def row(name: str, pattern: str, before: float, after: float) -> str:
+    def row(name: str, pattern: str, *numbers: float | None) -> str:
+        before, after = (math.nan if number is None else number for number in numbers)
         change = f"{100 * (after - before):+.1f} pts" if "%" in pattern else f"{after - before:+.3g}"
         return f"{name:<28}{pattern.format(before):>12}{pattern.format(after):>12}{change:>12}"
 
@@ -69,7 +89,7 @@ def table(summary: Mapping[str, Any], title: str) -> str:
         row(f"  {kind} (n={part['pairs']})", "{:.1%}", part["before"], part["after"])
         for kind, part in summary["by_contrast"].items()
     ]
-    accuracy = summary["after"]["pair_accuracy"]
+    accuracy = summary["after"]["pair_accuracy"]  # a share, so always a number
     error = 100 * (accuracy * (1 - accuracy) / summary["pairs"]) ** 0.5
     lines.append(f"standard error of the pair accuracy after: {error:.1f} points")
     return "\n".join(lines)

@@ -28,6 +28,7 @@ def test_ladder_under_zero3_writes_table_figures_and_picture(tmp_path):
     assert "| + lockstep |" in output
     assert (tmp_path / "x.md").read_text().strip() in output
     assert (tmp_path / "x.png").stat().st_size > 10_000
+    assert launch.strictly_json(tmp_path) == {"x.json"}
     (result,) = json.loads((tmp_path / "x.json").read_text())
     moved = {
         row["row"]: sum(size for name, (_, size) in row["collectives"].items() if "gather" in name) / row["model_bytes"]

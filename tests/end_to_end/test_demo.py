@@ -32,6 +32,9 @@ json.dump({"before": before.tolist(), "after": after.tolist()}, open(out, "w"))
 def test_table_progress_and_files(demo):
     folder, out, err = demo
     assert "held-out pairs, before and after training (256 pairs)" in out
+    assert {"heldout.json", "metrics.jsonl", "state.json", "MANIFEST.json", "versions.json"} <= launch.strictly_json(
+        folder
+    )
     summary = json.loads((folder / "heldout.json").read_text())
     assert summary["pairs"] == 256
     assert f"{summary['after']['pair_accuracy']:.1%}" in out

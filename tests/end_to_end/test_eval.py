@@ -56,6 +56,7 @@ def answers(path):
 
 def test_what_it_leaves_behind(alone):
     out = alone / "alone"
+    assert {"eval.json", "heldout.answers.jsonl"} <= launch.strictly_json(out)
     found, scores = told(out), np.load(out / "heldout.npz")
     part = found["sets"]["heldout"]
     assert scores["logps"].shape == (21, 2, 4) and scores["logps"].dtype == np.float64 and (scores["logps"] < 0).all()

@@ -121,6 +121,7 @@ def test_reloaded_without_svco_gives_equal_scores(demo, export, tmp_path):
     assert "language_model.model.norm.weight" in keys(home / "merged4")
     assert "vision_tower.vision_model.post_layernorm.weight" in keys(home / "merged4")
     assert "model.language_model.norm.weight" in keys(home / "merged5")
+    assert {"adapter_config.json", "config.json"} <= launch.strictly_json(home)
     # And back: a model folder is converted like a run.
     assert export(home / "merged4", "--names", "5", "--to", home / "back")[0] == 0
     assert (home / "back" / "model.safetensors").read_bytes() == (home / "merged5" / "model.safetensors").read_bytes()

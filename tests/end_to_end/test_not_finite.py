@@ -4,6 +4,7 @@ import json
 import shutil
 
 import launch
+import odd_gradient
 import pytest
 import torch
 from places import ROOT, SHARDS
@@ -37,6 +38,17 @@ def plain(poisoned, tmp_path_factory):
     return root / "plain"
 
 
+ODD = ("objective.name=odd-gradient", "optim.steps=3")
+"""Their loss is finite and the gradient of some pairs is not."""
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    root = tmp_path_factory.mktemp("odd")
+    launch.alone(*OPTIONS, *ODD, f"run.root={root}", "run.name=plain")
+    return root / "plain"
+
+
 def told(run):
     lines = (run / "bad_steps.jsonl").read_text().splitlines()
     return {line["step"]: sorted(pair["key"] for pair in line["pairs"]) for line in map(json.loads, lines)}
@@ -50,8 +62,24 @@ def test_the_pairs_are_named_and_nothing_else_is_touched(plain, poisoned):
     assert lines[max(lines)]["skipped"] == len(skipped)
     for file in [plain / "adapter" / "adapter_model.safetensors", *plain.glob("checkpoints/*/trainable.safetensors")]:
         assert all(torch.isfinite(tensor).all() for tensor in load_file(file).values()), file
-    for line in (plain / "metrics.jsonl").read_text().splitlines():
-        json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} in JSON"))
+    assert launch.strictly_json(plain) >= {"metrics.jsonl", "bad_steps.jsonl", "state.json", "MANIFEST.json"}
+
+
+def test_what_is_measured_and_is_no_number_is_null(poisoned, tmp_path):
+    """Held-out pairs that have the word: their NaN is in what a run and ``svco eval`` measure, and not in their JSON."""
+    few = ("optim.steps=1", "optim.global_batch=1", "evaluate.max_pairs=96", "data.validation=", "checkpoint.keep=1")
+    launch.alone(*few, "evaluate.pictures=0", f"model.base={poisoned[0]}", f"run.root={tmp_path}", "run.name=one")
+    assert launch.strictly_json(tmp_path / "one") >= {"heldout.json", "adapter_config.json"}
+    heldout = json.loads((tmp_path / "one" / "heldout.json").read_text())
+    assert heldout["after"]["perplexity_match"] is None, "the control: there was a NaN to write"
+    assert "nan" in (tmp_path / "one" / "adapter" / "README.md").read_text()
+    scored = ("--set", f"heldout={SHARDS / 'heldout-{000000..000001}.tar'}", "--pairs", "96", "--workers", "0")
+    assert launch.here("eval.py", "--base", poisoned[0], "--out", tmp_path / "eval", *scored) == 0
+    assert launch.strictly_json(tmp_path / "eval") == {"eval.json"}
+    assert (
+        json.loads((tmp_path / "eval" / "eval.json").read_text())["sets"]["heldout"]["perplexity_match"]["value"]
+        is None
+    )
 
 
 def test_the_weights_are_those_of_the_steps_that_were_taken(plain):
@@ -65,13 +93,24 @@ def test_the_weights_are_those_of_the_steps_that_were_taken(plain):
         assert same == all(step in skipped for step in range(first + 1, last + 1))
 
 
-def test_deepspeed_does_the_same(plain, poisoned, tmp_path):
-    wanted = (*OPTIONS, f"model.base={poisoned[0]}", f"run.root={tmp_path}", "data.workers=0")
+def test_a_gradient_alone_is_found_by_pair_too(odd):
+    assert odd_gradient.LIMIT > 0, "so the first step is taken"
+    assert set(told(odd)) == {2, 3} and all(0 < len(keys) < 8 for keys in told(odd).values())
+    pairs = [pair for line in (odd / "bad_steps.jsonl").read_text().splitlines() for pair in json.loads(line)["pairs"]]
+    assert all(pair["terms"] == {"gradient": "nan"} for pair in pairs)
+
+
+def test_deepspeed_does_the_same(plain, odd, poisoned, tmp_path):
+    own = (*OPTIONS, f"run.root={tmp_path}", "data.workers=0")
+    wanted = (*own, f"model.base={poisoned[0]}")
     launch.runs(
         2,
         (ROOT / "ds_configs" / "zero3.json", [*wanted, "run.name=zero3"]),
         (ROOT / "ds_configs" / "zero2.json", [*wanted, "run.name=zero2", "model.dtype=bfloat16"]),
+        (ROOT / "ds_configs" / "zero3.json", [*own, *ODD, "run.name=odd3"]),
+        (ROOT / "ds_configs" / "zero2.json", [*own, *ODD, "run.name=odd2"]),
     )
+    assert told(tmp_path / "odd3") == told(tmp_path / "odd2") == told(odd)
     for name in ("zero3", "zero2"):
         assert told(tmp_path / name) == told(plain), name
     ours, theirs = (launch.training(run) for run in (plain, tmp_path / "zero3"))

@@ -79,6 +79,7 @@ def test_a_stopped_study_goes_on_and_runs_nothing_twice(study):
 
 def test_the_page_tells_what_the_scores_say(study):
     folder = study[0]
+    assert {"results.jsonl", "eval.json", "metrics.jsonl"} <= launch.strictly_json(folder)
     rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     assert [(r["group"], r["method"], r["data"]) for r in rows] == [
         ("main", "BASE", ""),

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import launch
 import numpy as np
 import pytest
 import torch
@@ -179,6 +180,22 @@ def test_recomputation_fills_what_memory_there_is():
     assert counts["a100-40g"] > counts["h100-80g"] >= counts["h200-141g"] == 0
 
 
+def test_checkpoints_that_take_much_of_a_run_are_told_with_how_many_are_enough():
+    lora, full = (
+        advise(question, plan_all(question, machine(), {"zero3": CONFIGS["zero3"]})[0])
+        for question in (asked("llava15_13b_lora"), asked("llava15_7b_full_paper"))
+    )
+    assert "Its 11 checkpoints take" in lora.why and "Its 11 checkpoints take" in full.why
+    assert "checkpoint.every=0, one at the end," in full.why, "one takes longer than a tenth of the run"
+    every = int(re.search(r"checkpoint\.every=(\d+) is enough", lora.why)[1])
+    assert 31 < every < lora.plan.steps
+    for recipe, wanted in (("llava15_13b_lora", every), ("llava15_7b_full_paper", 0)):
+        rarer = asked(recipe, f"checkpoint.every={wanted}")
+        plan = make_plan(rarer, machine(), "zero3", CONFIGS["zero3"])
+        assert "checkpoints take" not in advise(rarer, [plan]).why
+        assert plan.saves == 1 or plan.save <= 0.05 * plan.steps * plan.time.total
+
+
 def test_which_config():
     lora = asked("llava15_7b_lora")
     plans, _ = plan_all(lora, machine(8, 4), CONFIGS)
@@ -323,6 +340,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "lengths: measured" in out
     assert "model, not measured" in out
     assert files[1].stat().st_size > 10_000
+    assert launch.strictly_json(tmp_path) == {"plan.json"}
     found = json.loads(files[0].read_text())
     assert found["recommended"] in {plan["ds"] for plan in found["plans"]} == CONFIGS.keys()
     code, _, err = svco("launchers/recipes/tiny.yaml", "--gpu", "h300")

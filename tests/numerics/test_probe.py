@@ -5,6 +5,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import launch
 import numpy as np
 import oracle
 import pytest
@@ -252,6 +253,7 @@ def test_the_command_writes_all_of_it(adapter, tmp_path, shards, capsys):
     line = ["--base", BASE, "--adapter", adapter, "--shards", *made, "-o", out, "--pages", 3]
     assert run(arguments(*line)) == 0
     told = capsys.readouterr()
+    assert launch.strictly_json(out) == {"probe.json"}
     found = json.loads((out / "probe.json").read_text())
     assert (found["pairs"], found["left_out"]) == (5, 1)
     assert "cannot be decoded" in told.err

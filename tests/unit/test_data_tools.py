@@ -6,6 +6,7 @@ import io
 import json
 import sys
 
+import launch
 import pytest
 from PIL import Image
 
@@ -95,6 +96,7 @@ def test_release_to_verified_shards(release, monkeypatch, capsys):
     assert svco(monkeypatch, *build, shards) == 0
     assert svco(monkeypatch, "data", "verify", shards) == 0
     assert "all is well" in capsys.readouterr().out
+    assert {"records.jsonl", "MANIFEST.json", "train-000000.tar.index.json"} <= launch.strictly_json(release)
     assert sorted(p.name for p in shards.glob("*.tar")) == [
         "heldout-000000.tar",
         "train-000000.tar",

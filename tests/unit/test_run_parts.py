@@ -1,25 +1,40 @@
 """The parts a run is made of: log, clock, tally, watches, checkpoints, evaluation, contact sheet."""
 
 import json
+import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from svco.basics.dist import World
 from svco.basics.errors import BadSample, UserError
 from svco.engine.optimizer import learning_rate
 from svco.engine.state import writer
-from svco.recipe.config import OptimConfig
+from svco.recipe.config import ObjectiveConfig, OptimConfig
 from svco.record.board import Board
-from svco.record.checkpoint import Checkpoints, Position, damage, read_position, save_seconds
+from svco.record.checkpoint import (
+    Checkpoints,
+    Position,
+    Score,
+    best_of,
+    damage,
+    finished,
+    read_position,
+    save_seconds,
+    step_name,
+)
 from svco.run.clock import Clock
-from svco.run.health import BadWatch, MatchWatch
+from svco.run.health import BadWatch, Watches
 from svco.run.step import naming_the_budget
 from svco.run.tally import Tally
-from svco.scores.before_after import metrics, summarise, table
+from svco.scores.before_after import measure_to_judge_by, metrics, summarise, table
 from svco.scores.pair_scores import PairScores, pair_right
 from svco.scores.sheet import SheetRow, contact_sheet
 
@@ -93,13 +108,55 @@ def test_too_many_bad_samples_stop_the_run():
 
 
 def test_falling_match_warns_once_and_again_when_twice_as_bad():
-    watch = MatchWatch()
+    lines = [{"delta/0_match": -0.1 * step, "delta/1_match": -0.1 * step, "loss": 1.0} for step in range(60)]
+    caught = warned(lines)
+    assert len(caught) == 3, "below −1, −2 and −4"
+    assert "have become less likely than under the reference" in caught[0]
+
+
+def warned(lines, before=0):
+    """What is warned of at ``lines``, of which ``before`` were logged by the process before this one."""
+    lines = [{"step": step, **line} for step, line in enumerate(lines)]
+    watches = Watches(ObjectiveConfig(beta=0.1), True, lines[:before])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for step in range(60):
-            watch.add({"delta/0_match": -0.1 * step, "delta/1_match": -0.1 * step, "loss": 1.0}, step)
-    assert len(caught) == 3, "below −1, −2 and −4"
-    assert "have become less likely than under the reference" in str(caught[0].message)
+        for line in lines[before:]:
+            watches.add(line, line["step"])
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_blind_that_runs_away_warns_past_one_over_beta_and_again_when_twice_as_far(sign):
+    caught = warned([{"delta/0_blind": sign * step, "delta/1_blind": None} for step in range(60)])
+    assert len(caught) == 3, "past 10, 20 and 40"
+    assert f"{'+' if sign > 0 else '-'}10." in caught[0] and "objective.beta = 10" in caught[0]
+    swings = [{"delta/0_blind": 60.0 * (-1) ** step, "delta/1_blind": 3.0} for step in range(60)]
+    assert not warned([{"delta/0_blind": 0.0}, *swings]), "no drift"
+
+
+def test_a_gradient_norm_that_jumps_is_named_counted_and_not_said_at_every_step():
+    """Against the median of those before it: neither a slow change nor wide noise is a jump."""
+    noise = np.random.default_rng(0).lognormal(0, 0.3, 300)
+    assert not warned([{"grad_norm": norm} for norm in noise])
+    assert not warned([{"grad_norm": norm * 1.03**step} for step, norm in enumerate(noise)]), "a trend"
+    assert not warned([{"grad_norm": norm} for norm in np.random.default_rng(0).lognormal(0, 1.2, 300)]), "wide"
+    jumps = {50: 30.0, 51: 31.0, 52: math.nan, 100: 35.0, 200: 100.0}
+    lines = [{"grad_norm": jumps.get(step, norm)} for step, norm in enumerate(noise)]
+    lines[120] = {"grad_norm": 1.0, "grad_norm_max": 20.0}
+    for before in (0, 51):
+        caught = warned(lines, before)
+        assert [text.split(":")[0] for text in caught] == [f"step {step}" for step in (50, 200) if step >= before]
+    watches = Watches(ObjectiveConfig(), False)
+    assert [watches.add(line, step)["grad_jumps"] for step, line in enumerate(lines)][-1] == 5
+
+
+def test_norms_between_two_logs_are_read_when_they_are_logged():
+    watches = Watches(ObjectiveConfig(), True)
+    for norm in (1.0, 9.0, float("nan"), 2.0):
+        watches.stepped(torch.tensor(norm))
+    assert watches.norms() == {"grad_norm": 2.0, "grad_norm_max": 9.0}
+    watches.stepped(torch.tensor(3.0))
+    assert watches.norms() == {"grad_norm": 3.0}
 
 
 def test_learning_rate():
@@ -130,8 +187,6 @@ def write(folder):
 def test_checkpoint_envelope(tmp_path):
     checkpoints = Checkpoints(tmp_path, 2, ALONE)
     assert checkpoints.newest() is None
-    from dataclasses import replace
-
     for step in (5, 10, 15):
         checkpoints.save(replace(POSITION, step=step), write)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "step-000010", "step-000015"]
@@ -151,6 +206,72 @@ def test_checkpoint_envelope(tmp_path):
         assert says in damage(tmp_path / "step-000015")
     with pytest.warns(UserWarning, match="passing over"):
         assert checkpoints.newest().name == "step-000010"
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(st.none() | st.sampled_from([0.1, 0.2, 0.3, 0.4]), st.booleans()), min_size=1, max_size=8),
+    st.integers(1, 3),
+    st.booleans(),
+    st.integers(0, 8),
+)
+def test_the_best_checkpoint_stays_and_counts_by_history(steps, keep, higher, back):
+    """Whatever validations say and is due: the best of the history is there; what is gone back behind is not of it."""
+    with TemporaryDirectory() as root:
+        folder, name = Path(root), "validation/pair_accuracy" if higher else "-validation/pair_accuracy"
+        checkpoints = Checkpoints(folder, keep, ALONE, keep_best=name)
+        best = None
+        for step, (value, due) in enumerate(steps, 1):
+            score = None if value is None else Score(name, value, higher)
+            if due or checkpoints.improves(score):
+                checkpoints.save(replace(POSITION, step=step), write, score)
+            if score is not None and (best is None or score.worth > best[1].worth):
+                best = (folder / step_name(step), score)
+            assert best_of(folder, name) == best, "it never rotates away"
+            assert len(finished(folder)) <= keep + 1
+        there = [int(path.name[5:]) for path in finished(folder)]
+        checkpoints.set_aside(back)
+        left = [step for step in there if step <= back and steps[step - 1][0] is not None]
+        worth = {step: steps[step - 1][0] * (1 if higher else -1) for step in left}
+        expected = None if not left else folder / step_name(max(left, key=lambda step: (worth[step], -step)))
+        assert (best_of(folder, name) or [None])[0] == expected
+        assert best_of(folder, "validation/another") is None
+
+
+def test_a_validation_made_up_for_later_counts(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 1, ALONE, keep_best="validation/pair_accuracy")
+    checkpoints.save(POSITION, write)
+    assert not checkpoints.improves(None) and best_of(tmp_path) is None
+    score = Score("validation/pair_accuracy", 0.5, True)
+    checkpoints.judge(POSITION.step, score)
+    checkpoints.judge(POSITION.step + 1, score)  # is not there
+    assert best_of(tmp_path) == (tmp_path / step_name(POSITION.step), score)
+    assert damage(tmp_path / step_name(POSITION.step)) is None
+    for value, better in ((0.5, False), (0.6, True)):
+        assert checkpoints.improves(replace(score, value=value)) is better
+    (tmp_path / step_name(POSITION.step) / "part" / "weights").unlink()
+    assert checkpoints.improves(replace(score, value=0.1)), "a damaged one is no best"
+
+
+@pytest.mark.parametrize(
+    ("key", "corrupt", "found"),
+    [
+        ("validation/pair_accuracy", False, ("pair_accuracy", True)),
+        ("blind_likelier", False, ("blind_likelier", False)),
+        ("validation/perplexity_match", False, ("perplexity_match", False)),
+        ("-validation/perplexity_clash", False, ("perplexity_clash", True)),
+        ("validation/match_minus_corrupt", True, ("match_minus_corrupt", True)),
+        ("validation/match_minus_corrupt", False, None),
+        ("validation/pair_acuracy", False, None),
+        ("loss", False, None),
+    ],
+)
+def test_what_the_best_is_judged_by(key, corrupt, found):
+    if found is not None:
+        assert measure_to_judge_by(key, corrupt) == found
+        return
+    with pytest.raises(UserError, match="no number of this run's validation.* Write it as"):
+        measure_to_judge_by(key, corrupt)
 
 
 def test_readers_share_a_checkpoint_between_them(tmp_path):
@@ -189,8 +310,6 @@ def test_each_rank_digests_what_it_wrote():
     "change", [{"seed": 1}, {"global_batch": 8}, {"data": "x"}, {"order": 2}, {"steps": 9}, {"tune": "full"}]
 )
 def test_another_run_is_another_one(change):
-    from dataclasses import replace
-
     assert POSITION.differences(replace(POSITION, step=0, pairs=0, bad={})) == {}
     (name,), (value,) = change.keys(), change.values()
     assert list(POSITION.differences(replace(POSITION, **change)).values()) == [(getattr(POSITION, name), value)]

@@ -20,7 +20,7 @@ from svco.recipe.limits import duration
 from svco.recipe.read import load_recipe
 from svco.record.checkpoint import Checkpoints, Position
 from svco.record.lock import FolderLock
-from svco.record.state import STALE_SECONDS, Heartbeat, RunState, wait_until_over
+from svco.record.state import STALE_SECONDS, Heartbeat, RunState, _born, wait_until_over
 from svco.record.status import EXIT_CODES, find_runs, look
 from svco.run.folder import RunFolder
 from svco.run.stopping import StopRequests
@@ -270,6 +270,59 @@ def test_a_run_whose_process_or_heart_is_gone_is_dead(run):
                 wait_until_over(run, lock)
         replace(state, host="elsewhere", beat=time.time() - 5).write(run)
         assert look(run)[1] == 3, "a host that cannot be asked is believed for a while"
+
+
+@pytest.mark.parametrize(
+    ("doing", "age", "ranks", "says", "left"),
+    [
+        ("training", 8, 2, "", "about 22 s left"),
+        (
+            "training",
+            240,
+            2,
+            "the last step ended 4 min 0 s ago, and one usually takes 2 s; if a rank is stopped or lost, ",
+            "",
+        ),
+        ("training", 240, 2, "the others give up in about 26 min 0 s (run.timeout_minutes = 30)", ""),
+        ("training", 2000, 2, "the others give up at any moment", ""),
+        ("training", 240, 1, "the last step ended 4 min 0 s ago, and one usually takes 2 s\n", ""),
+        ("scoring pairs", 240, 2, "", "left"),
+        (
+            "scoring pairs",
+            400,
+            2,
+            "the last sign of progress was 6 min 40 s ago; if a rank is stopped or lost, the others",
+            "",
+        ),
+    ],
+)
+def test_a_run_that_does_not_get_on_says_since_when(run, doing, age, ranks, says, left):
+    """A rank that is stopped: rank 0 waits for it, and its heart beats on."""
+    with heart(run):
+        state = RunState.read(run)
+        how = {"doing": doing, "moved": time.time() - age, "ranks": ranks, "timeout_minutes": 30.0}
+        replace(state, step=9, steps=20, seconds_a_step=2.0, **how).write(run)
+        text, code = look(run)
+        assert code == 3 and says in text and left in text
+        assert ("ago" in text) == bool(says) and (" left" in text) == bool(left)
+
+
+def test_a_process_that_is_suspended_is_told_at_once(run):
+    with heart(run):
+        stopped = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        state = replace(RunState.read(run), pid=stopped.pid, moved=time.time(), timeout_minutes=30.0, doing="training")
+        ticks, boot = _born(stopped.pid)
+        replace(state, ticks=ticks, boot=boot).write(run)
+        assert "suspended" not in look(run)[0]
+        stopped.send_signal(signal.SIGSTOP)
+        try:
+            os.waitid(os.P_PID, stopped.pid, os.WSTOPPED)
+            text, code = look(run)
+            assert code == 3 and f"process {stopped.pid} is suspended: kill -CONT {stopped.pid}" in text
+            assert "the others give up in about" in text
+        finally:
+            stopped.kill()
+            stopped.wait()
 
 
 def test_damage_is_seen_by_size_or_by_every_byte(run):

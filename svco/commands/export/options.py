@@ -25,7 +25,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="adapter: PEFT; merged: the adapter in its base; full: a fully tuned model (default: adapter of LoRA, else full)",
     )
     parser.add_argument(
-        "--checkpoint", help="step-N or latest of a run (default: its final weights, or its newest valid checkpoint)"
+        "--checkpoint",
+        help="step-N, latest or best (by checkpoint.keep_best) of a run (default: its final weights, or its newest valid "
+        "checkpoint)",
     )
     parser.add_argument(
         "--names", choices=("4", "5"), help="names of transformers 4 or 5 (default: the base's own; of an adapter 5)"

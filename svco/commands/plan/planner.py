@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,10 @@ from .workload import Micros, divide
 
 _STARTUP = 120.0
 """Seconds from the launcher to the first step beside reading the model: imports, kernels' first calls. An assumption."""
+_DIGEST = 1.3e9
+"""Bytes/s of which a rank makes the digest (SHA-256) of what it has written: launchers/results/2026-11-28_saves.md."""
+_SAVES_AT_MOST = 0.05
+"""Share of a run's steps that checkpoints may take before it is said how to save less often."""
 _AS_QUICK = 1.1
 """Plans whose times differ by less than this factor are as quick as each other, as far as a prediction can tell."""
 _QUANTIZED = 1.2
@@ -51,8 +56,10 @@ class Plan:
     """Of the run."""
     load: float
     """Seconds before the first step."""
-    save: float
-    """Seconds of all checkpoints."""
+    saves: int
+    """Checkpoints of the run."""
+    one_save: float
+    """Seconds that training stands still for one of them."""
     export: float
     """Seconds of writing the result."""
     largest_budget: int
@@ -66,6 +73,11 @@ class Plan:
     @property
     def fits(self) -> bool:
         return self.memory.total <= self.usable
+
+    @property
+    def save(self) -> float:
+        """Seconds of all checkpoints."""
+        return self.saves * self.one_save
 
     @property
     def hours(self) -> float:
@@ -109,7 +121,9 @@ def make_plan(question: Question, machine: Machine, name: str, ds: Mapping[str, 
         time=step_time(a, tuning, sharding, machine, micros, work, found, config.model.compile),
         steps=question.steps,
         load=_STARTUP + host.base * (2 if tuning.copied else 1) / machine.disk,
-        save=saves * host.checkpoint / (machine.disk * writers),
+        saves=saves,
+        one_save=host.checkpoint / (machine.disk * writers)
+        + host.checkpoint / (_DIGEST * (ranks if tuning.full else 1)),
         export=host.export / machine.disk,
         largest_budget=_largest_budget(question, machine, sharding),
     )
@@ -169,7 +183,21 @@ def advise(question: Question, plans: Sequence[Plan]) -> Advice:
             said.append(f"{plan.ds} does not fit ({plan.memory.total / 1e9:.0f} of {plan.usable / 1e9:.0f} GB).")
         else:
             said.append(f"{plan.ds} takes {plan.time.total / best.time.total:.2f} times as long.")
+    said += _less_often(best)
     return Advice(best, " ".join(said))
+
+
+def _less_often(plan: Plan) -> list[str]:
+    """What to say of checkpoints that take much of a run; where even one does, there is nothing to be done."""
+    steps = plan.steps * plan.time.total
+    if plan.saves < 2 or plan.save <= _SAVES_AT_MOST * steps:
+        return []
+    every = math.ceil(plan.one_save / (_SAVES_AT_MOST * plan.time.total))
+    rarer = f"checkpoint.every={every}" if every < plan.steps else "checkpoint.every=0, one at the end,"
+    return [
+        f"Its {plan.saves} checkpoints take {plan.save / 60:.1f} min beside {steps / 60:.1f} min of steps, {plan.one_save:.3g} s "
+        f"each: {rarer} is enough where that much work may be lost."
+    ]
 
 
 def _judged(plan: Plan) -> float:
