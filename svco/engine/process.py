@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.dist import World
-from ..basics.errors import UserError
+from ..basics.errors import Stopped, UserError
 from ..basics.progress import saying_when_slow
 from ..recipe.ds_config import COMPRESSED, with_leaf_sizes
+
+ALONE = timedelta(seconds=5)
+"""How long a rank that an error ends waits for the others on its way out."""
 
 _left = False
 """Whether this process has been one of the ranks and is no more."""
@@ -96,13 +99,45 @@ def _free_port() -> int:
 
 
 def stop() -> None:
-    """Leaves the ranks; quiet when ``start`` was never called."""
+    """Leaves the ranks, together with the others; quiet when ``start`` was never called.
+
+    In a ``finally`` it waits for seconds only where an error ends this rank, which the others may not have met.
+    """
     import torch.distributed
 
     global _left
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        import deepspeed.comm
+
+        error = sys.exc_info()[1]
+        _settle(None if error is None or isinstance(error, Stopped) else ALONE)
+        deepspeed.comm.destroy_process_group()
         _left = True
+
+
+def _settle(patience: timedelta | None) -> None:
+    """Waits until nothing is on its way in any group of this rank; at most ``patience``, or a group's own timeout.
+
+    ZeRO-3 gathers weights ahead of a forward pass that may never come. Such a gather ends when the slowest rank joins it, and a
+    gloo thread that then lets go of its tensors in a process whose interpreter is leaving aborts that process. A barrier waits
+    for all that was begun before it in its own group, and DeepSpeed's groups are not torch's default one. The second barrier
+    gets past the lock under which the group's threads let go.
+    """
+    import torch.distributed
+
+    # torch has no public list of a process's groups; destroying them all walks this one.
+    groups = torch.distributed.distributed_c10d._world.pg_names
+    for group in sorted(groups, key=lambda group: groups[group]):
+        if torch.distributed.get_backend(group) != "gloo":
+            continue
+        options = torch.distributed.BarrierOptions()
+        if patience is not None:
+            options.timeout = patience
+        try:
+            for _ in range(2):
+                group.barrier(options).wait()
+        except RuntimeError:  # a rank that is gone, or does not come: nothing is left to wait for
+            return
 
 
 @contextmanager

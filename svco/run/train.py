@@ -105,9 +105,7 @@ def load_and_fit(
         session.precompute(resumed=before is not None)
         fit(session, checkpoints, before)
         finish(session)
-        world.barrier()  # weights gathered ahead may still be on their way to a rank
     except Stopped as stopped:
-        world.barrier()  # as above
         board.note(
             f"\nstopped: {stopped}. Exit code {RESUBMIT}; to continue: the same command with run.resume=auto "
             f"run.name={folder.path.name}"

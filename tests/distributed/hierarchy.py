@@ -67,5 +67,4 @@ try:
 except UserError as error:
     report["apart"] = str(error)
 Path(f"{out}-{world.rank}.json").write_text(json.dumps(report))
-world.barrier()  # weights gathered ahead may still be on their way
 engine.stop()
