@@ -117,8 +117,8 @@ class Checkpoints:
         def write() -> None:
             file = self.folder / step_name(step) / MANIFEST
             if score is not None and file.is_file():
-                manifest = json.loads(file.read_text()) | {"score": asdict(score)}
-                write_whole(file, json_text(manifest, indent=1, sort_keys=True), durable=True)
+                manifest = _manifest(file.parent) | {"score": asdict(score), "version": SEALED_SINCE}
+                write_whole(file, sealed(manifest), durable=True)
 
         self.world.on_main(write)
 
@@ -229,7 +229,7 @@ def best_of(folder: Path, metric: str | None = None) -> tuple[Path, Score] | Non
     scored = []
     for checkpoint in finished(folder):
         try:
-            found = json.loads((checkpoint / MANIFEST).read_text()).get("score")
+            found = _manifest(checkpoint).get("score")
             score = None if found is None else Score(**found)
         except (OSError, ValueError, TypeError, AttributeError):
             continue
