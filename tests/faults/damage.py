@@ -242,7 +242,7 @@ FILES = [
         passed_over,
         "passed over with the reason; the older one " + GOES_ON,
         TEXT,
-        ("digit", "cut"),
+        ("digit",),
     ),
     File(
         "checkpoint/latest",
@@ -269,9 +269,7 @@ FILES = [
         ("bit",),
     ),
     File("cache/lengths", first("cache/lengths/*.npz"), goes_on, "measured again; " + GOES_ON, ALL),
-    File(
-        "cache/digests", lambda stage: stage.cache / "digests.json", goes_on, "read again; " + GOES_ON, TEXT, ("digit",)
-    ),
+    File("cache/digests", lambda stage: stage.cache / "digests.json", goes_on, "read again; " + GOES_ON, TEXT),
     File("shard/index", index_beside, goes_on, "made again; " + GOES_ON, TEXT, ("digit",)),
     File(
         "shard/tar",

@@ -33,7 +33,7 @@ def rows(_: int) -> list[Row]:
             "before it is read back (by its reader, in one process)",
             holds,
             partial(every, reader=reader),
-            short=name in ("MANIFEST.json", "index", "state.json", "metrics.jsonl", "digests"),
+            short=name in ("MANIFEST.json", "index", "state.json", "metrics.jsonl"),
         )
         for name, (reader, holds) in kinds.items()
     ]

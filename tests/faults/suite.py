@@ -11,8 +11,6 @@ import json
 import os
 import platform
 import re
-import shlex
-import subprocess
 import sys
 import tempfile
 import time
@@ -101,12 +99,13 @@ def summary(rows: list[Row], results: dict[str, Result]) -> str:
 def page(rows: list[Row], results: dict[str, Result], seed: int) -> str:
     """The results as Markdown."""
     seconds = sum(result.seconds for result in results.values())
+    commits = ", ".join(sorted({result.commit for result in results.values()} - {""}))
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "deepspeed", "transformers"))
     lines = [
         "# Faults, and what held",
         "",
         f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} CPU cores ({platform.machine()}), no GPU; Python "
-        f"{platform.python_version()}, {packages}; commit {commit()}. Times are of a machine that other work shared.",
+        f"{platform.python_version()}, {packages}; commit {commits}. Times are of a machine that other work shared.",
         "",
         f"    make faults FAULTS_SEED={seed}",
         "",
@@ -141,13 +140,6 @@ def version(name: str) -> str:
     from importlib.metadata import version as found
 
     return found(name)
-
-
-def commit() -> str:
-    done = subprocess.run(
-        shlex.split("git describe --always --dirty"), cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":
