@@ -162,7 +162,7 @@ def two_auto(stage: Stage) -> None:
 
 def suspended(stage: Stage, guarded: bool = True) -> None:
     first = stage.start(inject=(Injected(At("^doing scoring pairs$", after=0.05), suspend),))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not any("scoring pairs" in event for _, event in first.events()) and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(1)

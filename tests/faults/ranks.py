@@ -133,7 +133,7 @@ def rows(seed: int) -> list[Row]:
     ]
 
 
-def ended_all(stage: Stage, processes: list, seconds: float = 90) -> list[Ended]:
+def ended_all(stage: Stage, processes: list, seconds: float = 300) -> list[Ended]:
     return [stage.end(process, seconds) for process in processes]
 
 
@@ -169,7 +169,7 @@ def rank_stopped(stage: Stage) -> None:
     at = At("read .*/train-", 6)
     processes = stage.ranks(LIVE, "run.timeout_minutes=1", inject={1: (Injected(at, suspend),)})
     began = time.monotonic()
-    first = stage.end(processes[0], 200)
+    first = stage.end(processes[0], 400)
     told(first, 2, GONE)
     stage.notes.append(f"the other gave up after {time.monotonic() - began:.0f} s, imports and all")
     processes[1].send(signal.SIGCONT)
@@ -219,15 +219,15 @@ def launcher_ended(stage: Stage, who: str, number: int) -> None:
     command += ["--ds", str(stage.world.zero3), *stage.options("run", "auto", LIVE)]
     process = stage.anew(command)
     metrics = stage.run() / "metrics.jsonl"
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 300
     while not (metrics.exists() and metrics.read_text().count("\n") > 1):
         must(process.poll() is None and time.monotonic() < deadline, f"it did not begin: {stage.said_anew()[-500:]}")
         time.sleep(0.01)
     runner = psutil.Process(process.pid)
     (launcher,) = (p for p in runner.children() if "deepspeed.launcher.launch" in p.cmdline())
     {"deepspeed": runner, "launch.py": launcher}[who].send_signal(number)
-    process.wait(90)
-    deadline = time.monotonic() + 60
+    process.wait(200)
+    deadline = time.monotonic() + 300
     while stage.processes() and time.monotonic() < deadline:
         time.sleep(0.2)
     stage.nothing_is_left()
@@ -241,7 +241,7 @@ def _state(stage: Stage) -> str:
 
 def worker_killed(stage: Stage) -> None:
     process = stage.start("data.workers=1", "model.reference=lockstep", "data.heldout=", inject=())
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     killed = False
     while not killed and process.wait(0.01) is None and time.monotonic() < deadline:
         metrics = stage.run() / "metrics.jsonl"

@@ -192,12 +192,12 @@ class Stage:
         self.started.append(forks.start(arguments, output, self.folder, inject, environment))
         return self.started[-1]
 
-    def end(self, process: Process, seconds: float = 120) -> Ended:
+    def end(self, process: Process, seconds: float = 300) -> Ended:
         code = process.wait(seconds)
         must(code is not None, f"it did not end within {seconds:.0f} s: {process.said()[-800:]}")
         return Ended(code, process.said(), process)
 
-    def train(self, *changes: str, seconds: float = 120, **how) -> Ended:
+    def train(self, *changes: str, seconds: float = 300, **how) -> Ended:
         """A training process to its end."""
         return self.end(self.start(*changes, **how), seconds)
 
