@@ -100,7 +100,7 @@ class Process:
         return self.worker.exitcode
 
     def said(self) -> str:
-        return self.output.read_text(errors="replace")
+        return self.output.read_text(errors="replace") if self.output.exists() else ""
 
     def events(self) -> list[tuple[float, str]]:
         """(seconds from its start, event) of all that its audit hook saw."""

@@ -197,6 +197,14 @@ class Stage:
         must(code is not None, f"it did not end within {seconds:.0f} s: {process.said()[-800:]}")
         return Ended(code, process.said(), process)
 
+    def waits(self, process: Process) -> None:
+        """Returns once it waits for the run's owner; Broken when it takes the run over."""
+        deadline = time.monotonic() + 300
+        while "waiting for process" not in process.said():
+            taken = process.wait(0.1) is not None or "attention:" in process.said()
+            must(not taken and time.monotonic() < deadline, "the second start took the folder over")
+        must(process.wait(3) is None, "the second start did not go on waiting")
+
     def train(self, *changes: str, seconds: float = 300, **how) -> Ended:
         """A training process to its end."""
         return self.end(self.start(*changes, **how), seconds)
