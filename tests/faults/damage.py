@@ -174,6 +174,14 @@ def export_of(what: str) -> Callable[[Stage, Path, str, int], None]:
     return play
 
 
+def adapter_export(stage: Stage, file: Path, way: str, seed: int) -> None:
+    """An export that merges a damaged adapter is none."""
+    spoil(file, way, seed)
+    target = stage.folder / "out"
+    told(stage.svco("export", file.parent.parent, "--format", "merged", "--to", target), 2)
+    must(not target.exists(), "a refused export left something")
+
+
 def warm_start(stage: Stage, file: Path, way: str, seed: int) -> None:
     """A run that begins with a damaged adapter does not begin."""
     spoil(file, way, seed)
@@ -298,6 +306,14 @@ FILES = [
         lambda stage: stage.adopt("plain", "old") / "adapter" / "adapter_model.safetensors",
         warm_start,
         "refused",
+        ALL,
+        waits_for="digests beside adapters",
+    ),
+    File(
+        "adapter/weights/exported",
+        lambda stage: stage.adopt("plain", "old") / "adapter" / "adapter_model.safetensors",
+        adapter_export,
+        "exit code 2, and no export",
         ALL,
         waits_for="digests beside adapters",
     ),
