@@ -99,11 +99,16 @@ def write_whole(path: Path, text: str, durable: bool = False) -> None:
             sync_folder(path.parent)
 
 
-def append(path: Path, text: str) -> None:
-    """Adds ``text`` to the end of the file ``path``, with no buffer in between. CannotWrite when the disk says no."""
-    content = text.encode()
+def append(path: Path, content: str | bytes) -> None:
+    """Adds ``content`` to the end of the file ``path``, with no buffer in between. CannotWrite when the disk says no."""
+    content = content.encode() if isinstance(content, str) else content
     with writing(path, len(content)), path.open("ab", buffering=0) as stream:
-        _write(stream, content)
+        before = stream.seek(0, os.SEEK_END)
+        try:
+            _write(stream, content)
+        except OSError:
+            stream.truncate(before)  # no part of a line
+            raise
 
 
 def _write(stream: Any, content: bytes) -> None:

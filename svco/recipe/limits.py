@@ -41,7 +41,7 @@ BOUNDS = {
     "objective.delta": "(-inf, inf)",
     "objective.nll": "[0, inf)",
     "objective.label_smoothing": "[0, 0.5)",
-    "optim.lr": "[0, inf)",
+    "optim.lr": "[0, 1000]",
     "optim.lr_min_ratio": "[0, 1]",
     "optim.warmup_fraction": "[0, 1]",
     "optim.betas": "[0, 1)",

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import socket
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,15 +33,12 @@ class Board:
         self._last: dict[str, Any] = {}
         if not enabled:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._lines, self._events = folder / METRICS_FILE, folder / "tensorboard"
+        self._lines = folder / METRICS_FILE
         keep_up_to(self._lines, start)
         self._last = last_line(self._lines)
         if self._last.get("step", 0) < start:
             self.note(f"warning: {self._lines} lacks what was logged up to step {start}, where the run goes on")
-        with writing(self._events):
-            self._scalars = SummaryWriter(str(self._events), purge_step=start + 1 if start else None)
+        self._events = _Events(folder / "tensorboard", start)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """One JSON object with ``step`` on a line of its own, at once on disk; the same values as TensorBoard scalars.
@@ -49,9 +50,7 @@ class Board:
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         append(self._lines, json_text({"step": step, **finite}) + "\n")
         self._last = {"step": step, **finite}
-        with writing(self._events):
-            for name, value in metrics.items():
-                self._scalars.add_scalar(name if "/" in name else f"run/{name}", value, step)
+        self._events.scalars({name if "/" in name else f"run/{name}": value for name, value in metrics.items()}, step)
         if self._bar is not None:
             shown = {"loss": "loss {:.4f}", "pairs_per_second": "{:.1f} pairs/s"}
             self._bar.note = ", ".join(form.format(metrics[key]) for key, form in shown.items() if key in metrics)
@@ -75,28 +74,55 @@ class Board:
 
     def picture(self, tag: str, path: Path, step: int) -> None:
         """An image file, shown by TensorBoard as well."""
-        if not self.enabled:
-            return
-        import numpy as np
-        from PIL import Image
-
-        with writing(self._events):
-            self._scalars.add_image(tag, np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
+        if self.enabled:
+            self._events.picture(tag, path, step)
 
     def note(self, text: str, out: TextIO | None = None) -> None:
         """Text for the person at the terminal (stderr unless ``out`` is given); an empty one prints nothing."""
         if self.enabled and text:
             print(text, file=out or sys.stderr, flush=True)
 
-    def close(self) -> None:
-        """Ends what is being written; a disk that says no is only told, so that what the run ends with is not hidden."""
-        if not self.enabled:
-            return
-        try:
-            with writing(self._events):
-                self._scalars.close()
-        except OSError as error:
-            self.note(f"warning: TensorBoard's copy of the numbers is not whole: {error}")
+
+class _Events:
+    """TensorBoard's file in ``folder``; what it has of steps after ``start`` is void. Written in its own format, but at once:
+    TensorBoard's own writer is a thread, and what a full disk tells a thread is a traceback."""
+
+    def __init__(self, folder: Path, start: int):
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        now = time.time_ns()
+        name = f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{os.getpid()}.{now % 10**9}"
+        self.path = folder / name
+        self._put(file_version="brain.Event:2")
+        if start:
+            self._put(session_log=SessionLog(status=SessionLog.START), step=start + 1)
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Tag -> value of one step."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._put(summary=Summary(value=found), step=step)
+
+    def picture(self, tag: str, path: Path, step: int) -> None:
+        """An image file."""
+        from PIL import Image
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        with Image.open(path) as image:
+            width, height = image.size
+        shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
+        self._put(summary=Summary(value=[Summary.Value(tag=tag, image=shown)]), step=step)
+
+    def _put(self, **event: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        record = BytesIO()
+        RecordWriter(record).write(Event(wall_time=time.time(), **event).SerializeToString())
+        append(self.path, record.getvalue())
 
 
 def last_line(path: Path) -> dict[str, Any]:

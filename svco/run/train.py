@@ -111,8 +111,6 @@ def load_and_fit(
             f"run.name={folder.path.name}"
         )
         raise
-    finally:
-        board.close()
 
 
 def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> None:

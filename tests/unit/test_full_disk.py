@@ -3,7 +3,9 @@
 import ast
 import errno
 import gc
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +19,7 @@ from svco.basics.disk import disk_error
 from svco.basics.errors import UserError, exit_codes
 from svco.basics.files import CannotWrite, append, replacing, write_whole, writing
 from svco.cli import main
+from svco.record.board import Board
 
 LARGE = torch.zeros(100_000)
 
@@ -61,6 +64,7 @@ def test_a_full_disk_is_told_with_file_need_and_room(small_disk, who):
     if who in ("whole", "durable", "append"):
         with pytest.raises(CannotWrite) as told:
             WRITES[who](path)
+        assert not path.exists() or not path.stat().st_size, "no part of it"
         assert "It takes 400.0 kB, and " in str(told.value)
         path.unlink(missing_ok=True)
     else:
@@ -69,6 +73,19 @@ def test_a_full_disk_is_told_with_file_need_and_room(small_disk, who):
     assert str(told.value).startswith(f"{path} cannot be written: No space left on device. It takes 400.0 kB, and ")
     assert "are free on its disk. Free some there" in str(told.value) and told.value.errno == errno.ENOSPC
     assert not list(small_disk.iterdir())
+
+
+def test_a_runs_numbers_on_a_full_disk(small_disk, capfd):
+    """Both files of them are written by who hears of it: no thread ends in a traceback of its own."""
+    board, lines = Board(small_disk, True), {f"number-{n}": float(n) for n in range(50)}
+    with pytest.raises(CannotWrite, match=f"{small_disk}/(metrics.jsonl|tensorboard/events).* cannot be written"):
+        for step in range(1000):
+            board.write(step, lines)
+    written = (small_disk / "metrics.jsonl").read_text()
+    assert written.endswith("\n") and json.loads(written.splitlines()[-1])["number-49"] == 49.0
+    assert "Traceback" not in capfd.readouterr().err
+    shutil.rmtree(small_disk / "tensorboard")
+    (small_disk / "metrics.jsonl").unlink()
 
 
 def test_there_is_room_after_all(small_disk):

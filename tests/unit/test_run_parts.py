@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from svco.basics.dist import World
 from svco.basics.errors import BadSample, UserError
@@ -49,16 +50,27 @@ def test_board_resumed_is_the_board_uninterrupted(tmp_path):
             board = Board(tmp_path / folder, True, start)
             for step in range(start + 1, stop + 1):
                 board.write(step, {"loss": 1 / step, "bad": float("nan")})
-            board.close()
             start = stop - 2  # the checkpoint lies two steps back
         if folder == "resumed":
             with (tmp_path / folder / "metrics.jsonl").open("a") as stream:
                 stream.write('{"step": 7, "lo')  # killed in the middle of a line
-            Board(tmp_path / folder, True, 6).close()
+            Board(tmp_path / folder, True, 6)
     whole, resumed = ((tmp_path / f / "metrics.jsonl").read_text() for f in ("whole", "resumed"))
     assert whole == resumed
     assert json.loads(whole.splitlines()[1]) == {"step": 2, "loss": 0.5, "bad": None}
-    assert list((tmp_path / "whole" / "tensorboard").iterdir())
+    events = [EventAccumulator(str(tmp_path / folder / "tensorboard")).Reload() for folder in ("whole", "resumed")]
+    for scalars in (event.Scalars("run/loss") for event in events):
+        assert [(one.step, one.value) for one in scalars] == [(step, pytest.approx(1 / step)) for step in range(1, 7)]
+
+
+def test_a_picture_is_shown_by_tensorboard(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (7, 5), "red").save(tmp_path / "red.png")
+    Board(tmp_path, True).picture("samples", tmp_path / "red.png", 3)
+    (shown,) = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Images("samples")
+    assert (shown.step, shown.width, shown.height) == (3, 7, 5)
+    assert shown.encoded_image_string == (tmp_path / "red.png").read_bytes()
 
 
 def test_a_disabled_board_does_nothing(tmp_path):
@@ -66,7 +78,6 @@ def test_a_disabled_board_does_nothing(tmp_path):
     board.write(1, {"loss": 1.0})
     board.picture("x", tmp_path / "none.png", 1)
     assert list(board.progress(range(3), 0, 3)) == [0, 1, 2]
-    board.close()
     assert not list(tmp_path.iterdir())
 
 
