@@ -225,9 +225,8 @@ class Stage:
             self.start(
                 *changes,
                 inject=(inject or {}).get(rank, ()),
-                ds=self.world.zero3,
                 environment=place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                **how,
+                **{"ds": self.world.zero3, **how},
             )
             for rank in range(count)
         ]
