@@ -4,12 +4,13 @@
 # make faults  kills, damaged bytes, full disks and the like, each followed by what must hold (tests/README.md); writes a page
 #              into launchers/results/. FAULTS_SEED draws instants and bits, FAULTS_ROWS (a regular expression) chooses rows,
 #              FAULTS more options; what has held with a seed is not played again without FAULTS=--again
+# make fuzz    damaged and hostile files at every entrance, for an hour (MINUTES); what breaks is kept in fuzz-finds/
 # make install the virtual environment alone
 # make clean   removes the environment and what runs left behind
 #
 # Variables: PYTHON (3.11 or newer), VENV, TORCH_INDEX (another wheel index, e.g. https://download.pytorch.org/whl/cpu:
 # plain Linux wheels of torch are the CUDA builds of several GB), EXTRAS (e.g. test,gpu), TESTS (arguments for pytest),
-# WORKERS (processes that run tests; many tests start ranks of their own).
+# WORKERS (processes that run tests; many tests start ranks of their own), MINUTES (of fuzzing).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,6 +21,7 @@ WORKERS ?= 2
 FAULTS_SEED ?= 0
 FAULTS_ROWS ?=
 FAULTS ?=
+MINUTES ?= 60
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
@@ -28,7 +30,7 @@ SHELL := /bin/bash
 export OMP_NUM_THREADS ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test test-all faults install lint clean
+.PHONY: demo test test-all faults fuzz install lint clean
 
 demo: $(STAMP)
 	deepspeed --quiet --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json
@@ -41,6 +43,9 @@ test-all:
 
 faults: $(STAMP)
 	PYTHONPATH=tests python -m faults.suite --seed $(FAULTS_SEED) $(if $(FAULTS_ROWS),--rows '$(FAULTS_ROWS)') $(FAULTS)
+
+fuzz: $(STAMP)
+	python tests/fuzz/run.py --minutes $(MINUTES)
 
 lint: $(STAMP)
 	ruff check
@@ -61,4 +66,4 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info runs .pytest_cache .ruff_cache .mypy_cache .hypothesis fuzz-finds

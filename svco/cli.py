@@ -38,8 +38,8 @@ def main() -> None:
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # given by the deepspeed launcher
     parser.add_argument("command", metavar="COMMAND", help="one of those below; svco COMMAND --help says more")
     parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    given = parser.parse_args()
     with exit_codes():
+        given = parser.parse_args()
         if given.command not in COMMANDS:
             raise UserError(f"There is no command {given.command!r}.{nearest(given.command, COMMANDS)}")
         _run(given.command, f"svco {given.command}", given.words, ("svco", given.command))

@@ -8,7 +8,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from hypothesis import HealthCheck, settings
 from places import BASE
+
+# A busy machine is no fault of a property: time is not what these tests judge.
+settings.register_profile("svco", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("svco")
 
 
 def pytest_addoption(parser):

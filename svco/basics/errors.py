@@ -7,19 +7,30 @@ import os
 import sys
 import textwrap
 import time
+import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .disk import disk_error, disk_problem
+from .secrets import Redacting, redacted
+
+
+def _printable(text: str) -> str:
+    """``text`` with what is no character, as a damaged name may hold it, written out: UTF-8 cannot encode it."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class UserError(Exception):
     """A mistake its reader can mend: what is wrong, where, and what to do, in one paragraph.
 
-    Every entry point prints the message without a traceback and exits with code 2.
+    Every entry point prints the message without a traceback and exits with code 2. It holds no credentials, whatever it was
+    made of.
     """
+
+    def __init__(self, message: str):
+        super().__init__(_printable(redacted(message)))
 
 
 def first_line(error: BaseException) -> str:
@@ -37,6 +48,13 @@ def nearest(name: Any, known: Iterable[str]) -> str:
         last = difflib.get_close_matches(str(name).rpartition(".")[2], by_last, n=1)
         close = [by_last[part] for part in last]
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+
+
+def allowing(lost: int, total: int) -> str:
+    """The least share in hundredths of which ``lost`` of ``total`` are no more: what a message may suggest and will be
+    accepted."""
+    hundredths = next(n for n in range(-(-100 * lost // total), 102) if lost <= n / 100 * total)
+    return f"{hundredths / 100:g}"
 
 
 RESUBMIT = os.EX_TEMPFAIL
@@ -58,8 +76,13 @@ class BadSample(Exception):
         "bad-json",
         "bad-schema",
         "empty-response",
+        "same-responses",
+        "same-images",
         "undecodable-image",
         "odd-image",
+        "special-token",
+        "unknown-token",
+        "system-turn",
         "long-query",
         "unsplittable",
     )
@@ -67,7 +90,7 @@ class BadSample(Exception):
     def __init__(self, reason: str, message: str):
         if reason not in self.REASONS:
             raise ValueError(f"unknown reason {reason!r}; one of {', '.join(self.REASONS)}")
-        super().__init__(message)
+        super().__init__(_printable(message))
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[BadSample], tuple[str, str]]:
@@ -78,23 +101,26 @@ class BadSample(Exception):
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """Around an entry point: a UserError becomes its one paragraph on stderr and exit code 2, without a traceback; Stopped
-    exit code 75. So does a disk that is full or gone (exit code 2), where whoever wrote did not say it with its file.
+    exit code 75. So does a disk that is full or gone (exit code 2), where whoever wrote did not say it with its file. What is
+    printed inside holds no credentials, a traceback included.
 
     Every rank tends to meet the same mistake; ranks above 0 wait a moment for rank 0 to say it and end the job.
     """
-    try:
-        yield
-    except UserError as error:
-        _end(str(error))
-    except Stopped:
-        sys.exit(RESUBMIT)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if (number := disk_error(error)) is None:
-            raise
-        named = getattr(error, "filename", None) or "A file"
-        _end(disk_problem(Path(os.fsdecode(named)), number))
+    with redirect_stdout(Redacting(sys.stdout)), redirect_stderr(Redacting(sys.stderr)):
+        try:
+            yield
+        except UserError as error:
+            _end(str(error))
+        except Stopped:
+            sys.exit(RESUBMIT)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except Exception as error:
+            if (number := disk_error(error)) is None:
+                traceback.print_exc()  # here, where what it quotes is redacted
+                sys.exit(1)
+            named = getattr(error, "filename", None) or "A file"
+            _end(disk_problem(Path(os.fsdecode(named)), number))
 
 
 def _end(problem: str) -> NoReturn:
@@ -102,9 +128,6 @@ def _end(problem: str) -> NoReturn:
     if rank:
         time.sleep(10)
     prefix = f"error (rank {rank})" if rank else "error"
-    print(
-        "\n" + textwrap.fill(f"{prefix}: {problem}", width=110, break_long_words=False, break_on_hyphens=False),
-        file=sys.stderr,
-        flush=True,
-    )
+    text = textwrap.fill(f"{prefix}: {problem}", width=110, break_long_words=False, break_on_hyphens=False)
+    print(f"\n{text}", file=sys.stderr, flush=True)
     sys.exit(2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from glob import glob
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .errors import UserError, nearest
 
@@ -19,9 +19,20 @@ in an installed package."""
 RECIPES, DS_CONFIGS, SHARDS = "launchers/recipes", "ds_configs", "data_shards"
 
 
+def at_home(path: str) -> str:
+    """``path`` with the home folder for a ``~`` in front: the shell leaves it in ``key=~/x`` and in files."""
+    return os.path.expanduser(path)
+
+
+def typed(text: str) -> Path:
+    """A path as it is typed on a command line."""
+    return Path(at_home(text))
+
+
 def located(path: str) -> str:
     """``path``, or glob pattern, if it leads to something from the working directory; else to the shipped files; else as it is: a
     hub id, or a path that its reader is going to miss."""
+    path = at_home(path)
     if not path or glob(path) or os.path.isabs(path) or ".." in Path(path).parts:
         return path
     there = os.path.realpath(FOLDER / path)
@@ -31,6 +42,7 @@ def located(path: str) -> str:
 def lasting(path: str) -> str:
     """``path``, or pattern with globs and braces, so that it means the same from any folder: a shipped file by its shipped path,
     what is found from the working directory by its absolute path. What is neither (a hub id, a URL) stays as it is."""
+    path = at_home(path)
     before_pattern = re.split(r"[*?\[{]", path)[0]
     # Of a pattern only the folder that it begins in can be looked for.
     must_exist = path if before_pattern == path else os.path.dirname(before_pattern) or "."
@@ -40,6 +52,14 @@ def lasting(path: str) -> str:
     if absolute.is_relative_to(shards):
         return f"{SHARDS}/{absolute.relative_to(shards)}"
     return os.path.abspath(path)
+
+
+def is_inside(name: object) -> bool:
+    """Whether ``name``, which a file says, names something inside the file's own folder: relative, and not by way of ``..``."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return False
+    parts = PurePosixPath(name.replace("\\", "/"))
+    return not parts.is_absolute() and ".." not in parts.parts
 
 
 def names(folder: str) -> dict[str, Path]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -62,3 +62,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(word: str) -> Any:
     raise ValueError(f"{word} is no JSON number")
+
+
+def json_lines(text: str) -> Iterator[tuple[int, str]]:
+    """(number from 1, line) of every line of ``text`` that is not blank. Only ``\\n`` and ``\\r\\n`` end a line: U+2028, U+0085
+    and the others at which ``str.splitlines`` parts may stand inside a JSON string."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line.removesuffix("\r")

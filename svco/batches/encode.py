@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..basics.errors import BadSample
+from ..data.contrast import decode_pair
 from ..data.corruption import Corruptions
-from ..data.pairs import Pair, decode_image
+from ..data.pairs import Pair
 from ..families import EncodedText, Family
 
 FILLER_TOKEN = np.zeros(1, dtype=np.int64)
@@ -29,6 +30,16 @@ class EncodedPair:
     """1, or 0 for a filler in the slot of a bad sample or an absent one."""
 
 
+def admitted(pair: Pair, family: Family, equal_pictures: bool = False) -> tuple[tuple[Any, Any], EncodedText]:
+    """(RGB PIL images, token ids) of a pair that ``family``'s base can be trained on and evaluated with; BadSample for any other.
+
+    This is all that a run refuses of what :meth:`~svco.data.shards.ShardSet.read` gives it, and what ``svco data verify --base``
+    lists. ``equal_pictures``: see ``data.equal_pictures``.
+    """
+    first, second = decode_pair(pair, equal_pictures)
+    return (first, second), family.encode_text(pair.text, (first.size, second.size))
+
+
 @dataclass(frozen=True)
 class Encode:
     """Turns the slots of a micro-batch into a batch. A bad sample's slot is filled with weight 0 and reported."""
@@ -39,6 +50,8 @@ class Encode:
     """Encoded pairs -> the scorer's batch."""
     corruptions: Corruptions = field(default_factory=Corruptions)
     """Corrupts the images where the cells of ``collate`` need that; none by default."""
+    equal_pictures: bool = False
+    """Whether pairs are taken whose two images show the same."""
 
     def __call__(self, slots: Sequence[Pair | BadSample]) -> tuple[Any, list[BadSample]]:
         """(batch, bad samples). No slots at all make a batch of one filler: a rank that ran out still takes part."""
@@ -54,10 +67,7 @@ class Encode:
     def _encode(self, slot: Pair | BadSample) -> EncodedPair:
         if isinstance(slot, BadSample):
             raise slot
-        images = tuple(
-            decode_image(data, f"sample {slot.text.key!r}: image {side}") for side, data in enumerate(slot.images)
-        )
-        text = self.family.encode_text(slot.text, (images[0].size, images[1].size))
+        images, text = admitted(slot, self.family, self.equal_pictures)
         return EncodedPair(text, self.corruptions(images, slot.text.key), 1.0)
 
     def _filler(self) -> EncodedPair:

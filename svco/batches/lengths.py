@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..basics.errors import BadSample
-from ..basics.files import read_arrays, replacing
-from ..families import Family
+from ..basics.sealed import read_arrays, write_arrays
+from ..data.contrast import decode_pair, same_images
+from ..families import EncodedText, Family
 from .encode import FILLER_TOKEN
 
 
@@ -32,12 +33,16 @@ class Lengths:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, prefixes=self.prefixes, responses=self.responses, cut=self.cut, reasons=self.reasons)
+        write_arrays(path, prefixes=self.prefixes, responses=self.responses, cut=self.cut, reasons=self.reasons)
 
     @classmethod
     def load(cls, path: Path) -> Lengths:
         return cls(*read_arrays(path, "prefixes", "responses", "cut", "reasons"))
+
+    @property
+    def bad(self) -> list[int]:
+        """Indices of the bad pairs."""
+        return np.flatnonzero(self.reasons != "").tolist()
 
     def summary(self) -> dict[str, Any]:
         """Counts a person wants before a run: pairs, pairs cut, bad pairs by reason."""
@@ -45,13 +50,27 @@ class Lengths:
         return {"pairs": len(self.cut), "cut": int((self.cut > 0).sum()), "bad": dict(reasons)}
 
 
-def measure_lengths(shards: Any, family: Family, cache_dir: Path, progress: Callable[[Any], Any] = iter) -> Lengths:
+def measured(shards: Any, family: Family, index: int, equal_pictures: bool = False) -> EncodedText:
+    """The token ids of pair ``index``, all of them checked; BadSample for what :func:`~svco.batches.encode.admitted` refuses.
+    Only pictures that could not be read when their shard was indexed are decoded, to say what is the matter with them."""
+    text, (first, second) = shards.read_text(index), shards.pixels(index)
+    if not (first and second):
+        decode_pair(shards.read(index), equal_pictures)
+    elif first == second and not equal_pictures:
+        raise same_images(text.key)
+    return family.encode_text(text, shards.image_sizes(index))
+
+
+def measure_lengths(
+    shards: Any, family: Family, cache_dir: Path, progress: Callable[[Any], Any] = iter, equal_pictures: bool = False
+) -> Lengths:
     """Lengths of every pair of ``shards``, from ``cache_dir`` if the same shards and template were measured before."""
-    name = hashlib.sha256(f"2 {shards.digest} {family.fingerprint}".encode()).hexdigest()[:24]
+    name = hashlib.sha256(f"4 {shards.digest} {family.fingerprint} {equal_pictures}".encode()).hexdigest()[:24]
     path = cache_dir / "lengths" / f"{name}.npz"
     if path.exists():
         try:
-            return Lengths.load(path)
+            if len((known := Lengths.load(path)).cut) == len(shards):
+                return known
         except (OSError, ValueError):
             pass  # a damaged sidecar is measured again
     count = len(shards)
@@ -60,7 +79,7 @@ def measure_lengths(shards: Any, family: Family, cache_dir: Path, progress: Call
     filler = family.filler_text(FILLER_TOKEN)
     for index in progress(range(count)):
         try:
-            encoded = family.encode_text(shards.read_text(index), shards.image_sizes(index))
+            encoded = measured(shards, family, index, equal_pictures)
         except BadSample as error:
             reasons[index] = error.reason
             encoded = filler

@@ -13,6 +13,7 @@ from ..basics.views import Cell
 from ..data.corruption import Corruptions
 from ..data.order import GivenOrder
 from ..data.shards import DEFAULT_CACHE, ShardSet
+from ..data.splits import check_apart
 from ..families import Family
 from ..recipe.config import Config
 from .encode import Encode
@@ -31,10 +32,24 @@ class Split:
     """Their token counts."""
 
     @classmethod
-    def open(cls, specs: tuple[str, ...], family: Family, cache: Path, world: World, progress: Progress) -> Split:
+    def open(
+        cls,
+        specs: tuple[str, ...],
+        family: Family,
+        cache: Path,
+        world: World,
+        progress: Progress,
+        equal_pictures: bool = False,
+        name: str = "",
+    ) -> Split:
+        """The pairs of ``specs``, measured; of a folder of splits those of ``name``, a key of ``splits.NAMES``. A collective.
+        ``equal_pictures``: see ``data.equal_pictures``."""
+
         def opened() -> Split:
-            shards = ShardSet.open(specs, cache_dir=cache)
-            lengths = measure_lengths(shards, family, cache, lambda items: progress(items, "measuring lengths"))
+            shards = ShardSet.open(specs, cache_dir=cache, split=name, progress=progress)
+            lengths = measure_lengths(
+                shards, family, cache, lambda items: progress(items, "measuring lengths"), equal_pictures
+            )
             return cls(shards, lengths)
 
         # Rank 0 builds indices and lengths, once; the others get them from it and never race on the files.
@@ -43,6 +58,20 @@ class Split:
             split.shards.fetch(cache)
         world.barrier()
         return split
+
+
+def open_splits(config: Config, family: Family, world: World, progress: Progress) -> dict[str, Split]:
+    """The splits that a recipe names, by their keys of section ``data``. A collective; UserError where two share something."""
+    data = config.data
+    named = {"train": data.train, "validation": data.validation, "heldout": data.heldout}
+    splits = {
+        name: Split.open(specs, family, cache_dir(config), world, progress, data.equal_pictures, name)
+        for name, specs in named.items()
+        if specs or name == "train"
+    }
+    shards = {f"data.{name}": split.shards for name, split in splits.items()}
+    world.on_main(lambda: check_apart(shards, data.allow_overlap))
+    return splits
 
 
 def cache_dir(config: Config) -> Path:
@@ -67,7 +96,7 @@ def make_loader(
         split.shards,
         order,
         collate.costs(split.lengths),
-        Encode(family, collate, Corruptions.of(cells, config.corrupt)),
+        Encode(family, collate, Corruptions.of(cells, config.corrupt), config.data.equal_pictures),
         world=world.size,
         rank=world.rank,
         budget=config.optim.tokens_per_micro_batch,

@@ -1,12 +1,11 @@
 """A contrast pair as it is stored and as it travels: text, two encoded images, and the checks on both.
 
-On disk a pair is one WebDataset sample with three members, ``{key}.0.jpg``, ``{key}.1.jpg`` and ``{key}.pair.json``;
-``data_shards/README.md`` is the format's description for people.
+On disk a pair is one WebDataset sample with three members, ``{key}.0.jpg``, ``{key}.1.jpg`` (or ``.png``) and
+``{key}.pair.json``; ``data_shards/README.md`` is the format's description for people.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import BadSample, UserError
 from ..basics.strict_json import json_text, parse_json
+from .pictures import as_png
+from .schema import CONTRASTS, checked
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SCHEMA_VERSION = 1
-IMAGE_MEMBERS = ("0.jpg", "1.jpg")
+IMAGE_MEMBERS = (("0.jpg", "0.png"), ("1.jpg", "1.png"))
+"""Side -> what its picture's member may be called; a sample has one of them."""
 TEXT_MEMBER = "pair.json"
-MEMBERS = (*IMAGE_MEMBERS, TEXT_MEMBER)
+MEMBERS = (*IMAGE_MEMBERS[0], *IMAGE_MEMBERS[1], TEXT_MEMBER)
+LARGEST_TEXT = 1 << 24
+"""Bytes that a ``pair.json`` may have in a shard (an image: ``pictures.MAX_BYTES``): no sample fills a loader's memory."""
 
-CONTRASTS = ("object", "attribute", "relation", "position", "unknown")
-"""MVC's contrast types: object replacement, attribute binding, relation or number modification, position flipping;
-``unknown`` for sources that do not say."""
+__all__ = ["CONTRASTS", "IMAGE_MEMBERS", "MEMBERS", "Pair", "PairText", "decode_text", "encode_text"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Pair:
     text: PairText
     """Key, query, responses, and what is known of the pair."""
     images: tuple[bytes, bytes]
-    """Image of side 0 and of side 1 as a file's bytes: JPEG in shards, any format that Pillow reads elsewhere."""
+    """Image of side 0 and of side 1 as a file's bytes: JPEG or PNG in shards, any of ``pictures.FORMATS`` elsewhere."""
 
     @classmethod
     def of(
@@ -74,18 +76,18 @@ class Pair:
         """A pair made by hand: ``responses[s]`` is true of ``images[s]`` and not of the other one.
 
         An image is a ``PIL.Image`` (kept without loss, as PNG), the path of an image file, or such a file's bytes. ``key`` names
-        the pair in messages and, where images are corrupted, decides how. BadSample for a text that no shard may hold,
-        UserError for an image that cannot be read and for more or fewer than two.
+        the pair in messages and, where images are corrupted, decides how. BadSample for a text that no shard may hold and for
+        a ``PIL.Image`` that no model can be shown, UserError for a file that cannot be read and for more or fewer than two.
         """
-        given: Any = tuple(responses)  # two, or decode_text says so
-        text = PairText(key, query, given, system=system)
-        text = decode_text(key, encode_text(text), "Pair.of")  # as strict as of a shard
+        given: Any = list(responses)  # two, or the schema says so
+        text = _text(key, {"query": query, "responses": given, "system": system}, f"Pair.of: sample {key!r}")
         if len(images) != 2:
             raise UserError(f"Pair.of: the pair {key!r} has {len(images)} images; a pair has two.")
-        return cls(text, (_file_of(images[0]), _file_of(images[1])))
+        first, second = (_file_of(image, f"Pair.of: {key!r}: image {side}") for side, image in enumerate(images))
+        return cls(text, (first, second))
 
 
-def _file_of(image: Image | Path | str | bytes) -> bytes:
+def _file_of(image: Image | Path | str | bytes, where: str) -> bytes:
     """The bytes of an image file that shows ``image``."""
     if isinstance(image, bytes):
         return image
@@ -94,9 +96,7 @@ def _file_of(image: Image | Path | str | bytes) -> bytes:
             return Path(image).read_bytes()
         except OSError as error:
             raise UserError(f"The image {image} cannot be read: {error.strerror}.") from None
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
+    return as_png(image, where)
 
 
 def encode_text(text: PairText) -> bytes:
@@ -121,43 +121,11 @@ def decode_text(key: str, data: bytes, where: str) -> PairText:
         record = parse_json(data)
     except ValueError as error:
         raise BadSample("bad-json", f"{spot} is not JSON ({error})") from None
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA_VERSION:
-        found = record.get("schema") if isinstance(record, dict) else type(record).__name__
-        raise BadSample("bad-schema", f"{spot} has schema {found!r}; this version reads {SCHEMA_VERSION}")
-    query, responses = record.get("query"), record.get("responses")
-    if not isinstance(query, str) or not query.strip():
-        raise BadSample("bad-schema", f"{spot}: field 'query' must be a non-empty string, not {query!r}")
-    if not (isinstance(responses, list) and len(responses) == 2 and all(isinstance(r, str) for r in responses)):
-        raise BadSample("bad-schema", f"{spot}: field 'responses' must be two strings, not {responses!r}")
-    for side, response in enumerate(responses):
-        if not response.strip():
-            raise BadSample("empty-response", f"{spot}: response {side} is empty")
-    if record.get("contrast", "unknown") not in CONTRASTS:
-        raise BadSample(
-            "bad-schema", f"{spot}: field 'contrast' is {record['contrast']!r}; one of {', '.join(CONTRASTS)}"
-        )
-    for name, kind in (("source", str), ("ids", dict), ("system", str), ("kind", str), ("facts", dict)):
-        if record.get(name) is not None and not isinstance(record[name], kind):
-            raise BadSample("bad-schema", f"{spot}: field {name!r} must be a {kind.__name__}, not {record[name]!r}")
-    return PairText(
-        key=key,
-        query=query,
-        responses=(responses[0], responses[1]),
-        contrast=record.get("contrast") or "unknown",
-        source=record.get("source") or "",
-        ids=record.get("ids") or {},
-        system=record.get("system") or None,
-        kind=record.get("kind"),
-        facts=record.get("facts") or {},
-    )
+    version = record.get("schema") if isinstance(record, dict) else None
+    if isinstance(record, dict) and (type(version) is not int or version != SCHEMA_VERSION):
+        raise BadSample("bad-schema", f"{spot} has schema {version!r}; this version reads {SCHEMA_VERSION}")
+    return _text(key, record, spot)
 
 
-def decode_image(data: bytes, where: str) -> Image:
-    """Decodes JPEG (or any Pillow format) bytes to an RGB ``PIL.Image``; BadSample if damaged or cut short."""
-    from PIL import Image as Images
-
-    try:
-        with Images.open(io.BytesIO(data)) as image:
-            return image.convert("RGB")  # convert() loads: a truncated file raises here and not later
-    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... for damaged files
-        raise BadSample("undecodable-image", f"{where} cannot be decoded ({type(error).__name__}: {error})") from None
+def _text(key: str, record: Any, spot: str) -> PairText:
+    return PairText(key=key, **checked(record, spot, more=("schema",)))

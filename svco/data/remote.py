@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..basics.errors import UserError, first_line
+from ..basics.secrets import lacks_credentials, redacted
 
 T = TypeVar("T")
 
@@ -68,7 +69,13 @@ class Source:
 
     @classmethod
     def at(cls, url: str) -> Source:
-        """UserError for a protocol that is not known or whose driver is not installed."""
+        """UserError for a protocol that is not known or whose driver is not installed, and for an address without its
+        credentials."""
+        if lacks_credentials(url):
+            raise UserError(
+                f"{url} was written here without its credentials. Give the whole address again, on the command line or in a "
+                "recipe of your own: data.train=…, and validation and held-out shards likewise."
+            )
         filesystem, path = _filesystem(url)
         filesystem.invalidate_cache()  # a listing made earlier in this process may be out of date
         return cls(url, filesystem, path)
@@ -152,11 +159,6 @@ class Source:
 def is_remote(name: str) -> bool:
     """Whether a shard is fetched rather than read where it lies: ``name`` begins with a protocol."""
     return re.match(r"[a-z][a-z0-9+.-]*://", name) is not None
-
-
-def redacted(text: str) -> str:
-    """``text`` with its URLs as they may be shown: without user, password and query, which may hold a signature."""
-    return re.sub(r"([a-z][a-z0-9+.-]*://)(?:[^/?#\s]*@)?([^?#\s]*)(?:[?#]\S*)?", r"\1\2", text)
 
 
 def _is_http(url: str) -> bool:

@@ -16,15 +16,19 @@ from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import BinaryIO
-from zlib import crc32
 
 from ..basics.errors import BadSample, UserError
 from ..basics.files import replacing
+from ..basics.progress import Progress, silent
+from ..basics.secrets import redacted
 from ..basics.shipped import located
-from .pairs import IMAGE_MEMBERS, MEMBERS, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
-from .remote import Source, is_remote, redacted
-from .shard_cache import fetched
-from .shard_index import Entry, ShardIndex, combined_digest, load_index
+from .pairs import IMAGE_MEMBERS, LARGEST_TEXT, TEXT_MEMBER, Pair, PairText, decode_text, encode_text
+from .pictures import MAX_BYTES, extension
+from .remote import Source, is_remote
+from .shard_cache import fetched, hold
+from .shard_index import Entry, Say, ShardIndex, combined_digest, load_index, open_shard
+from .splits import of_split
+from .tar_members import unpacked_name
 
 DEFAULT_CACHE = Path("~/.cache/svco")
 
@@ -41,40 +45,61 @@ def write_shards(pairs: Iterable[Pair], directory: str | Path, split: str, pairs
         with replacing(path) as temporary, temporary.open("wb") as stream:
             writer = webdataset.TarWriter(stream, user="svco", group="svco", mtime=0, encoder=False)
             for pair in chunk:
-                members = dict(zip(IMAGE_MEMBERS, pair.images)) | {TEXT_MEMBER: encode_text(pair.text)}
-                writer.write({"__key__": pair.text.key, **members})
+                images = {f"{side}.{extension(data)}": data for side, data in enumerate(pair.images)}
+                writer.write({"__key__": pair.text.key, **images, TEXT_MEMBER: encode_text(pair.text)})
             writer.close()
         load_index(path, folder)
         written.append(path)
     return written
 
 
-def expand(spec: str | Sequence[str]) -> tuple[str, ...]:
+def expand(spec: str | Sequence[str], split: str = "") -> tuple[str, ...]:
     """The shards that ``spec`` means: a path or URL (http, s3, gs, hf, …), brace pattern, glob, directory, or a list of these.
     What is not found from the working directory is looked for among the shards that come with svco.
 
     Braces as in WebDataset (``train-{000000..000007}.tar``). Order is as given, sorted within a directory or glob.
-    UserError where nothing matches, and for a glob or directory over http(s), which cannot list.
+    ``split``: of a directory that holds splits, that one (:func:`svco.data.splits.of_split`). UserError where nothing matches,
+    and for a glob or directory over http(s), which cannot list.
     """
+    return tuple(shard for shard, _ in _expanded(spec, split))
+
+
+def _expanded(spec: str | Sequence[str], split: str) -> list[tuple[str, str]]:
+    """(shard, what is to be said of the folder it lies in) of all that ``spec`` means."""
     from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # its stub lacks the error
 
     if not isinstance(spec, str):
-        return tuple(shard for part in spec for shard in expand(part))
+        return [found for part in spec for found in _expanded(part, split)]
     try:
         names = list(braceexpand(spec))
     except UnbalancedBracesError:
         raise UserError(f"The shard pattern {redacted(spec)!r} has an unbalanced brace.") from None
-    found: list[str] = []
+    found: list[tuple[str, str]] = []
     for name in names:
-        found += Source.at(name).shards() if is_remote(name) else _local(located(os.path.expanduser(name)), spec)
+        remote, note = is_remote(name), ""
+        given = Source.at(name).shards() if remote else _local(place := located(name), spec)
+        is_folder = given != [name] and not glob.has_magic(name) if remote else os.path.isdir(place)
+        if split and is_folder:
+            given, note = of_split(given, split, redacted(name))
+        found += [(shard, note) for shard in given]
     if not found:
         raise UserError(f"No shards match {spec!r}.")
-    return tuple(found)
+    return found
 
 
 def _local(name: str, spec: str) -> list[str]:
     if os.path.isdir(name):
         inside = sorted(glob.glob(os.path.join(glob.escape(name), "*.tar")))
+        packed = [
+            found
+            for found in sorted(os.listdir(name))
+            if (bare := unpacked_name(found)) and not (Path(name) / bare).exists()
+        ]
+        if packed:
+            raise UserError(
+                f"The directory {name} holds the packed shard {packed[0]}. Unpack it, since pairs are read from any place of a "
+                "shard, or take it away."
+            )
         if not inside:
             raise UserError(f"No shards match: the directory {name} holds no *.tar file.")
         return inside
@@ -97,16 +122,28 @@ class ShardSet:
     """One index a shard, with the local path it is read from."""
     sources: tuple[str, ...]
     """Where each shard comes from: its path, or the URL it was fetched from."""
+    folders: str = ""
+    """What was read of folders, in words; empty: none was given."""
 
     @classmethod
-    def open(cls, spec: str | Sequence[str], cache_dir: str | Path | None = None) -> ShardSet:
+    def open(
+        cls,
+        spec: str | Sequence[str],
+        cache_dir: str | Path | None = None,
+        say: Say | None = None,
+        split: str = "",
+        progress: Progress = silent,
+    ) -> ShardSet:
         """Reads or builds the indices of all shards; remote ones are fetched whole into ``cache_dir`` first, and again
-        when their source has changed (:mod:`svco.data.shard_cache`)."""
+        when their source has changed (:mod:`svco.data.shard_cache`). ``say``: every byte is read, and it is told what does not
+        agree with what was remembered (:func:`~svco.data.shard_index.load_index`). ``split`` as in ``expand``."""
         cache = Path(cache_dir or DEFAULT_CACHE).expanduser()
-        sources = expand(spec)
+        sources, notes = zip(*_expanded(spec, split), strict=True)
         urls = [name for name in sources if is_remote(name)]
         copies = dict(zip(urls, fetched(urls, cache / "shards"), strict=True))
-        indices = [_index(name, copies.get(name, Path(name)), cache) for name in sources]
+        indices = [
+            _index(name, copies.get(name, Path(name)), cache, say) for name in progress(sources, "indexing shards")
+        ]
         owner: dict[str, str] = {}
         for index in indices:
             for entry in index.entries:
@@ -117,8 +154,12 @@ class ShardSet:
                     )
                 owner[entry.key] = index.path
         if not owner:
-            raise UserError(f"The shards {', '.join(map(redacted, sources))} hold no samples at all.")
-        return cls(tuple(indices), sources)
+            strangers = [f", but other files, such as {index.first_passed!r}" for index in indices if index.passed]
+            raise UserError(
+                f"The shards {', '.join(map(redacted, sources))} hold no samples at all{''.join(strangers[:1])}. A sample is "
+                "KEY.0.jpg, KEY.1.jpg and KEY.pair.json (data_shards/README.md)."
+            )
+        return cls(tuple(indices), sources, "; ".join(dict.fromkeys(filter(None, notes))))
 
     def fetch(self, cache_dir: str | Path | None = None) -> None:
         """Fetches remote shards that this machine does not have yet: an index may have been made on another node.
@@ -135,6 +176,7 @@ class ShardSet:
                     paths[source] = path
             return paths
 
+        hold(Path(index.path) for source, index in zip(self.sources, self.indices, strict=True) if is_remote(source))
         if not (missing := lacking()):
             return
         fetched(list(missing), next(iter(missing.values())).parent)
@@ -159,6 +201,13 @@ class ShardSet:
         """Hex digest of all keys, offsets and tar contents; where the files lie does not matter."""
         return combined_digest(self.indices)
 
+    @cached_property
+    def passed(self) -> str:
+        """What the shards hold beside pairs, in words; empty: nothing."""
+        count = sum(index.passed for index in self.indices)
+        first = next((index.first_passed for index in self.indices if index.passed), "")
+        return f"{count:,} files that are no part of a pair, such as {first!r}" if count else ""
+
     def __len__(self) -> int:
         return self._ends[-1]
 
@@ -173,65 +222,59 @@ class ShardSet:
         return self._locate(i)[1].key
 
     def image_sizes(self, i: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """((width, height), (width, height)) from the image headers; (0, 0) for an image that has none."""
+        """((width, height), (width, height)) of the images, upright; (0, 0) for one that cannot be read."""
         return self._locate(i)[1].sizes
+
+    def pixels(self, i: int) -> tuple[str, str]:
+        """What the images of pair ``i`` are known by (``Picture.digest``); empty for one that cannot be read."""
+        return self._locate(i)[1].pixels
 
     def read(self, i: int) -> Pair:
         """Pair ``i``; BadSample if a member is missing or the text is not as it should be."""
         index, entry = self._locate(i)
-        with _open(index) as tar:
+        with open_shard(index) as tar:
             text = self._text(index, entry, tar)
-            first, second = (self._member(index, entry, name, tar) for name in IMAGE_MEMBERS)
+            first, second = (self._member(index, entry, names, tar) for names in IMAGE_MEMBERS)
         return Pair(text, (first, second))
 
     def read_text(self, i: int) -> PairText:
         """The text of pair ``i`` alone; BadSample as in ``read``."""
         index, entry = self._locate(i)
-        with _open(index) as tar:
+        with open_shard(index) as tar:
             return self._text(index, entry, tar)
 
     def _text(self, index: ShardIndex, entry: Entry, tar: BinaryIO) -> PairText:
-        return decode_text(entry.key, self._member(index, entry, TEXT_MEMBER, tar), index.path)
+        return decode_text(entry.key, self._member(index, entry, (TEXT_MEMBER,), tar), index.path)
 
     @staticmethod
-    def _member(index: ShardIndex, entry: Entry, name: str, tar: BinaryIO) -> bytes:
-        if name not in entry.members:
+    def _member(index: ShardIndex, entry: Entry, names: Sequence[str], tar: BinaryIO) -> bytes:
+        """The one of ``names`` that the sample has."""
+        spot = f"{index.path}: sample {entry.key!r}"
+        found = [name for name in names if name in entry.members]
+        if not found:
             raise BadSample(
                 "missing-member",
-                f"{index.path}: sample {entry.key!r} has no member {name} (it has "
-                f"{', '.join(sorted(entry.members)) or 'none'}; a pair needs {', '.join(MEMBERS)})",
+                f"{spot} has no member {' or '.join(names)} (it has {', '.join(sorted(entry.members)) or 'none'}; a pair needs "
+                f"{', '.join(' or '.join(side) for side in IMAGE_MEMBERS)}, {TEXT_MEMBER})",
             )
-        offset, size = entry.members[name]
+        if len(found) > 1:
+            raise BadSample("bad-schema", f"{spot} has both {' and '.join(found)}; which of them is meant is not said")
+        offset, size = entry.members[found[0]]
+        if size > (most := LARGEST_TEXT if found[0] == TEXT_MEMBER else MAX_BYTES):
+            raise BadSample(
+                "bad-json" if found[0] == TEXT_MEMBER else "odd-image",
+                f"{spot}: {found[0]} has {size:,} bytes; at most {most:,} are read",
+            )
         tar.seek(offset)
-        data = tar.read(size)
-        if crc32(data) != entry.sums[name]:
-            raise UserError(
-                f"The shard {index.path} is no longer what was indexed: {name} of sample {entry.key!r} has other bytes. It was "
-                "replaced, or its disk loses data: put a good copy there, under a new time of change (touch), and start again."
-            )
-        return data
+        return tar.read(size)
 
 
-def _index(name: str, path: Path, cache: Path) -> ShardIndex:
+def _index(name: str, path: Path, cache: Path, say: Say | None = None) -> ShardIndex:
     try:
-        return load_index(path, cache / "indices")
+        return load_index(path, cache / "indices", say)
     except UserError as error:
         if not is_remote(name):
             raise
-        raise UserError(f"{error} This is the copy of {redacted(name)}: delete it, and it is fetched again.") from None
-
-
-def _open(index: ShardIndex) -> BinaryIO:
-    try:
-        size = os.stat(index.path).st_size
-        if size == index.bytes:
-            return Path(index.path).open("rb")
-    except OSError as error:
         raise UserError(
-            f"The shard {index.path} cannot be read here: {error.strerror}. It was there when the run began; every node must "
-            "be able to read all shards, under the same path."
+            f"{error} This is the copy of {redacted(name)}: delete {path}, and it is fetched again."
         ) from None
-    raise UserError(
-        f"The shard {index.path} was replaced while it was in use: it has {size} bytes and had {index.bytes}. Start again, so "
-        "that it is indexed anew."
-    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -37,6 +36,11 @@ def read_partitioned(folder: Path) -> dict[str, tuple[tuple[int, ...], Callable[
     names = json.loads((folder / NAMES).read_text())
     ranks = [_load(file)["optimizer_state_dict"] for file in _by_rank(folder.glob("*_optim_states.pt"))]
     model = _load(_by_rank(folder.glob("*_model_states.pt"))[0])
+    if "zero_stage" not in ranks[0]:
+        raise UserError(
+            f"{folder} is in the form of DeepSpeed's bfloat16 optimizer (ZeRO-1), which svco does not read. Continue the run "
+            "(run.resume=auto) to its end, which writes the model."
+        )
     cut = _cut_parameters if int(ranks[0]["zero_stage"]) == 3 else _cut_groups
     placed = cut(model["param_shapes"], ranks)
     return {names[name]: (shape, _joined(pieces, shape)) for name, shape, pieces in placed}
@@ -87,12 +91,57 @@ def _by_rank(files: Any) -> list[Path]:
     return sorted(files, key=lambda file: [int(number) for number in re.findall(r"\d+", file.name)])
 
 
+def require_plain(folder: Path, rank: int = 0, size: int = 1) -> None:
+    """UserError where a file of DeepSpeed's in a checkpoint's ``zero`` folder holds anything but tensors, numbers and names:
+    DeepSpeed itself reads them with Python's pickle, which runs what it is told to. Of ``size`` readers this is number ``rank``.
+    No tensor is read."""
+    for file in sorted(folder.rglob("*.pt"))[rank::size]:
+        names = _load(file).get("param_shapes") or []
+        # DeepSpeed's converter makes folders of these names.
+        if odd := [name for group in names for name in group if not isinstance(name, str) or set(name) & set("/\\\0")]:
+            raise UserError(f"{file} has a parameter called {odd[0]!r}, which no model has. {_FOREIGN}")
+
+
+_FOREIGN = (
+    "No run wrote that file as it is: it was damaged, or made to do harm. Take the checkpoint from a source you trust."
+)
+
+
+class _Plain:
+    """Stands for an object of DeepSpeed's, of which nothing is needed: its class is neither imported nor called."""
+
+    def __init__(self, *_: Any):
+        pass
+
+
+class _Number(int):
+    """Stands for a number of DeepSpeed's."""
+
+
+_STAND_INS = (
+    (_Plain, "deepspeed.runtime.fp16.loss_scaler.LossScaler"),
+    (_Plain, "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler"),
+    (_Plain, "deepspeed.utils.tensor_fragment.fragment_address"),
+    (_Number, "deepspeed.runtime.zero.config.ZeroStageEnum"),
+)
+"""All that DeepSpeed's files hold beside tensors, numbers, texts and containers."""
+
+
 def _load(file: Path) -> dict[str, Any]:
+    """What the file holds, its tensors mapped and not read; UserError for anything that is not in a checkpoint of DeepSpeed's."""
+    import pickle
+
     import torch
 
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed, imported by its objects, warns that it finds no GPU
     try:
-        # DeepSpeed's files hold objects of its own; the checkpoint's digests say that they are what the run wrote.
-        return torch.load(file, map_location="cpu", mmap=True, weights_only=False)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{file} cannot be read: {first_line(error)}") from None
+        with torch.serialization.safe_globals(list(_STAND_INS)):
+            found = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)|function (.+?) ", str(error))
+        what = (named[1] or named[2]) if named else "something that is no tensor"
+        raise UserError(f"{file} asks for {what}, which no checkpoint needs, and was not read. {_FOREIGN}") from None
+    except Exception as error:  # whatever a damaged file makes of torch's reader
+        raise UserError(f"{file} cannot be read: {first_line(error)}. {_FOREIGN}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{file} holds no checkpoint. {_FOREIGN}")
+    return found

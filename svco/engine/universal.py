@@ -14,6 +14,7 @@ from typing import Any
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.files import write_whole
+from .stored import require_plain
 
 _WORKERS = "2"
 """Processes that convert; each holds one rank's part of the state in memory."""
@@ -32,6 +33,8 @@ def fitting(
     What another number of ranks wrote is converted beside it, which takes three times its bytes of disk meanwhile, and
     removed on leaving: the next save is in the form of these ranks. UserError for what cannot be converted.
     """
+    if folder is not None:
+        _require_plain(folder / "zero", world)
     parts = [] if folder is None else sorted((folder / "zero").glob("*optim_states.pt"))
     if folder is None or ds is None or len(parts) in (0, world.size):
         yield folder, ds
@@ -51,6 +54,17 @@ def fitting(
     finally:
         if world.is_main:
             shutil.rmtree(converted, ignore_errors=True)
+
+
+def _require_plain(folder: Path, world: World) -> None:
+    """:func:`require_plain` by all ranks together. A collective."""
+    problem = None
+    try:
+        require_plain(folder, world.rank, world.size)
+    except UserError as error:
+        problem = str(error)
+    if found := [text for text in world.gather(problem) if text]:
+        raise UserError(found[0])
 
 
 def _convert(folder: Path, converted: Path, world: World) -> None:

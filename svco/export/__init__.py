@@ -19,11 +19,12 @@ from ..basics.errors import UserError
 from ..basics.files import CannotWrite, replacing
 from ..basics.progress import Progress
 from ..model.adapter_files import AdapterForm, write_adapter
+from ..model.provenance import Provenance, require_base, weights_digest
 from ..model.weight_names import WeightNames
 from .base import copy_beside, find_base, weight_names
 from .card import public_base, read_facts, write_card
 from .merge import merged, replaced
-from .source import Source, open_source
+from .source import Source, memory_of, open_source
 from .stream import Weight, plan_shards, read_folder, write_shards
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Wanted:
     """Where the base model is now; None: where the run had it."""
     base_name: str | None = None
     """What to call the base in public."""
+    other_base: bool = False
+    """The base may be another than the one that was trained on."""
 
 
 def export(wanted: Wanted, progress: Progress) -> Path:
@@ -67,6 +70,8 @@ def export(wanted: Wanted, progress: Progress) -> Path:
     if (form == "full") is (source.kind == "lora"):
         fitting = "adapter or merged" if source.kind == "lora" else "full"
         raise UserError(f"--format {form} does not fit {wanted.source}: it can be exported as {fitting}.")
+    if source.kind == "model" and wanted.base:
+        raise UserError(f"--base does not go with {wanted.source}, which is a whole model: its weights are its own.")
     target = _target(wanted, source, form)
     dtype = getattr(torch, wanted.dtype) if wanted.dtype else source.dtype
     base = wanted.base or source.base
@@ -77,13 +82,27 @@ def export(wanted: Wanted, progress: Progress) -> Path:
     with new_folder(target) as folder:
         if form == "adapter" and source.form is not None:
             names = _write_adapter(folder, source, source.form, base, wanted, public.name, dtype)
+            weights = source.provenance.base_weights if source.provenance else ""
         else:
             names = wanted.names or "base"
+            weights = _fitting_base(source, find_base(base), wanted)
             _write_model(folder, source, find_base(base), wanted, dtype, progress)
         shown = wanted.dtype or (source.run.dtype if source.run else "auto")
         if source.kind != "model" or source.run is not None:
             write_card(folder, form, public, source.run, shown, names)
+        Provenance(form, public.name, weights, source.provenance.run if source.provenance else None).write(folder)
     return target
+
+
+def _fitting_base(source: Source, base: Path, wanted: Wanted) -> str:
+    """The digest of the weights of ``base``; UserError where it is not what was trained on. Of a model: the base it came from."""
+    known = source.provenance
+    if source.kind == "model":
+        return known.base_weights if known else ""
+    now = weights_digest(str(base), memory_of(source.run))
+    if known and not wanted.other_base:
+        require_base(str(wanted.source), known.base_weights, known.base, f"the base {base}", now, "add --other-base")
+    return now
 
 
 def _target(wanted: Wanted, source: Source, form: str) -> Path:
@@ -194,8 +213,9 @@ def save_model(
     dtype: torch.dtype,
     world: World,
     progress: Progress,
+    provenance: Provenance | None = None,
 ) -> None:
-    """Writes a fully tuned model from the ranks that hold it, one parameter at a time. A collective.
+    """Writes a fully tuned model from the ranks that hold it, one parameter at a time, with ``provenance``. A collective.
 
     ``shapes``: every trained parameter by name; ``gather`` gives one on every rank, and the ranks that do not write let
     it go at once.
@@ -218,6 +238,8 @@ def save_model(
             with new_folder(target, own=True) as temporary:
                 copy_beside(folder, temporary, str(dtype).removeprefix("torch."))
                 write_shards(temporary, weights, plan, progress)
+                if provenance is not None:
+                    provenance.write(temporary)
 
         writers.append(write)
         return [five for name in plan.order if (five := names.to5(name)) in values]

@@ -10,11 +10,12 @@ from typing import Any
 from ..basics.errors import UserError, first_line
 from ..basics.files import write_whole
 from ..basics.strict_json import json_text
+from ..model.provenance import IDENTITY
 from ..model.weight_names import WeightNames
 
 _BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "additional_chat_templates/*")
 """Config, generation config, processor, tokenizer, chat templates."""
-_LEFT_OUT = ("*.index.json", "adapter_config.json", "README*", "trainer_state.json")
+_LEFT_OUT = ("*.index.json", "adapter_config.json", IDENTITY, "README*", "trainer_state.json")
 """What those patterns match and an export has its own of, or needs none."""
 
 
@@ -44,7 +45,11 @@ def weight_names(folder: Path) -> WeightNames:
     logging.set_verbosity_error()  # it tells the generation config of every model that is made without weights
     try:
         with torch.device("meta"):
-            return WeightNames(AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(str(folder))))
+            return WeightNames(
+                AutoModelForImageTextToText.from_config(
+                    AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+                )
+            )
     except (OSError, ValueError, KeyError) as error:
         reason = first_line(error)
         raise UserError(f"The model {folder} has no architecture that transformers knows here: {reason}") from None
@@ -57,11 +62,22 @@ def copy_beside(base: Path, target: Path, dtype: str | None) -> None:
     skipped = {file for pattern in _LEFT_OUT for file in base.glob(pattern)}
     for file in sorted({file for pattern in _BESIDE for file in base.glob(pattern)} - skipped):
         if file.is_file():
+            _refuse_led_out(file, base)
             copy = target / file.relative_to(base)
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, copy)
     config = json.loads((base / "config.json").read_text())
     write_whole(target / "config.json", json_text(_clean(config, dtype, top=True), indent=2) + "\n")
+
+
+def _refuse_led_out(file: Path, base: Path) -> None:
+    """UserError for a link that would carry a file from elsewhere into an export; the hub's cache links inside its own folder."""
+    hub = next((folder for folder in base.resolve().parents if folder.name.startswith("models--")), base.resolve())
+    if not file.resolve().is_relative_to(hub):
+        raise UserError(
+            f"{file} is a link to {file.resolve()}, outside of the base, and an export would carry that file along. Put the file "
+            "itself there, if it belongs to the base."
+        )
 
 
 def _clean(config: dict[str, Any], dtype: str | None, top: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..basics.markdown import markdown
 from ..objectives.table import OBJECTIVES
 from ..recipe.config import Config
 from ..recipe.read import load_recipe
-from ..record.checkpoint import MANIFEST, Position, read_position
+from ..record.manifest import MANIFEST, Position, finished, read_position
 from ..scores.before_after import table
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -78,10 +78,8 @@ class RunFacts:
 
 def read_facts(run: Path, position: Position | None) -> RunFacts:
     """The facts of run folder ``run``, whose weights at ``position`` (None: at its end) are exported."""
-    if position is None and (latest := run / "checkpoints" / "latest").is_file():
-        newest = latest.with_name(latest.read_text())
-        if (newest / MANIFEST).is_file():  # it may have been deleted for space
-            position = read_position(newest)
+    if position is None and (kept := finished(run / "checkpoints")) and (kept[-1] / MANIFEST).is_file():
+        position = read_position(kept[-1])
     config = load_recipe(run / "recipe.yaml")
     about = _read_json(run / "versions.json") or {}
     if "dtype" not in about or "base" not in about:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,16 @@ from typing import TYPE_CHECKING
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.progress import Progress
+from ..batches.split import cache_dir
 from ..engine import read_partitioned
 from ..engine.optimizer import STATE_FILE
-from ..model.adapter_files import ADAPTER_CONFIG, ADAPTER_FILE, AdapterForm, read_form, stored_name
+from ..model.adapter_files import ADAPTER_CONFIG, ADAPTER_FILE, AdapterForm, read_config, read_form, stored_name
+from ..model.provenance import BASE_WEIGHTS, DIGESTS, Provenance, unchanged
 from ..model.weight_names import PEFT_PREFIX
+from ..recipe.config import Config
 from ..recipe.read import load_recipe
-from ..record.checkpoint import MANIFEST, Checkpoints, best_of, damage, read_position
+from ..record.checkpoint import Checkpoints
+from ..record.manifest import MANIFEST, best_of, damage, read_identity, read_position
 from ..record.state import RunState
 from .card import RunFacts, read_facts
 from .stream import Weight, read_file
@@ -43,6 +46,8 @@ class Source:
     """The run, for the card; None for a folder that no run is known of."""
     label: str
     """What the export folder is named after: empty, or a checkpoint's name."""
+    provenance: Provenance | None = None
+    """What it was made from, as far as that is known."""
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -70,7 +75,8 @@ def open_source(path: Path, checkpoint: str | None, progress: Progress) -> Sourc
     if (path / ADAPTER_CONFIG).is_file():
         return _open_adapter(path, run)
     if (path / "config.json").is_file():
-        return Source("model", {}, None, str(path), read_facts(run, None) if run else None, "")
+        facts = read_facts(run, None) if run else None
+        return Source("model", {}, None, str(path), facts, "", unchanged(path, memory_of(facts)))
     raise UserError(
         f"{path} is nothing svco can export: neither a run folder ({RECIPE}), a checkpoint ({MANIFEST}), a PEFT adapter "
         f"({ADAPTER_CONFIG}) nor a model in Hugging Face layout (config.json)."
@@ -113,12 +119,17 @@ def _open_checkpoint(folder: Path) -> Source:
     config = load_recipe(run / RECIPE)
     facts = read_facts(run, read_position(folder))
     values = _read_state(folder)
+    identity = read_identity(folder) or {}
+    made = "full" if config.model.tune == "full" else "adapter"
+    provenance = Provenance(made, facts.base.name, identity.get(BASE_WEIGHTS, ""), identity or None)
     if config.model.tune == "full":
-        return Source("full", values, None, config.model.base, facts, folder.name)
-    form = AdapterForm.of(values, config.lora.alpha, config.lora.dropout)
+        return Source("full", values, None, config.model.base, facts, folder.name, provenance)
+    # The checkpoint's own strength: a run may have been continued with another one, deliberately.
+    alpha, dropout = (identity.get(f"lora.{key}", getattr(config.lora, key)) for key in ("alpha", "dropout"))
+    form = AdapterForm.of(values, alpha, dropout)
     # As the run used them: the forward pass reads the masters in its own dtype.
     stored = {stored_name(name): value.to(getattr(torch, facts.dtype)) for name, value in values.items()}
-    return Source("lora", stored, form, config.model.base, facts, folder.name)
+    return Source("lora", stored, form, config.model.base, facts, folder.name, provenance)
 
 
 def _read_state(folder: Path) -> dict[str, Weight]:
@@ -140,10 +151,16 @@ def _read_state(folder: Path) -> dict[str, Weight]:
 def _open_adapter(folder: Path, run: Path | None) -> Source:
     if not (folder / ADAPTER_FILE).is_file():
         raise UserError(f"The adapter {folder} has no {ADAPTER_FILE}.")
+    provenance = unchanged(folder)
     stored = {name.removeprefix(PEFT_PREFIX): value for name, value in read_file(folder / ADAPTER_FILE).items()}
     if run is not None:
         base = load_recipe(run / RECIPE).model.base  # the adapter itself gives the base's public name
     else:
-        base = json.loads((folder / ADAPTER_CONFIG).read_text())["base_model_name_or_path"] or ""
+        base = read_config(folder).get("base_model_name_or_path") or ""
     form = read_form(folder)
-    return Source("lora", stored, form, base, read_facts(run, None) if run else None, "")
+    return Source("lora", stored, form, base, read_facts(run, None) if run else None, "", provenance)
+
+
+def memory_of(facts: RunFacts | None) -> Path:
+    """Where digests of files are remembered."""
+    return cache_dir(facts.config if facts else Config()) / DIGESTS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..basics.errors import UserError
+from ..basics.errors import UserError, first_line
 from ..basics.files import write_whole
 from ..basics.progress import Progress
-from ..basics.strict_json import json_text
+from ..basics.strict_json import json_text, parse_json
 from ..model.adapter_files import save_readable
 
 if TYPE_CHECKING:
@@ -82,16 +81,38 @@ def _read(file: Path, name: str) -> torch.Tensor:
 
 def read_folder(folder: Path) -> dict[str, Weight]:
     """The weights of a model in Hugging Face layout by their names in its files; UserError if a file is missing."""
-    if (folder / INDEX).is_file():
-        files = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-    else:
-        files = [SINGLE]
+    told = _weight_map(folder / INDEX) if (folder / INDEX).is_file() else None
+    files = [SINGLE] if told is None else sorted(set(told.values()))
     if missing := [file for file in files if not (folder / file).is_file()]:
         others = " It has .bin files: load and save it once with transformers." if list(folder.glob("*.bin")) else ""
         raise UserError(
             f"The model {folder} lacks {len(missing)} of its {len(files)} weight files, e.g. {missing[0]}.{others}"
         )
-    return {name: weight for file in files for name, weight in read_file(folder / file).items()}
+    found: dict[str, Weight] = {}
+    for file in files:
+        weights = read_file(folder / file)
+        if odd := sorted(name for name in weights if told is not None and told.get(name) != file):
+            raise UserError(
+                f"{folder / file} holds {odd[0]}, which {INDEX} does not say. One of them is damaged or of another model."
+            )
+        found |= weights
+    if lost := sorted((told or {}).keys() - found.keys()):
+        raise UserError(
+            f"{folder / INDEX} names {lost[0]}, which no file has. One of them is damaged or of another model."
+        )
+    return found
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Weight -> the file beside ``index`` that holds it; UserError if that is not what is in there."""
+    try:
+        found = parse_json(index.read_bytes())["weight_map"]
+        pairs = {str(name): str(file) for name, file in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index} is no index of weight files ({first_line(error)}). Copy it again.") from None
+    if outside := [file for file in pairs.values() if Path(file).name != file]:
+        raise UserError(f"{index} names the file {outside[0]!r}, which is none beside it. Copy it again.")
+    return pairs
 
 
 @dataclass(frozen=True)

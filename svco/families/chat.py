@@ -5,20 +5,29 @@ The response follows as the template writes an assistant's turn, and ends with t
 (``<|im_end|>``, ``</s>``); a line break behind that is left out, nobody has to learn it. A template that ends a turn with no such
 token (LLaVA-1.5's writes a space) gets the tokenizer's end-of-sequence token, which the authors force into their labels as well.
 The whole string is tokenised at once and split at the prompt's length by the tokenizer's offsets: no boundary token is invented.
+
+Of what the tokenizer adds by itself only what stands before a text is kept: some add their end token behind every text, which
+would end answers twice and prompts once.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
-from ..basics.errors import BadSample, UserError
+from ..basics.errors import BadSample, UserError, first_line
 from ..basics.strict_json import json_text
 from ..data.pairs import PairText
+from ..data.schema import shortened
+
+_PROBE = PairText(key="", query="query", responses=("response", "response"))
+_WORD = "response"
 
 
 class ChatEncoder:
-    """Renders and tokenises turns. Stateless; picklable with its tokenizer."""
+    """Renders and tokenises turns. Stateless; picklable with its tokenizer. UserError for a tokenizer or a template with which no
+    pair can be written."""
 
     def __init__(self, tokenizer: Any, template: str | None):
         if not template:
@@ -26,34 +35,92 @@ class ChatEncoder:
                 "The base model has no chat template; svco needs one to place the image and the turns. Save the template of "
                 "the model's release beside its weights, as chat_template.jinja."
             )
+        if not tokenizer.is_fast:
+            raise UserError(
+                f"The base model's tokenizer ({type(tokenizer).__name__}) cannot tell which characters a token is made of, by "
+                "which "
+                "svco parts a response from its prompt. Save it as a fast tokenizer (tokenizer.json)."
+            )
         self.tokenizer, self.template = tokenizer, template
+        self.begin, self._appended = added_around(tokenizer)
+        self._trim: Callable[[str], str] = str
         self.lead, self.tail, self.end_of_response = self._turn()
 
     def _turn(self) -> tuple[str, str, tuple[int, ...]]:
         """What the template writes before a response and behind it, and the token ids to add where that ends no turn."""
-        word = "response"
-        probe = PairText(key="", query="query", responses=(word, word))
-        prompt, whole = self.render(probe, False, None), self.render(probe, False, word)
-        before, found, tail = whole.rpartition(word)
+        try:
+            prompt, whole = self._rendered(_PROBE, False, None), self._rendered(_PROBE, False, _WORD)
+        except Exception as error:  # jinja's, or whatever an expression of the template meets
+            raise UserError(
+                f"The base model's chat template cannot write a question and its answer: {first_line(error)}"
+            ) from None
+        # A template that writes the beginning-of-sequence token itself must not get a second one.
+        if self.tokenizer.bos_token and prompt.startswith(self.tokenizer.bos_token):
+            self.begin = []
+        before, found, tail = whole.rpartition(_WORD)
         if not found:
             raise UserError("The base model's chat template does not show the assistant's turn.")
+        self._trim = self._trimming(before, tail)
         # LLaVA-OneVision's writes "assistant\n" when it asks and "assistant \n" when it shows: then what is asked counts.
         lead = before[len(prompt) :] if before.startswith(prompt) else ""
         added = self.tokenizer.added_tokens_decoder
         first = next(iter(self.tokenizer(tail.strip(), add_special_tokens=False)["input_ids"]), None)
         if first in added and added[first].special:
-            return lead, added[first].content, ()
+            return lead, tail[: len(tail) - len(tail.lstrip())] + added[first].content, ()
+        end = self.tokenizer.eos_token_id
+        if end is None or (end == self.tokenizer.unk_token_id and self.tokenizer.eos_token != self.tokenizer.unk_token):
+            raise UserError(
+                "The base model's chat template ends the assistant's turn with no token of its own, and its tokenizer has no "
+                "end-of-sequence token: an answer would have no end. Set eos_token in its tokenizer_config.json."
+            )
         # What is neither white space nor a token that ends turns is a slip of the template: LLaVA-NeXT's has "<\\s>".
-        return lead, tail if tail.isspace() else "", (self.tokenizer.eos_token_id,)
+        return lead, tail if tail.isspace() else "", (end,)
+
+    def _trimming(self, before: str, tail: str) -> Callable[[str], str]:
+        """What the template does to white space around an answer."""
+        spaced = f"\n {_WORD} \n"
+        shown = self._rendered(_PROBE, False, spaced)
+        for trim in (str, str.strip, str.lstrip, str.rstrip):
+            if shown == f"{before}{trim(spaced)}{tail}":
+                return trim
+        raise UserError(
+            f"The base model's chat template does not show an answer as it is: {spaced!r} became "
+            f"{shown[len(before) : len(shown) - len(tail)]!r}."
+        )
 
     def fingerprint(self, *more: Any) -> str:
         """Digest of template, vocabulary, end rule and whatever else the ids depend on."""
-        turn = [self.lead, self.tail, self.end_of_response]
+        turn: list[Any] = [self.lead, self.tail, self.end_of_response]
+        if self._appended or self._trim is not str:
+            turn += [self._appended, self._trim.__name__]
         parts = [self.template, self.tokenizer.backend_tokenizer.to_str(), turn, *more]
         return hashlib.sha256(json_text(parts, sort_keys=True).encode()).hexdigest()
 
     def render(self, text: PairText, with_image: bool, response: str | None) -> str:
-        """The conversation as one string; ``response`` None: the prompt alone. No image: its entry is left out."""
+        """The conversation as one string; ``response`` None: the prompt alone. No image: its entry is left out.
+
+        BadSample for a text that the template refuses, and for one that it does not show as it is.
+        """
+        try:
+            shown = self._rendered(text, with_image, response)
+        except Exception as error:  # jinja's, or whatever an expression of the template meets
+            raise BadSample(
+                "system-turn" if text.system else "unsplittable",
+                f"sample {text.key!r}: the base's chat template refuses it: {first_line(error)}",
+            ) from None
+        if text.system and shown.count(text.system.strip()) <= text.query.count(text.system.strip()):
+            raise BadSample(
+                "system-turn",
+                f"sample {text.key!r}: the base's chat template leaves its system prompt out: {shortened(text.system)}",
+            )
+        if text.query.strip() not in shown:
+            raise BadSample(
+                "unsplittable",
+                f"sample {text.key!r}: the base's chat template does not show its query as it is: {shortened(text.query)}",
+            )
+        return shown
+
+    def _rendered(self, text: PairText, with_image: bool, response: str | None) -> str:
         turns = []
         if text.system:
             turns.append({"role": "system", "content": [{"type": "text", "text": text.system}]})
@@ -61,15 +128,20 @@ class ChatEncoder:
         turns.append({"role": "user", "content": [*image, {"type": "text", "text": text.query}]})
         if response is not None:
             turns.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
-        return self.tokenizer.apply_chat_template(
+        shown = self.tokenizer.apply_chat_template(
             turns, chat_template=self.template, tokenize=False, add_generation_prompt=response is None
         )
+        for turn in turns:
+            if str(turn["content"]) in shown:
+                raise ValueError(
+                    f"it takes the {turn['role']}'s turn as plain text and writes a list of parts as Python would"
+                )
+        return shown
 
     def encode(self, text: PairText, with_image: bool, response: str) -> tuple[list[int], list[int]]:
         """(prefix ids, response ids) with one placeholder an image; the response ends as the family's rule says."""
         prompt = self.render(text, with_image, None)
-        encoding = self._tokens(f"{prompt}{self.lead}{response}{self.tail}")
-        ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
+        ids, offsets = self._tokens(f"{prompt}{self.lead}{self._trim(response)}{self.tail}")
         cut = next((i for i, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))
         if cut < len(ids) and offsets[cut][0] < len(prompt):
             raise BadSample(
@@ -79,24 +151,21 @@ class ChatEncoder:
             )
         return ids[:cut], [*ids[cut:], *self.end_of_response]
 
-    def _tokens(self, whole: str) -> Any:
-        # A template that writes the beginning-of-sequence token itself must not get a second one.
-        bos = self.tokenizer.bos_token
-        return self.tokenizer(
-            whole,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            add_special_tokens=not (bos and whole.startswith(bos)),
+    def _tokens(self, whole: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """(ids, the characters of each), with what the tokenizer puts before a text."""
+        made = self.tokenizer(
+            whole, return_offsets_mapping=True, return_attention_mask=False, add_special_tokens=False, verbose=False
         )
+        return [*self.begin, *made["input_ids"]], [(0, 0)] * len(self.begin) + made["offset_mapping"]
 
     def ask(self, text: PairText) -> list[int]:
         """The ids of the prompt with its image alone, one placeholder: the prefix of ``encode``, for generation."""
-        return self._tokens(self.render(text, True, None))["input_ids"]
+        return self._tokens(self.render(text, True, None))[0]
 
     @property
     def ends(self) -> list[int]:
         """The ids that end an answer: the template's own end of a turn, and the tokenizer's end of a sequence."""
-        turn = self.tokenizer.convert_tokens_to_ids(self.tail) if self.tail and not self.tail.isspace() else None
+        turn = self.tokenizer.convert_tokens_to_ids(self.tail.strip()) if self.tail.strip() else None
         return sorted({end for end in (turn, self.tokenizer.eos_token_id) if end is not None})
 
     def encode_all(self, text: PairText, with_image: bool) -> tuple[list[int], list[list[int]]]:
@@ -106,3 +175,12 @@ class ChatEncoder:
         if prefixes[0] != prefixes[1]:
             raise BadSample("unsplittable", f"sample {text.key!r}: the prompt's tokens depend on the response after it")
         return prefixes[0], list(responses)
+
+
+def added_around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """(ids that ``tokenizer`` by itself puts before a text, ids that it puts behind); UserError where it does otherwise."""
+    whole, bare = (tokenizer(_WORD, add_special_tokens=special)["input_ids"] for special in (True, False))
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start], whole[start + len(bare) :]
+    raise UserError(f"The base model's tokenizer changes a text when it adds special tokens: {bare} becomes {whole}.")

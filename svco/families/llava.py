@@ -29,9 +29,9 @@ class LlavaArchitecture:
         """Features of an image of ``size``: here of any."""
         vision = config.vision_config
         patches = (vision.image_size // vision.patch_size) ** 2
-        # CLIP's tower says one more, of the class token, which "default" leaves out; SigLIP's has none.
-        classes = vision.model_type == "clip_vision_model" and config.vision_feature_select_strategy == "full"
-        return patches + classes
+        # CLIP's tower says one more, of the class token; SigLIP's has none. "default" leaves the first out, whatever it is.
+        first = vision.model_type == "clip_vision_model"
+        return patches + first - (config.vision_feature_select_strategy == "default")
 
     def projector(self, inner: HfModel) -> HfModel:
         """What turns the tower's output into features of the language model."""

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..basics.errors import BadSample, UserError, first_line
+from ..basics.errors import BadSample, UserError
 from ..data.pairs import PairText
+from ..data.schema import shortened, visible
 from .chat import ChatEncoder
+from .proof import prove
 from .protocol import EncodedText, Size
+from .special import SpecialTokens
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,19 +35,22 @@ class TextSide:
         from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
         try:
-            self.config = AutoConfig.from_pretrained(base)
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
-            self.image_processor = AutoImageProcessor.from_pretrained(base, backend="pil")
-        except (OSError, ValueError, ImportError) as error:
-            raise UserError(
-                f"The tokenizer or image processor of {base!r} cannot be loaded: {first_line(error)}"
-            ) from None
+            self.config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+            self.image_processor = AutoImageProcessor.from_pretrained(base, backend="pil", trust_remote_code=False)
+        except (
+            Exception
+        ) as error:  # OSError, ValueError, ImportError, KeyError, the hub's own for a config of wrong values, ...
+            said = " ".join(str(error).split()[:60]) or type(error).__name__
+            raise UserError(f"The config, tokenizer or image processor of {base!r} cannot be loaded: {said}") from None
         self.chat = ChatEncoder(self.tokenizer, chat_template(base, self.tokenizer))
         self.max_text_tokens = max_text_tokens
         self.paper_compat = paper_compat
         self.image_token_id = self.config.image_token_id
+        self.special = SpecialTokens(self.chat, self.config)
         self.pixel_fingerprint = self.image_processor.to_json_string()
         self._features: dict[Size, int] = {}
+        prove(self, base)
         filler = self.filler_size
         self.fingerprint = self.chat.fingerprint(
             max_text_tokens, paper_compat, self.features_of(filler), self.pixel_fingerprint
@@ -79,7 +85,9 @@ class TextSide:
             raise BadSample(
                 "unsplittable", f"sample {text.key!r}: the response's tokens differ with and without an image"
             )
-        self._check_placeholders(text, image_prefix)
+        self.special.check(text, True, image_prefix, *responses)
+        self.special.check(text, False, blind_prefix)
+        self._check_seen(text, responses)
         shown_budget = self.max_text_tokens - len(image_prefix) + (0 if self.paper_compat else 1)
         blind_budget = self.max_text_tokens - len(blind_prefix)
         if not self.paper_compat:
@@ -97,6 +105,13 @@ class TextSide:
             strict=True,
         )
         first, second = (np.asarray(r[:longest], dtype=np.int64) for r in responses)
+        if np.array_equal(first[:shortest], second[:shortest]):
+            raise BadSample(
+                "same-responses",
+                f"sample {text.key!r}: both responses have the same {len(first[:shortest])} tokens, as far as "
+                "data.max_text_tokens = "
+                f"{self.max_text_tokens} lets them be scored, which is no contrast",
+            )
         return EncodedText(
             prefixes=prefixes,
             responses=(first, second),
@@ -112,7 +127,7 @@ class TextSide:
         end-of-sequence token (LLaVA-1.5), the prompt ends with one too, as the authors' evaluator writes it.
         """
         ids = self.chat.ask(text)
-        self._check_placeholders(text, ids)
+        self.special.check(text, True, ids)
         if self.paper_compat:
             ids = [*ids, *self.chat.end_of_response]
         return self._prefix(text, ids, size)[0]
@@ -126,13 +141,14 @@ class TextSide:
         """The text of generated ids, without special tokens and white space around it."""
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
-    def _check_placeholders(self, text: PairText, prefix: list[int]) -> None:
-        if (placeholders := prefix.count(self.image_token_id)) != 1:
-            raise BadSample(
-                "bad-schema",
-                f"sample {text.key!r}: the prompt has {placeholders} image placeholders instead of "
-                f"one; the text must not contain {self.tokenizer.decode([self.image_token_id])!r}",
-            )
+    def _check_seen(self, text: PairText, responses: list[list[int]]) -> None:
+        for side, ids in enumerate(responses):
+            if not visible(self.tokenizer.decode(ids, skip_special_tokens=True)):
+                raise BadSample(
+                    "empty-response",
+                    f"sample {text.key!r}: nothing is left of response {side} ({shortened(text.responses[side])}) in the "
+                    "base's tokens",
+                )
 
     def _prefix(self, text: PairText, prompt: list[int], size: Size | None) -> tuple[np.ndarray, np.ndarray]:
         """(the ids of ``prompt`` with one placeholder a feature of its image, their positions)."""

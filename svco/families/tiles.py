@@ -83,7 +83,7 @@ class OnevisionArchitecture(LlavaNextArchitecture):
 
     def _laid_out(self, config: Any, size: Size, side: int) -> tuple[int, int]:
         rows, columns = super()._laid_out(config, size, side)
-        most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
+        most = int(config.vision_aspect_ratio.strip("_aemnrsxy"))  # as transformers reads "anyres_max_9"
         ratio = math.sqrt(rows * columns / (most * side * side))
         return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping
+import pickle
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError, first_line
 from ..basics.files import write_whole, writing
-from ..basics.strict_json import json_text
+from ..basics.strict_json import json_text, parse_json
 from .weight_names import PEFT_PREFIX, WeightNames
 
 if TYPE_CHECKING:
@@ -21,12 +21,33 @@ if TYPE_CHECKING:
 ADAPTER = "default"
 """What the one adapter inside a model is called there: peft's own name for it."""
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+NOT_TENSORS = (
+    "holds more than tensors, which could do harm and was not read. Take it as safetensors, from a source you trust."
+)
+"""What is said of a pickled file that asks for more."""
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 """Endings of the names of A (r, in) and B (out, r)."""
 
 
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Values of ``init_lora_weights`` under which peft subtracts what the adapter begins with from the base, or quantises it."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "peft_type": lambda value: isinstance(value, str),
+    "lora_alpha": _is_number,
+    "lora_dropout": lambda value: value is None or (_is_number(value) and 0 <= value < 1),
+    "use_rslora": lambda value: isinstance(value, (bool, type(None))),
+    "modules_to_save": lambda value: (
+        value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+    ),
+    "base_model_name_or_path": lambda value: isinstance(value, (str, type(None))),
+}
+"""What the fields of an adapter's config may be."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +86,36 @@ def refuse_changed_base(folder: Path | str, init: object) -> None:
 def read_form(folder: Path) -> AdapterForm:
     """The form of the PEFT adapter in ``folder``; UserError unless it is plain LoRA of one rank for the base as it was
     released."""
-    try:
-        found = json.loads((folder / ADAPTER_CONFIG).read_text())
-        alpha, kind = float(found["lora_alpha"]), found["peft_type"]
-    except FileNotFoundError:
-        raise UserError(f"No adapter can be loaded from {folder}: it has no {ADAPTER_CONFIG}.") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder / ADAPTER_CONFIG} is not the config of a LoRA adapter ({error}).") from None
+    found = read_config(folder)
+    alpha, dropout, whole = found["lora_alpha"], found.get("lora_dropout") or 0.0, found.get("modules_to_save") or ()
+    kind = found.get("peft_type")
     plain = {"use_dora": False, "fan_in_fan_out": False, "rank_pattern": {}, "alpha_pattern": {}, "bias": "none"}
     odd = [key for key, value in plain.items() if found.get(key, value) not in (value, None)]
     if kind != "LORA" or odd:
         raise UserError(f"The adapter {folder} is not plain LoRA of one rank ({', '.join(odd) or kind}).")
     refuse_changed_base(folder, found.get("init_lora_weights"))
-    if not (math.isfinite(alpha) and alpha > 0):
+    if not 0 < alpha < 1e30:
         raise UserError(f"{folder / ADAPTER_CONFIG} has lora_alpha {alpha}; it must be a number above 0.")
-    whole = tuple(found.get("modules_to_save") or ())
-    return AdapterForm(alpha, found.get("lora_dropout") or 0.0, whole, bool(found.get("use_rslora")))
+    return AdapterForm(float(alpha), float(dropout), tuple(whole), bool(found.get("use_rslora")))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of the PEFT adapter in ``folder``, its fields that svco reads of the types that they must have. UserError for
+    one that is none, or that is missing."""
+    file = folder / ADAPTER_CONFIG
+    try:
+        found = parse_json(file.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
+        found["lora_alpha"]
+    except FileNotFoundError:
+        raise UserError(f"No adapter can be loaded from {folder}: it has no {ADAPTER_CONFIG}.") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{file} is not the config of a LoRA adapter ({error}).") from None
+    for name, is_right in _FIELDS.items():
+        if name in found and not is_right(found[name]):
+            raise UserError(f"{file} has {name} {str(found[name])[:80]!r}, which no adapter has there. Copy it again.")
+    return found
 
 
 def write_adapter(folder: Path, values: Mapping[str, torch.Tensor], form: AdapterForm, base: str) -> None:
@@ -156,8 +191,14 @@ def stored_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
 
     try:
         stored = load_peft_weights(str(folder), device="cpu")
-    except (OSError, ValueError) as error:
+    except pickle.UnpicklingError:
+        raise UserError(f"No adapter can be loaded from {folder}: its file {NOT_TENSORS}") from None
+    except Exception as error:  # safetensors and torch have errors of their own for what is damaged
         raise UserError(f"No adapter can be loaded from {folder}: {first_line(error)}") from None
+    if odd := [name for name, value in stored.items() if not value.is_floating_point()]:
+        raise UserError(
+            f"The adapter {folder} is damaged: {odd[0]} holds {stored[odd[0]].dtype}, which is no weight's."
+        )
     return {name.removeprefix(PEFT_PREFIX): value for name, value in stored.items()}
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError, first_line
+from ..basics.shipped import is_inside
 from ..families import Family, HfModel
 from ..recipe.config import Config, ModelConfig
+from .adapter_files import NOT_TENSORS
 from .attention import attention_name, choose_backend, register
 from .lora import adapter_switch, add_adapters
 from .scorer import PackedScorer, Reference
@@ -98,7 +102,7 @@ def outline(config: Config, family: Family, dtype: torch.dtype) -> nn.Module:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    architecture = AutoConfig.from_pretrained(config.model.base)
+    architecture = AutoConfig.from_pretrained(config.model.base, trust_remote_code=False)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(architecture, dtype=dtype)
     _choose_trained(model, config, family)
@@ -128,13 +132,27 @@ def module_name(root: nn.Module, module: nn.Module) -> str:
     return next(name for name, candidate in root.named_modules() if candidate is module)
 
 
+def check_base(base: str) -> None:
+    """UserError where the index of a folder's weights names files outside of it."""
+    for index in Path(base).glob("*.index.json"):
+        try:
+            names = json.loads(index.read_text())["weight_map"].values()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{index} is no index of weights ({first_line(error)}).") from None
+        for name in names:
+            if not is_inside(name):
+                raise UserError(f"{index} names the file {name!r}, outside of its folder. No such file is read.")
+
+
 def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> HfModel:
     """The Hugging Face model ``base`` (folder or hub id) as the scorer runs it; ``backend`` must be registered. UserError where
     it cannot be loaded or lacks weights."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText
 
+    check_base(base)
     try:
-        architecture = AutoConfig.from_pretrained(base)
+        architecture = AutoConfig.from_pretrained(base, trust_remote_code=False)
         # A reference that drops attention weights at random is no reference.
         for part in (architecture, architecture.get_text_config()):
             if getattr(part, "attention_dropout", 0.0):
@@ -148,9 +166,13 @@ def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> Hf
                 "vision_config": family.vision_attention(backend),
             },
             output_loading_info=True,
+            trust_remote_code=False,  # or transformers asks whether it may run what a folder brings along
+            weights_only=True,
         )
         model, info = loaded
-    except (OSError, ValueError, ImportError) as error:
+    except pickle.UnpicklingError:
+        raise UserError(f"The base model {base!r} cannot be loaded: a file of its weights {NOT_TENSORS}") from None
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise UserError(f"The base model {base!r} cannot be loaded: {first_line(error)}") from None
     if odd := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):
         raise UserError(
@@ -158,14 +180,3 @@ def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> Hf
             f"another shape, e.g. {odd[0]}. It was saved by another version or is damaged."
         )
     return model
-
-
-def model_files(base: str) -> list[Path]:
-    """The config and weight files of a base model: a folder here, or its copy in the hub's cache."""
-    from transformers.utils import cached_file
-
-    folder = Path(base)
-    if not folder.is_dir():
-        config: Any = cached_file(base, "config.json")  # raises where there is none
-        folder = Path(config).parent
-    return [file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin") or file.name == "config.json"]

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError
 from ..basics.shipped import located
+from ..data.shards import DEFAULT_CACHE
 from ..families import Family, HfModel, load_family
 from ..recipe.config import Dtype, ModelConfig
 from .attention import choose_backend, register
 from .load import load_base, resolve_dtype, show_loading
 from .lora import adapter_modules, adapter_switch, attach_adapter
+from .provenance import check_subject
 from .scorer import PackedScorer, Reference
 
 if TYPE_CHECKING:
@@ -82,15 +84,21 @@ def load_subject(
     paper_compat: bool = False,
     device: torch.device,
     progress: bool = True,
+    other_base: bool = False,
+    check: bool = True,
 ) -> Subject:
     """Loads ``base`` (folder or hub id) with ``adapter`` (PEFT folder) onto ``device``.
 
     ``dtype``, ``attention``, ``paper_compat`` mean what they mean in a recipe's ``model`` section, ``max_text_tokens`` as in
     ``data``. ``progress`` False (ranks above 0) keeps transformers' bars off the terminal. UserError for a base that is none, an
-    adapter that does not fit it in every tensor, and one on the language-model head, which is read without its adapter.
+    adapter that does not fit it in every tensor, and one on the language-model head, which is read without its adapter; unless
+    ``other_base``, for one that svco trained on other weights; and for files that are not what svco wrote. ``check`` False: what
+    their identities say was looked at before (:func:`svco.model.provenance.check_subject`).
     """
     show_loading(progress)
     base = located(base)
+    if check:
+        check_subject(base, adapter, DEFAULT_CACHE.expanduser(), other_base)
     family = load_family(base, max_text_tokens, paper_compat)
     weights_dtype = resolve_dtype(ModelConfig(dtype=dtype, paper_compat=paper_compat), device)
     backend, _ = choose_backend(attention, device, weights_dtype)

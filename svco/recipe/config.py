@@ -12,6 +12,7 @@ from typing import Literal
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """What the weights of a model may be computed in; ``auto``: as the device allows."""
 CorruptKind = Literal["crop", "noise", "grey", "zero"]
+AllowOverlap = Literal["none", "keys", "all"]
 """How an image is corrupted."""
 
 
@@ -95,14 +96,21 @@ class DataConfig:
 
     train: tuple[str, ...] = ("data_shards/train-{000000..000007}.tar",)
     """Training shards: paths, brace patterns, globs, directories, or URLs of these (https://, s3://, gs://, hf://; over http(s)
-    no globs and directories)."""
+    no globs and directories). A directory that holds splits (``train-*.tar``, ``val-*.tar``, …), such as ``svco data build``
+    writes, means its ``train-*``; for the next two keys its ``val-*`` and ``heldout-*``."""
     validation: tuple[str, ...] = ()
     """Validation shards, scored every ``evaluate.every`` steps; empty: none."""
     heldout: tuple[str, ...] = ()
     """Held-out shards, scored once when the run ends for the before/after table; empty: none."""
+    allow_overlap: AllowOverlap = "none"
+    """What two of train, validation and held-out may share. ``none``: no key and no picture (by its pixels); ``keys``: keys of
+    shards that were numbered alike, but no picture; ``all``: nothing is looked for."""
     max_text_tokens: int = 128
     """Text tokens of a sequence at most (prompt + response; image tokens do not count). Responses are cut to fit, both
     sides and all views alike; a pair whose prompt alone does not fit is bad (``long-query``)."""
+    equal_pictures: bool = False
+    """Take pairs whose two images show the same. They are no contrast, and bad (``same-images``), unless a study of unfiltered
+    pairs wants them."""
     max_bad_fraction: float = 0.01
     """The run stops when more than this share of the pairs seen so far was bad (checked from 200 pairs on, and at the end)."""
     workers: int = 1

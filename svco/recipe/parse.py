@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ class Typed:
     """As YAML 1.1 reads it: a number, a truth value, None, a date."""
 
 
+_MOST = 100_000
+"""Values of a recipe or study; the shipped ones have some hundred."""
+
+
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[str, int] = {}
@@ -44,11 +49,25 @@ class _Loader(yaml.SafeLoader):
         return Typed(node.value, value) if typed else value
 
 
+def _values(node: yaml.Node | None, counted: dict[int, float]) -> float:
+    """How many values ``node`` is once every reference stands for what it refers to; infinite where one holds itself."""
+    if id(node) not in counted:
+        counted[id(node)] = math.inf  # while it is being counted
+        inside = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for item in inside for part in (item if isinstance(item, tuple) else (item,))]
+        counted[id(node)] = 1 + sum(_values(part, counted) for part in parts)
+    return counted[id(node)]
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """What ``text`` holds, its scalars other than text as :class:`Typed`; None for an empty one. UserError, naming ``where``,
-    for a key that is given twice and for what is no YAML."""
+    for a key that is given twice, for references without end, and for what is no YAML."""
     try:
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if _values(node, {}) > _MOST:
+            raise UserError("its references (&, *) unfold to more values than a recipe has, or to no end.")
+        return None if node is None else loader.construct_document(node)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-99-99

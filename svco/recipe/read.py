@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..basics.errors import UserError, nearest
-from ..basics.shipped import lasting, located
+from ..basics.secrets import redacted_tree
+from ..basics.shipped import at_home, lasting, located
 from .config import Config
 from .limits import check, kinds
 from .parse import Typed, dump_yaml, parse_yaml, plain, read_yaml
@@ -52,10 +53,19 @@ def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
 
 
 def located_paths(config: Config) -> Config:
-    """``config`` with shipped models and adapters where they are. Shards, being patterns, are found when they are opened."""
-    model, lora = config.model, config.lora
+    """``config`` with shipped models and adapters where they are, and home for every ``~``. Shards, being patterns, are
+    found when they are opened."""
+    model, lora, run, data = config.model, config.lora, config.run, config.data
     return dataclasses.replace(
         config,
+        run=dataclasses.replace(run, root=at_home(run.root), resume=at_home(run.resume), swap=at_home(run.swap)),
+        data=dataclasses.replace(
+            data,
+            train=tuple(map(at_home, data.train)),
+            validation=tuple(map(at_home, data.validation)),
+            heldout=tuple(map(at_home, data.heldout)),
+            cache_dir=at_home(data.cache_dir),
+        ),
         model=dataclasses.replace(model, base=located(model.base)),
         lora=dataclasses.replace(lora, init_from=located(lora.init_from)),
     )
@@ -179,8 +189,8 @@ def to_tree(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def dump(config: Config) -> str:
-    """``config`` as YAML that ``load_recipe`` reads back to an equal Config."""
-    return dump_yaml(to_tree(config))
+    """``config`` as YAML that ``load_recipe`` reads back to an equal Config, but for the credentials in its addresses."""
+    return dump_yaml(redacted_tree(to_tree(config)))
 
 
 @cache

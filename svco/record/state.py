@@ -18,6 +18,7 @@ from typing import Any
 
 from ..basics.errors import RESUBMIT, Stopped, UserError, first_line
 from ..basics.files import write_whole
+from ..basics.secrets import redacted_tree
 from ..basics.strict_json import json_text
 from .lock import FolderLock
 
@@ -34,7 +35,7 @@ class RunState:
     """What the file holds."""
 
     state: str = "running"
-    """One of ``STATES``: ``stopped`` was asked to, and can be continued."""
+    """``running``, ``stopped`` (asked to, and can be continued), ``finished`` or ``failed``."""
     doing: str = "starting"
     """What it does while it runs."""
     step: int = 0
@@ -74,7 +75,7 @@ class RunState:
     def read(cls, folder: Path) -> RunState | None:
         """The state of the run in ``folder``; None where there is none that can be read."""
         try:
-            found = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            found = _printable(json.loads((folder / STATE).read_text(encoding="utf-8")))
             state = cls(**{f.name: found[f.name] for f in fields(cls) if f.name in found or f.name not in _NEW})
             return state if state._is_one() else None
         except (OSError, ValueError, KeyError, TypeError):
@@ -90,7 +91,7 @@ class RunState:
         return alike and self.state in STATES and isinstance(self.command, (list, tuple))
 
     def write(self, folder: Path) -> None:
-        write_whole(folder / STATE, json_text(asdict(self), indent=1))
+        write_whole(folder / STATE, json_text(redacted_tree(asdict(self)), indent=1))
 
     def verdict(self, now: float) -> str:
         """``state``, or ``dead`` for one that says it is running and is not."""
@@ -121,6 +122,15 @@ class RunState:
 
 _NEW = ("ticks", "boot", "moved", "timeout_minutes")
 """Fields that files of earlier versions lack."""
+
+
+def _printable(tree: Any) -> Any:
+    """Without control characters, with which a text from somebody else would play with the terminal."""
+    if isinstance(tree, str):
+        return "".join(letter if letter.isprintable() else " " for letter in tree)
+    if isinstance(tree, list):
+        return [_printable(item) for item in tree]
+    return {key: _printable(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
 def _here() -> tuple[str, str]:

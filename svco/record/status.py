@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..basics.errors import RESUBMIT, UserError
+from ..basics.secrets import REMOVED
 from .board import METRICS_FILE, last_line
-from .checkpoint import best_of, damage, finished
+from .manifest import best_of, damage, finished
 from .state import STALE_SECONDS, RunState
 
 EXIT_CODES = {"finished": 0, "stopped": RESUBMIT, "running": 3, "failed": 1, "dead": 1}
@@ -128,7 +129,9 @@ def _next(folder: Path, state: RunState, verdict: str, kept: bool) -> str:
         return f"nothing, its weights are in {weights}"
     mend = "mend what it says, then " if verdict == "failed" else ""
     again = "continue" if kept else "start again"
-    return f"{mend}{again} ({state.ranks} ranks before): {_resume(folder, state)}"
+    command = _resume(folder, state)
+    secret = f", with the addresses' credentials in place of {REMOVED}" if REMOVED in command else ""
+    return f"{mend}{again} ({state.ranks} ranks before{secret}): {command}"
 
 
 def _resume(folder: Path, state: RunState) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,18 @@ import numpy as np
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import replacing, write_whole
-from ..basics.progress import Progress
-from ..basics.seal import sealed, unsealed
+from ..basics.files import file_mark, replacing
+from ..basics.progress import Progress, shown
+from ..basics.sealed import arrays_digest
 from ..basics.strict_json import json_text
 from ..basics.views import VIEWS, cells_to_evaluate, views_of
-from ..batches.split import Split, cache_dir, make_loader
+from ..batches.split import Split, make_loader
 from ..data.corruption import Corruptions
 from ..data.order import GivenOrder
+from ..data.pictures import DECODING
 from ..engine import Engine
-from ..model.load import Tuned, model_files
+from ..model.load import Tuned
+from ..model.provenance import fingerprint, model_files
 from ..scores.pair_scores import score_pairs
 from .job import Job
 
@@ -39,7 +40,7 @@ def reference_of(
     ``resumed``: the policy is no longer the base, so under full fine-tuning nothing can be computed any more (UserError).
     """
     config, cells = job.config, cells_to_evaluate(job.objective.cells)
-    facts = world.on_main(lambda: cache_facts(job, tuned, split, world))
+    facts = cache_facts(job, tuned, split, world)
     folder = Path(config.run.root) / "references"
     cache = world.on_main(lambda: ReferenceCache.open(folder, facts, len(split.shards), len(views_of(cells))))
     missing = cache.missing
@@ -64,12 +65,25 @@ def reference_of(
 
 
 def cache_facts(job: Job, tuned: Tuned, split: Split, world: World) -> dict[str, Any]:
-    """Everything the reference's log-probs of ``split`` depend on."""
+    """Everything the reference's log-probs of ``split`` depend on; the bytes of weights and shards are read for it. A collective.
+
+    UserError for a shard that is not what was indexed.
+    """
     config, cells = job.config, job.objective.cells
+    weights = sorted(model_files(config.model.base))
+    digests = read_now([(file, "blake2b") for file in weights], world)
+    shards = read_now([(Path(index.path), "sha256") for index in split.shards.indices], world)
+    for index, digest in zip(split.shards.indices, shards, strict=True):
+        if digest != index.sha256:
+            raise UserError(
+                f"The shard {index.path} has other contents than when it was indexed. 'svco data verify {index.path}' makes its "
+                "index anew; then start again."
+            )
     return {
-        "weights": weights_digest(model_files(config.model.base), cache_dir(config) / "digests.json"),
+        "weights": fingerprint({"files": [(file.name, told) for file, told in zip(weights, digests, strict=True)]}),
         "text": job.family.fingerprint,
         "pixels": job.family.pixel_fingerprint,
+        "pictures": DECODING,
         "corruption": Corruptions.of(cells, config.corrupt).fingerprint,
         "views": views_of(cells),
         "dtype": str(tuned.policy.dtype),
@@ -104,28 +118,23 @@ class ReferenceCache:
         try:
             with safe_open(path, "np") as file:
                 logps, done = file.get_tensor("logps"), file.get_tensor("done").astype(bool)
-                about = file.metadata()
-                stored = json.loads(about["facts"])
+                metadata = file.metadata()
+                stored = json.loads(metadata["facts"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"The cached reference {path} cannot be read ({error}). Delete it; it is made again."
             ) from None
+        # A file of an earlier version has no digest.
+        if metadata.get("sha256", digest := _digest(logps, done)) != digest:
+            raise UserError(
+                f"The cached reference {path} is damaged: it is not what was written. Delete it; it is made again."
+            )
         if fingerprint(stored) != name or logps.shape != (count, 2, views) or done.shape != (count,):
             raise UserError(
                 f"The cached reference {path} is not what its name says: it was made for {stored} and {len(done)} pairs. "
                 "Delete it; it is made again."
             )
-        cache = cls(path, logps, done)
-        # Those of earlier versions have their facts alone.
-        if about.keys() != {"facts"} and about.get("contents") != cache._contents():
-            raise UserError(
-                f"The cached reference {path} holds other numbers than were written into it. Delete it; it is made again."
-            )
-        return cache
-
-    def _contents(self) -> str:
-        """A digest of the numbers."""
-        return hashlib.sha256(self.logps.tobytes() + self.done.tobytes()).hexdigest()
+        return cls(path, logps, done)
 
     @property
     def missing(self) -> np.ndarray:
@@ -149,31 +158,41 @@ class ReferenceCache:
         self.logps[theirs], self.done[theirs] = there.logps[theirs], True
         tensors = {"logps": self.logps, "done": self.done.astype(np.uint8)}
         with replacing(self.path, sum(array.nbytes for array in tensors.values())) as temporary:
-            save_file(tensors, temporary, {"facts": json_text(facts, sort_keys=True), "contents": self._contents()})
+            told = {"facts": json_text(facts, sort_keys=True), "sha256": _digest(self.logps, self.done)}
+            save_file(tensors, temporary, told)
 
 
-def fingerprint(facts: dict[str, Any]) -> str:
-    """A name for everything a cached reference depends on."""
-    return hashlib.sha256(json_text(facts, sort_keys=True).encode()).hexdigest()[:32]
+def _digest(logps: np.ndarray, done: np.ndarray) -> str:
+    return arrays_digest({"logps": logps, "done": done.astype(np.uint8)})
 
 
-def weights_digest(files: Iterable[Path], memory: Path) -> str:
-    """Digest of the contents of a model's files; contents of unchanged files are remembered in ``memory``."""
-    try:
-        known = unsealed(memory.read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError):
-        known = {}
-    digests = []
-    for file in sorted(files):
-        status = file.stat()
-        key = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
-        if key not in known:
-            with file.open("rb") as stream:
-                known[key] = hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
-        digests.append((file.name, known[key]))
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(memory, sealed({"files": known}))
-    except OSError as error:  # a full or read-only cache costs the next start a minute, and this run nothing
-        warnings.warn(f"the digests of the base's files are not remembered: {error}", stacklevel=2)
-    return fingerprint({"files": digests})
+def read_now(files: Sequence[tuple[Path, str]], world: World) -> list[str]:
+    """Digests of ``files`` [(file, name of the hash)], read by this very process or another rank, a share each. A collective.
+
+    UserError, on all ranks, for one that cannot be read.
+    """
+    mine: dict[int, str] = {}
+    problem = ""
+    share = range(world.rank, len(files), world.size)
+    for number in shown(world.is_main)(share, "reading every byte"):
+        file, kind = files[number]
+        try:
+            key = (str(file), kind, *file_mark(file))
+            mine[number] = _READ[key] = _READ.get(key) or _contents(file, kind)
+        except OSError as error:
+            problem = f"{file} cannot be read: {error.strerror}."
+    everyone = world.gather((mine, problem))
+    if problem := next((said for _, said in everyone if said), ""):
+        raise UserError(problem)
+    found = {number: digest for part, _ in everyone for number, digest in part.items()}
+    return [found[number] for number in range(len(files))]
+
+
+_READ: dict[tuple[int | str, ...], str] = {}
+"""What this process has read already: three splits of a run have one base."""
+
+
+def _contents(file: Path, kind: str) -> str:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, kind).hexdigest()
+    return digest[:32] if kind == "blake2b" else digest

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..basics.dist import World
+from ..basics.errors import BadSample
+from ..basics.files import SAMPLES
+from ..basics.secrets import redacted, redacted_tree
 from ..basics.strict_json import json_text
+from ..batches.lengths import measured
 from ..batches.pack import PackedCollate
-from ..data.remote import redacted
 from ..recipe.paper import deviations
+from .health import NAMED_AT_MOST
 from .job import Job
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ def describe(job: Job, world: World) -> str:
     rows = [
         ("ranks", world.size),
         ("training pairs", f"{summary['pairs']:,} in {len(job.train.shards.shard_sizes)} shards"),
+        ("shards checked", f"size, times and {SAMPLES} places of each; every byte: svco data verify"),
+        *([("read past", job.train.shards.passed)] if job.train.shards.passed else []),
         ("steps", f"{job.steps:,} of {job.order.global_batch} pairs ({job.order.steps_per_epoch:,} an epoch)"),
         ("cells a pair", len(cells)),
         ("reference", job.reference),
@@ -37,11 +43,41 @@ def describe(job: Job, world: World) -> str:
         ("responses cut", f"{summary['cut']:,} pairs ({int(lengths.cut.sum()):,} tokens)"),
         ("bad pairs", ", ".join(f"{count} {reason}" for reason, count in sorted(summary["bad"].items())) or "none"),
     ]
-    if job.config.data.validation or job.config.data.heldout:
-        specs = (*job.config.data.validation, *job.config.data.heldout)
-        rows.append(("held back", ", ".join(map(redacted, specs))))
-    text = "\n".join(f"{name + ':':<32}{value}" for name, value in rows)
-    return f"{text}\n\ntokens of a pair, packed:\n{histogram(costs)}"
+    rows += _held_back(job)
+    text = "\n".join(f"{name + ':' if name else '':<32}{value}" for name, value in rows)
+    named = "".join(f"\n  {line}" for line in bad_pairs(job))
+    return f"{text}{named}\n\ntokens of a pair, packed:\n{histogram(costs)}"
+
+
+def bad_pairs(job: Job) -> list[str]:
+    """A line on each of the first bad training pairs: its reason and its name, and what lists the rest."""
+    bad, lines = job.train.lengths.bad, []
+    for index in bad[:NAMED_AT_MOST]:
+        try:
+            measured(job.train.shards, job.family, index, job.config.data.equal_pictures)
+        except BadSample as error:
+            lines.append(f"bad pair ({error.reason}): {error}")
+    return [
+        *lines,
+        *(
+            [f"and {len(bad) - NAMED_AT_MOST} more: {job.verify_command} lists them"]
+            if len(bad) > NAMED_AT_MOST
+            else []
+        ),
+    ]
+
+
+def _held_back(job: Job) -> list[tuple[str, str]]:
+    """What is not trained on, and what was read of folders."""
+    data, rows = job.config.data, []
+    if held := [f"{len(split.shards):,} {name} pairs" for name, split in job.splits.items() if name != "train"]:
+        apart = {"none": "no key and no picture is shared", "keys": "keys may be shared, no picture is"}
+        rows.append(
+            ("held back", f"{', '.join(held)}; {apart.get(data.allow_overlap, 'what is shared was not looked for')}")
+        )
+        rows.append(("", ", ".join(map(redacted, (*data.validation, *data.heldout)))))
+    said = dict.fromkeys(split.shards.folders for split in job.splits.values() if split.shards.folders)
+    return rows + [("folders" if number == 0 else "", text) for number, text in enumerate(said)]
 
 
 def histogram(values: np.ndarray, bins: int = 10, width: int = 40) -> str:
@@ -57,6 +93,6 @@ def histogram(values: np.ndarray, bins: int = 10, width: int = 40) -> str:
 def dry_run_text(job: Job, world: World, ds: Mapping[str, Any] | None, dtype: torch.dtype) -> str:
     from ..recipe.read import dump
 
-    shown = json_text(ds, indent=2) if ds else "none: one process without DeepSpeed"
+    shown = json_text(redacted_tree(dict(ds)), indent=2) if ds else "none: one process without DeepSpeed"
     lines = f"{dump(job.config)}\ndtype: {dtype}\n{describe(job, world)}\n{deviations(job.config, dtype)}"
     return f"{lines}\n\nDeepSpeed config:\n{shown}"

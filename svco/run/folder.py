@@ -12,6 +12,7 @@ from typing import Any
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.files import CannotWrite, hosts_apart, remove_leftovers, write_whole
+from ..basics.secrets import redacted_tree
 from ..basics.strict_json import json_text
 from ..basics.versions import PACKAGES, commit, package_version
 from ..export import public_base
@@ -103,7 +104,7 @@ def _make(config: Config, recipe: str) -> Path:
 
 def _describe(path: Path, config: Config, ds: dict[str, Any] | None, world: World) -> None:
     write_whole(path / "recipe.yaml", dump(lasting_paths(config)))
-    write_whole(path / "ds_config.json", json_text(ds, indent=2))
+    write_whole(path / "ds_config.json", json_text(redacted_tree(ds), indent=2))
     found = {
         "versions": {name: package_version(name) for name in PACKAGES},
         "commit": commit(),

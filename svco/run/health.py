@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from ..basics.errors import BadSample, UserError
+from ..basics.errors import BadSample, UserError, allowing
 from ..recipe.config import ObjectiveConfig
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ CHECKED_FROM = 200
 class BadWatch:
     """Counts bad samples by reason, names the first ones, and stops a run that meets too many."""
 
-    def __init__(self, max_fraction: float, counts: Mapping[str, int]):
+    def __init__(self, max_fraction: float, counts: Mapping[str, int], verify: str = "svco data verify"):
         self.max_fraction = max_fraction
+        self.verify = verify
         self.counts = Counter(counts)
         self._fresh: Counter[str] = Counter()
         self._named = 0
@@ -55,8 +56,8 @@ class BadWatch:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.counts.items()))
             raise UserError(
                 f"{total} of the {pairs} pairs seen so far were bad ({reasons}), more than data.max_bad_fraction = "
-                f"{self.max_fraction} allows; the first ones are named above. Mend the shards ('svco data verify' "
-                "lists every bad sample) or allow more."
+                f"{self.max_fraction} allows; the first ones are named above. Mend the shards ('{self.verify}' lists every bad "
+                f"sample) or allow more, e.g. {allowing(total, pairs)}."
             )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..batches.split import cache_dir
 from ..data.corruption import Corruptions
-from ..model.load import model_files
+from ..model.provenance import BASE_WEIGHTS, DIGESTS, unchanged, weights_digest
 from ..recipe.limits import get, kinds
-from .cached_reference import weights_digest
 from .job import Job
 
 FREE = (
@@ -17,6 +17,7 @@ FREE = (
     "evaluate.",
     "data.validation",
     "data.heldout",
+    "data.allow_overlap",
     "data.workers",
     "data.cache_dir",
     "data.max_bad_fraction",
@@ -43,8 +44,11 @@ on."""
 
 
 def identity_of(job: Job, dtype: str) -> dict[str, Any]:
-    """Fact -> value, as JSON keeps it. Reads the base's weights once (digests of unchanged files are remembered)."""
-    config = job.config
+    """Fact -> value, as JSON keeps it. Reads the base's weights once (digests of unchanged files are remembered). UserError
+    where the base is a model of svco's own that has changed since."""
+    config, memory = job.config, cache_dir(job.config) / DIGESTS
+    if Path(config.model.base).is_dir():
+        unchanged(config.model.base, memory)
     idle = [*FREE, *TOLD_OTHERWISE]
     idle += ["lora."] if config.model.tune == "full" else []
     idle += [] if Corruptions.of(job.objective.cells, config.corrupt).fingerprint != "none" else ["corrupt."]
@@ -52,7 +56,7 @@ def identity_of(job: Job, dtype: str) -> dict[str, Any]:
     facts |= {
         "model.dtype": dtype,
         "model.reference": job.reference,
-        "the base model's weights": weights_digest(model_files(config.model.base), cache_dir(config) / "digests.json"),
+        BASE_WEIGHTS: weights_digest(config.model.base, memory),
         "the base model's template": job.family.fingerprint,
         "the base model's pixels": job.family.pixel_fingerprint,
     }

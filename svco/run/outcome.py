@@ -13,7 +13,9 @@ from ..basics.progress import shown
 from ..data.shards import ShardSet
 from ..export import new_folder, public_base, read_facts, save_model, write_card
 from ..model.adapter_files import AdapterForm, stored_name, write_adapter
+from ..model.provenance import BASE_WEIGHTS, Provenance
 from ..recipe.config import Config
+from ..record.identity import Identity
 from ..scores.pair_scores import PairScores, in_turn, pair_right
 from .folder import RunFolder
 
@@ -22,15 +24,20 @@ if TYPE_CHECKING:
     from ..model.load import Tuned
 
 
-def save_tuned(folder: RunFolder, tuned: Tuned, engine: Engine, config: Config, world: World) -> Path:
-    """Writes ``adapter/`` (PEFT format) under LoRA, ``model/`` (Hugging Face layout) otherwise. A collective."""
+def save_tuned(
+    folder: RunFolder, tuned: Tuned, engine: Engine, config: Config, world: World, identity: Identity
+) -> Path:
+    """Writes ``adapter/`` (PEFT format) under LoRA, ``model/`` (Hugging Face layout) otherwise, each with the run's ``identity``
+    beside it. A collective."""
     trainable = tuned.trainable
+    made, base = "adapter" if tuned.wrapped else "full", public_base(config.model.base).name
+    provenance = Provenance(made, base, identity.get(BASE_WEIGHTS, ""), identity)
     if tuned.wrapped is None:
         target = folder.path / "model"
         # Under ZeRO-3 a partitioned parameter has shape [0]; its true shape is ds_shape.
         shapes = {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in trainable.items()}
         progress = shown(world.is_main)
-        save_model(target, config.model.base, shapes, engine.gather, tuned.policy.dtype, world, progress)
+        save_model(target, config.model.base, shapes, engine.gather, tuned.policy.dtype, world, progress, provenance)
         return target
     target = folder.path / "adapter"
     values = {stored_name(name): engine.gather(name) for name in trainable}
@@ -38,7 +45,8 @@ def save_tuned(folder: RunFolder, tuned: Tuned, engine: Engine, config: Config, 
     def write() -> None:
         form = AdapterForm.of(trainable, config.lora.alpha, config.lora.dropout)
         with new_folder(target, own=True) as temporary:
-            write_adapter(temporary, values, form, public_base(config.model.base).name)
+            write_adapter(temporary, values, form, base)
+            provenance.write(temporary)
 
     world.on_main(write)
     return target

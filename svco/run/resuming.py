@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from ..basics.dist import World
 from ..basics.errors import UserError
 from ..basics.progress import shown
-from ..record.checkpoint import Checkpoints, Position, finished, read_identity, read_position
-from ..record.identity import check_identity
+from ..model.provenance import BASE_WEIGHTS, require_base, unchanged
+from ..recipe.config import Config
+from ..record.checkpoint import Checkpoints
+from ..record.identity import Identity, check_identity
+from ..record.manifest import Position, finished, read_identity, read_position
 from .folder import RunFolder
 from .identity import identity_of
 from .job import Job
@@ -45,6 +48,7 @@ def resume_point(job: Job, folder: RunFolder, dtype: torch.dtype, world: World) 
     )
     found = _wanted(config.run.resume, checkpoints, world)
     if found is None:
+        world.on_main(lambda: _check_warm_start(config, identity))
         return ResumePoint(checkpoints, None, None, ())
     before = read_position(found)
     known, fixed = read_identity(found), before.differences(job.position)
@@ -52,6 +56,17 @@ def resume_point(job: Job, folder: RunFolder, dtype: torch.dtype, world: World) 
     if known is None:
         changes = ["nothing is known of the recipe that made this checkpoint of an earlier version"]
     return ResumePoint(checkpoints, found, before, tuple(changes))
+
+
+def _check_warm_start(config: Config, identity: Identity) -> None:
+    """UserError where ``lora.init_from`` was trained on other weights than this run's base, or is not what was written."""
+    if not config.lora.init_from or config.model.tune != "lora":
+        return
+    found = unchanged(config.lora.init_from)
+    if found is not None and BASE_WEIGHTS not in config.run.allow_change:
+        what, base = f"The adapter {config.lora.init_from} (lora.init_from)", f"model.base {config.model.base}"
+        way_out = f'add "run.allow_change=[{BASE_WEIGHTS}]"'
+        require_base(what, found.base_weights, found.base, base, identity[BASE_WEIGHTS], way_out)
 
 
 def _wanted(resume: str, checkpoints: Checkpoints, world: World) -> Path | None:

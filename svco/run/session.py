@@ -10,11 +10,12 @@ from ..basics.dist import World
 from ..basics.errors import Stopped, UserError
 from ..basics.progress import Progress, shown
 from ..basics.views import cells_to_evaluate
-from ..batches.split import Split, cache_dir, evaluation_loader
+from ..batches.split import Split, evaluation_loader
 from ..engine import Engine
 from ..model.load import Tuned
 from ..record.board import Board
-from ..record.checkpoint import Checkpoints, Position, Score
+from ..record.checkpoint import Checkpoints
+from ..record.manifest import Position, Score
 from ..record.state import Heartbeat
 from ..scores.before_after import summarise
 from ..scores.pair_scores import score_pairs
@@ -47,10 +48,8 @@ class Session:
     """Where it tells how it is."""
     folder: RunFolder
     """Where what it leaves behind is."""
-    splits: dict[tuple[str, ...], Split] = field(default_factory=dict)
-    """Shard specs -> their pairs, opened once: what is fetched from elsewhere stays what it was for the whole run."""
-    references: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
-    """Shard specs -> cached log-probs of the reference; empty when it runs beside the policy."""
+    references: dict[str, np.ndarray] = field(default_factory=dict)
+    """Split -> cached log-probs of the reference; empty when it runs beside the policy."""
 
     def progress(self) -> Progress:
         """(batches, what is being done) -> the batches, shown as they go, with Stopped raised between two of them."""
@@ -69,33 +68,23 @@ class Session:
         self.heartbeat.tell(doing=what)
         self.stops.begin(what)
 
-    def split(self, specs: tuple[str, ...]) -> Split:
-        """The pairs of ``specs``. A collective."""
-        job, progress = self.job, shown(self.world.is_main)
-        if specs == job.config.data.train:
-            return job.train
-        if specs not in self.splits:
-            self.splits[specs] = Split.open(specs, job.family, cache_dir(job.config), self.world, progress)
-        return self.splits[specs]
-
     def precompute(self, resumed: bool) -> None:
         """Before the first step, while the model is still the base: what no reference stream will say. A collective."""
-        data, strategy = self.job.config.data, self.job.reference
-        wanted = {"cached": (data.train, data.validation, data.heldout), "none": (data.validation, data.heldout)}
-        for specs in filter(None, wanted.get(strategy, ())):
-            self.references[specs] = reference_of(
-                self.split(specs), self.job, self.tuned, self.engine, self.world, self.progress(), resumed
+        wanted = {"cached": ("train", "validation", "heldout"), "none": ("validation", "heldout")}
+        for name in (name for name in wanted.get(self.job.reference, ()) if name in self.job.splits):
+            self.references[name] = reference_of(
+                self.job.splits[name], self.job, self.tuned, self.engine, self.world, self.progress(), resumed
             )
 
     def validates(self, step: int) -> bool:
         """Whether the validation pairs are scored after ``step``."""
-        return bool(self.job.config.data.validation) and self.job.due(step, self.job.config.evaluate.every)
+        return "validation" in self.job.splits and self.job.due(step, self.job.config.evaluate.every)
 
     def validate(self, step: int) -> tuple[str, Score | None]:
         """The metrics of the validation pairs into the log: (why they were not, when that is cut short, or an empty string; what
         ``checkpoint.keep_best`` goes by, where it is a finite number)."""
         try:
-            summary = self.compare(self.job.config.data.validation)[0]
+            summary = self.compare("validation")[0]
         except Stopped as stopped:
             self.heartbeat.tell(reason=str(stopped))
             return str(stopped), None
@@ -108,10 +97,10 @@ class Session:
         score = Score(self.job.config.checkpoint.keep_best, value, higher_is_better)
         return "", score if math.isfinite(value) else None
 
-    def compare(self, specs: tuple[str, ...]) -> tuple[dict[str, Any], Any, Split]:
-        """(summary, scores, split) of the pairs of ``specs`` under the reference (before) and the policy (after)."""
+    def compare(self, name: str) -> tuple[dict[str, Any], Any, Split]:
+        """(summary, scores, split) of the pairs of the split ``name`` under the reference (before) and the policy (after)."""
         self.check_finite()
-        job, engine, world, split = self.job, self.engine, self.world, self.split(specs)
+        job, engine, world, split = self.job, self.engine, self.world, self.job.splits[name]
         loader = evaluation_loader(
             split,
             cells_to_evaluate(job.objective.cells),
@@ -120,7 +109,7 @@ class Session:
             world,
             at_once=max(world.size, job.config.optim.global_batch),
             at_most=job.config.evaluate.max_pairs,
-            references=self.references.get(specs),
+            references=self.references.get(name),
         )
         engine.train(False)
         scores = score_pairs(engine, self.progress()(loader, "scoring pairs"), world)

@@ -11,7 +11,7 @@ from ..basics.files import append
 from ..basics.strict_json import json_text
 from ..recipe.config import OptimConfig
 from ..record.board import keep_up_to
-from ..record.checkpoint import finished
+from ..record.manifest import finished
 from .step import Taken
 
 BAD_STEPS = "bad_steps.jsonl"

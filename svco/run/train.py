@@ -21,7 +21,9 @@ from ..model.recompute import RecomputeDial
 from ..recipe.ds_config import fill
 from ..recipe.paper import deviations
 from ..record.board import Board
-from ..record.checkpoint import Checkpoints, Position, best_of, save_seconds
+from ..record.checkpoint import Checkpoints
+from ..record.identity import Identity
+from ..record.manifest import Position, best_of, save_seconds
 from ..record.state import Heartbeat
 from ..scores.before_after import table
 from .clock import Clock
@@ -104,7 +106,7 @@ def load_and_fit(
     try:
         session.precompute(resumed=before is not None)
         fit(session, checkpoints, before)
-        finish(session)
+        finish(session, checkpoints.identity)
     except Stopped as stopped:
         board.note(
             f"\nstopped: {stopped}. Exit code {RESUBMIT}; to continue: the same command with run.resume=auto "
@@ -120,7 +122,7 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
     start = job.position if before is None else before
     clock, tally = Clock(world.device), Tally()
     watches = Watches(config.objective, world.is_main, board.lines())
-    bads = BadWatch(config.data.max_bad_fraction, start.bad)
+    bads = BadWatch(config.data.max_bad_fraction, start.bad, job.verify_command)
     skips = SkipWatch(session.folder.path, config.optim, world, start.step)
     pairs = start.pairs
     dial = RecomputeDial(session.tuned.scorer, config.optim, world, job.largest_pack(world))
@@ -133,7 +135,7 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
             raise Stopped(stop)
     session.begin("training")
     engine.train()
-    loader = job.loader(world, start.step, session.references.get(config.data.train))
+    loader = job.loader(world, start.step, session.references.get("train"))
     for part in clock.over("data", board.progress(loader, start.step, job.steps)):
         step = part.step + 1
         lr = learning_rate(config.optim, part.step, job.steps)
@@ -163,17 +165,17 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
             raise Stopped(stop)
 
 
-def finish(session: Session) -> None:
-    """What was learned, on disk, and what it changed on the held-out pairs."""
+def finish(session: Session, identity: Identity) -> None:
+    """What was learned, on disk with the run's ``identity``, and what it changed on the held-out pairs."""
     from .outcome import describe_tuned, draw_samples, save_tuned
 
     job, tuned, world, board, folder = session.job, session.tuned, session.world, session.board, session.folder
     session.heartbeat.tell(doing="exporting")
     session.check_before_writing()
-    weights = save_tuned(folder, tuned, session.engine, job.config, world)
+    weights = save_tuned(folder, tuned, session.engine, job.config, world, identity)
     lines = [f"{'adapter' if tuned.wrapped else 'model'}:      {weights}"]
-    if job.config.data.heldout:
-        summary, scores, split = session.compare(job.config.data.heldout)
+    if "heldout" in job.splits:
+        summary, scores, split = session.compare("heldout")
         if world.is_main:
             write_whole(folder.path / "heldout.json", json_text(summary, indent=1))
             lines.insert(0, table(summary, "held-out pairs, before and after training") + "\n")

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..basics.errors import UserError, nearest
 from ..basics.views import ALL_VIEWS
-from ..data.pairs import CONTRASTS
+from ..data.schema import CONTRASTS
 from .measures import NAMES, scored
 from .pair_scores import PairScores, pair_right
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.files import writing
 from ..basics.views import VIEWS
+from ..data.pictures import decode_image
 from .pair_scores import pair_right
 from .style import COLOURS, WORDS, blank
 
@@ -100,10 +100,9 @@ def _draw_row(figure: Any, row: SheetRow, top: float, inch: float) -> None:
 
 def _draw_image(figure: Any, row: SheetRow, side: int, box: tuple[float, float, float, float]) -> None:
     import numpy as np
-    from PIL import Image
 
     axes = figure.add_axes(box)
-    image = Image.open(io.BytesIO(row.images[side])).convert("RGB")
+    image = decode_image(row.images[side], f"image {side}")
     axes.imshow(np.asarray(image), interpolation="nearest" if max(image.size) < 128 else "antialiased")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -181,7 +181,9 @@ class Packer:
     def ids(self, query: str, answer: str, picture: bool) -> tuple[np.ndarray, np.ndarray]:
         key = (query, answer, picture)
         if key not in self._cache:
-            text = PairText(key="", query=query, responses=(answer, answer))
+            text = PairText(
+                key="", query=query, responses=(answer, f"{answer}!")
+            )  # a pair has two answers; one is read
             encoded = self.family.encode_text(text, ((SIDE, SIDE), (SIDE, SIDE)))
             self._cache[key] = (encoded.prefixes[0 if picture else 2], encoded.responses[0])
         return self._cache[key]

@@ -112,8 +112,8 @@ def test_exported_from_its_checkpoint(stage, root, two, monkeypatch, tmp_path):
         main()
     assert done.value.code == 0
     files = {p.name for p in (tmp_path / "out").iterdir()}
-    assert files == {p.name for p in (run / "model").iterdir()} == {p.name for p in BASE.iterdir()}
-    for file in ("model.safetensors", "config.json", "README.md"):
+    assert files == {p.name for p in (run / "model").iterdir()} == {p.name for p in BASE.iterdir()} | {"identity.json"}
+    for file in ("model.safetensors", "config.json", "README.md", "identity.json"):
         assert (tmp_path / "out" / file).read_bytes() == (run / "model" / file).read_bytes(), file
     theirs = get_fp32_state_dict_from_zero_checkpoint(str(newest), tag="zero", exclude_frozen_parameters=True)
     names = json.loads((newest / "zero" / "names.json").read_text())

@@ -4,16 +4,19 @@ Float32 sums in another order differ in the last digits: losses agree to 1e-5 re
 the run moves by a hundredth), gradient norms to 1e-5 at the first.
 """
 
+import json
 import os
 import re
 import shutil
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import launch
 import psutil
 import pytest
+from bad_pairs import GOOD, write_bad_pairs
 
 from svco.record.status import look
 
@@ -71,16 +74,38 @@ def test_four_ranks(root, two, zero3):
     assert_close(train(root, "four", 4, zero3), two)
 
 
-def test_zero2_and_a_cached_reference(root, two, zero2, zero3):
-    """The reference from a pass of its own before the first step, which teaches ZeRO-3 another order of modules."""
+@pytest.fixture(scope="module")
+def others(root, zero2, zero3):
+    """Three more runs, in the same two ranks; the third on a shard in which most pairs are bad, held-out ones too."""
     recipe = [*RECIPE, f"run.root={root}"]
+    bad = write_bad_pairs(root / "bad")
+    dirty = [f"data.train={root / 'bad'}", f"data.heldout={root / 'bad'}", "data.max_bad_fraction=1", "optim.steps=5"]
     launch.runs(
         2,
         (zero2, [*recipe, "run.name=zero2"]),
         (zero3, [*recipe, "run.name=cached", "model.reference=cached"]),
+        (zero3, [*recipe, "run.name=dirty", *dirty]),
     )
+    return bad
+
+
+def test_zero2_and_a_cached_reference(root, two, others):
+    """The reference from a pass of its own before the first step, which teaches ZeRO-3 another order of modules."""
     for name in ("zero2", "cached"):
         assert_close(root / name, two)
+
+
+def test_no_bad_sample_ends_a_run(root, others):
+    """A pair for every way in which one can be bad, in training and among the held-out pairs: all are met by their reasons, and
+    what is left is trained and evaluated."""
+    last = launch.metrics(root / "dirty")[-1]
+    reasons = Counter(others.values())
+    assert last["pairs"] == 5 * 6 == len(others) + GOOD, "one epoch"
+    assert {name: count for name, count in last.items() if name.startswith("bad/")} == {
+        f"bad/{reason}": count for reason, count in reasons.items()
+    }
+    heldout = json.loads((root / "dirty" / "heldout.json").read_text())
+    assert (heldout["pairs"], heldout["bad"]) == (GOOD, len(others))
 
 
 def test_without_deepspeed_and_with_other_micro_batches(root, two):

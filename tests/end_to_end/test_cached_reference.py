@@ -28,7 +28,14 @@ def train(tmp_path, shards):
                 f"data.cache_dir={tmp_path / 'cache'}",
                 f"run.root={tmp_path / 'runs'}",
                 f"run.name={name}",
-                *["data.workers=0", "data.validation=", "optim.lr=1e-3", "optim.steps=5", "optim.global_batch=6"],
+                *[
+                    "data.workers=0",
+                    "data.validation=",
+                    "data.allow_overlap=all",
+                    "optim.lr=1e-3",
+                    "optim.steps=5",
+                    "optim.global_batch=6",
+                ],
                 *overrides,
             ],
         )
@@ -99,7 +106,6 @@ def test_a_killed_computation_is_finished(train, tmp_path):
     assert (logps < 0).all()
     half, mark = logps.copy(), np.float32(-7)
     half[7:], half[2, 0, 0] = 0, mark
-    # Without a digest of its contents, as earlier versions wrote it.
     save_file({"logps": half, "done": np.arange(20) < 7}, file, {"facts": facts["facts"]})
     train("second", "model.reference=cached", "optim.steps=1")
     with safe_open(file, "np") as stored:

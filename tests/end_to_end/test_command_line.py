@@ -1,13 +1,17 @@
 """The command line as people use and misuse it: one clear paragraph, exit code 2, no traceback."""
 
 import json
+import re
+import shlex
 import shutil
+import sys
 import tarfile
 
 import launch
 import pytest
 from places import ROOT
 
+from svco import cli
 from svco.data.pairs import Pair, PairText
 from svco.data.shards import write_shards
 
@@ -82,33 +86,62 @@ def test_run_folder_is_never_overwritten(train):
 
 @pytest.fixture
 def dirty(tmp_path, make_pairs):
-    """12 pairs of which one has a damaged image, one an empty response, one a query that does not fit."""
+    """12 pairs of which one has a damaged image, one an empty response, one a query that does not fit, one a special token of the
+    base."""
     pairs = make_pairs("train", 0, 12)
     pairs[2] = Pair(pairs[2].text, (pairs[2].images[0][:200], pairs[2].images[1]))
     text = pairs[5].text
     pairs[5] = Pair(PairText(key=text.key, query=text.query, responses=("", "x")), pairs[5].images)
     text = pairs[8].text
     pairs[8] = Pair(PairText(key=text.key, query="Why? " * 200, responses=text.responses), pairs[8].images)
+    text = pairs[10].text
+    pairs[10] = Pair(
+        PairText(key=text.key, query=text.query, responses=("It is <image> a.", "It is b.")), pairs[10].images
+    )
     write_shards(pairs, tmp_path / "dirty", "train", 100)
     return tmp_path / "dirty"
 
 
-def test_bad_samples_are_counted_named_and_bounded(train, dirty, tmp_path):
+def test_bad_samples_are_counted_named_and_bounded(train, dirty, tmp_path, monkeypatch, capsys):
     arguments = [*SMALL, f"data.train={dirty}", "optim.steps=3"]
+    keys = {"train-000002": "undecodable-image", "train-000005": "empty-response", "train-000008": "long-query"}
+    keys |= {"train-000010": "special-token"}
+    code, out, _ = train(*arguments, "--dry-run")
+    assert code == 0 and "1 empty-response, 1 long-query, 1 special-token, 1 undecodable-image" in out
+    for key, reason in keys.items():
+        assert re.search(rf"bad pair \({reason}\): .*{key}", out), "the dry run names them"
     with pytest.warns(UserWarning, match="bad sample") as named:
         code, _, err = train(*arguments, "run.name=strict")
     assert code == 2
-    assert "3 of the 12 pairs seen so far were bad (1 empty-response, 1 long-query, 1 undecodable-image)" in err
-    for key in ("train-000002", "train-000005", "train-000008"):
+    assert (
+        "4 of the 12 pairs seen so far were bad (1 empty-response, 1 long-query, 1 special-token, 1 undecodable-image)"
+        in err
+    )
+    for key in keys:
         assert any(key in str(warning.message) for warning in named)
+    # The command that the message names lists them all, and the share that it names is accepted.
+    command = shlex.split(re.search(r"'(svco data verify .*?)' lists every bad sample", err)[1])
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+    listed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("problem: ")]
+    assert done.value.code == 1 and len(listed) == len(keys)
+    assert all(any(line.startswith(f"problem: {keys[key]}: ") and key in line for line in listed) for key in keys)
+    share = re.search(r"allow more, e.g. ([\d.]+)\.", err)[1]
+    arguments += [f"data.max_bad_fraction={share}", f"data.heldout={dirty}"]
+    assert "data.train and data.heldout share 12 keys" in train(*arguments, "run.name=overlapping")[2]
+    allowed, held = "data.allow_overlap=keys", "data.train and data.heldout share 23 pictures: image 0 of"
+    assert held in train(*arguments, "run.name=overlapping", allowed)[2]
     with pytest.warns(UserWarning, match="bad sample"):
-        assert train(*arguments, "run.name=lenient", "data.max_bad_fraction=0.5", f"data.heldout={dirty}")[0] == 0
+        assert train(*arguments, "run.name=lenient", "data.allow_overlap=all")[0] == 0
     heldout = json.loads((tmp_path / "runs" / "lenient" / "heldout.json").read_text())
-    assert (heldout["pairs"], heldout["bad"]) == (9, 3), "held-out pairs do not vanish silently either"
+    assert (heldout["pairs"], heldout["bad"]) == (8, 4), "held-out pairs do not vanish silently either"
     last = launch.metrics(tmp_path / "runs" / "lenient")[-1]
     assert {k: v for k, v in last.items() if k.startswith("bad/")} == {
         "bad/empty-response": 1,
         "bad/long-query": 1,
+        "bad/special-token": 1,
         "bad/undecodable-image": 1,
     }
     assert last["pairs"] == 12

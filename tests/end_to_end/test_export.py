@@ -81,7 +81,7 @@ def test_reloaded_without_svco_gives_equal_scores(demo, export, tmp_path):
         assert code == 0, said
     shutil.copytree(folder / "adapter", home / "adapter")
     # What the checkpoint gives is the adapter of the run's end, to the byte; its card knows the held-out figures, too.
-    for file in ("adapter_model.safetensors", "adapter_config.json", "README.md"):
+    for file in ("adapter_model.safetensors", "adapter_config.json", "README.md", "identity.json"):
         assert (home / "again" / file).read_bytes() == (home / "adapter" / file).read_bytes()
     summary = json.loads((folder / "heldout.json").read_text())
     card = (home / "merged" / "README.md").read_text()

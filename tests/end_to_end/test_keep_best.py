@@ -7,7 +7,7 @@ import pytest
 
 from svco.basics.progress import silent
 from svco.export import Wanted, export
-from svco.record.checkpoint import best_of, finished
+from svco.record.manifest import best_of, finished
 from svco.record.status import look
 
 METRIC = "validation/pair_accuracy"

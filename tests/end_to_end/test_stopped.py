@@ -27,6 +27,7 @@ def train(tmp_path, shards):
             "data.train": shards,
             "data.validation": shards,
             "data.heldout": shards,
+            "data.allow_overlap": "all",
             "data.workers": 0,
             "data.cache_dir": tmp_path / "cache",
             "run.root": tmp_path / "runs",

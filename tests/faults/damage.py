@@ -135,14 +135,14 @@ def shard(stage: Stage, file: Path, way: str, seed: int) -> None:
 
 
 def rotten_shard(stage: Stage, file: Path, way: str, seed: int) -> None:
-    """Size and time are what they were, as when a disk loses bits: the index fits."""
+    """Size and time of change are what they were."""
     status, data = file.stat(), bytearray(file.read_bytes())
     with tarfile.open(file) as tar:
         picture = next(member for member in tar if member.name.endswith(".jpg"))
     data[picture.offset_data + picture.size // 2 + seed % 20] ^= 4
     file.write_bytes(data)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    told(stage.train(name="new"), 2, file.name, "no longer what was indexed")
+    told(stage.train(), 2, file.name, "has other contents than when it was indexed", "the training shards (digest) was")
 
 
 def base(stage: Stage, file: Path, way: str, seed: int) -> None:
@@ -290,7 +290,7 @@ FILES = [
         "shard/tar/rotten",
         lambda stage: stage.data / "train-000000.tar",
         rotten_shard,
-        "exit code 2 with its name, though size and time are what the index says",
+        "refused with its name, though size and time of change are what the index says",
         ("bit",),
         ("bit",),
     ),

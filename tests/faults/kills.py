@@ -13,8 +13,8 @@ from faults.processes import At, Injected, kill
 from faults.stage import Broken, Stage, World, contents, must, same_run, told
 from faults.table import Row
 from svco.basics.files import file_digest
-from svco.basics.seal import sealed, unsealed
-from svco.record.checkpoint import MANIFEST, SEALED_SINCE
+from svco.basics.sealed import sealed, unsealed
+from svco.record.manifest import MANIFEST, SEALED_SINCE
 
 PHASES = {
     "load": ("loading the model", 4, "between two files, or while weights load"),

@@ -64,7 +64,7 @@ def every(stage: Stage, reader: Callable[[Stage], tuple[Path, Callable[[], objec
 
 
 def manifest(stage: Stage):
-    from svco.record.checkpoint import MANIFEST, damage, read_identity, read_position
+    from svco.record.manifest import MANIFEST, damage, read_identity, read_position
 
     folder = stage.run() / "checkpoints" / "step-000004"
     return folder / MANIFEST, lambda: None if damage(folder) else (read_position(folder), read_identity(folder))
@@ -75,7 +75,14 @@ def index(stage: Stage):
 
     tar = stage.data / "train-000000.tar"
     file = shard_index.index_places(tar, stage.cache)[0]
-    return file, lambda: shard_index._read(file, tar, tar.stat())
+
+    def read():
+        try:
+            return shard_index._read(file, tar)
+        except ValueError:
+            return None
+
+    return file, read
 
 
 def lengths(stage: Stage):
@@ -95,13 +102,13 @@ def lengths(stage: Stage):
 def digests(stage: Stage):
     from places import BASE
 
-    from svco.run.cached_reference import weights_digest
+    from svco.model.provenance import weights_digest
 
     file = stage.cache / "digests.json"
     before = file.read_bytes()
 
     def read():
-        found = weights_digest([BASE / "config.json", BASE / "tokenizer.json"], file)
+        found = weights_digest(str(BASE), file)
         file.write_bytes(before) if not file.exists() else None
         return found
 

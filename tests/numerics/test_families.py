@@ -12,6 +12,7 @@ import torch
 from peft import PeftModel
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers.image_utils import load_image
 
 from svco.basics.errors import BadSample, UserError
 from svco.basics.views import CORRUPT, cells_to_evaluate
@@ -19,6 +20,7 @@ from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate
 from svco.data.corruption import Corruptions, corrupt
 from svco.data.pairs import Pair, PairText
+from svco.data.pictures import decode_image
 from svco.families import architecture, load_family
 from svco.families.published import published_config
 from svco.model.load import load_tuned
@@ -205,6 +207,37 @@ def test_golden_ids_and_features(base):
                 kinds = (ids == family.image_token_id).int()
                 positions, _ = model.model.get_rope_index(ids, kinds, extra["image_grid_thw"])
                 assert np.array_equal(encoded.positions[side], positions[:, 0].numpy())
+
+
+def drawn_files(count):
+    """Files as they come: sizes from a few pixels to long strips, colours and grey, turned by EXIF, several formats."""
+    rng = np.random.default_rng(7)
+    for number in range(count):
+        width, height = np.exp(rng.uniform(np.log(9), np.log(400), 2)).astype(int).tolist()
+        small = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
+        exif = Image.Exif()
+        exif[0x0112] = int(rng.integers(1, 9))
+        form = ("JPEG", "PNG", "WEBP")[number % 3]
+        stream = io.BytesIO()
+        small.convert(("RGB", "RGB", "RGB", "L")[number % 4]).save(stream, form, exif=exif.tobytes())
+        yield stream.getvalue()
+
+
+def test_pixels_are_those_of_transformers_own_loader_and_processor(base, tmp_path):
+    """``load_image`` is what every pipeline and processor of transformers opens a file with."""
+    family = load_family(str(base[1] / "base"), 128)
+    processor = AutoImageProcessor.from_pretrained(base[1] / "base", backend="pil")
+    files = list(drawn_files(40))
+    together = family.pixels([decode_image(data, "x") for data in files]).pixels
+    theirs = []
+    for data in files:
+        (tmp_path / "picture").write_bytes(data)
+        made = processor(load_image(str(tmp_path / "picture")), return_tensors="pt")["pixel_values"]
+        theirs.append(made[0] if made.ndim == 5 else made)
+    assert torch.equal(together, torch.cat(theirs))
+    unturned = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]
+    turned = family.pixels(unturned).pixels
+    assert turned.shape != together.shape or not torch.equal(together, turned), "the control"
 
 
 def test_a_filler_runs_every_module(base):

@@ -10,7 +10,7 @@ import svco
 from svco.basics.errors import BadSample, UserError
 from svco.basics.views import CORRUPT, MATCH
 from svco.data.corruption import corrupt
-from svco.data.pairs import decode_image
+from svco.data.pictures import decode_image
 from svco.model.subject import load_subject
 from svco.recipe.config import CorruptConfig
 from svco.tiny_world.contrast import world_pairs

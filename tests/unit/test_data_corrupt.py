@@ -10,7 +10,8 @@ from PIL import Image
 
 from svco import cli
 from svco.data.corruption import corrupt
-from svco.data.pairs import Pair, decode_image
+from svco.data.pairs import Pair
+from svco.data.pictures import decode_image
 from svco.data.shards import ShardSet, write_shards
 from svco.recipe.config import CorruptConfig
 

@@ -115,7 +115,7 @@ def test_release_to_verified_shards(release, monkeypatch, capsys):
     original = (release / "images" / "Flickr30k-Counterfactuals/dalle_gen_counterfactuals/7_noun.jpg").read_bytes()
     assert pair.images[1] == original, "a JPEG's bytes are kept"
     converted = Image.open(io.BytesIO(by_query["What is in picture 5?"].images[1]))
-    assert (converted.format, converted.size) == ("JPEG", (24, 16))
+    assert (converted.format, converted.size) == ("PNG", (24, 16))
     # Items 0 and 4 share a picture: they must be in one split.
     home = {index.path: {e.key for e in index.entries} for index in opened.indices}
     split = {key: path.rpartition("/")[2].split("-")[0] for path, keys in home.items() for key in keys}
@@ -147,6 +147,13 @@ def test_missing_images_are_counted_by_folder(release, monkeypatch, capsys):
     assert "4 of 60 pairs lack an image" in error
     assert "3 missing under flickr30k/ (the Flickr30k images, on request" in error
     assert "1 missing under finecops-ref/" in error
+    suggested = error.partition("--max-missing ")[2].rstrip(".")
+    assert suggested == "0.07", "rounded up: 4 of 60 are more than 0.06"
+    assert svco(monkeypatch, *run, "--max-missing", 0.06) == 2
+    assert svco(monkeypatch, *run, "--max-missing", suggested) == 0
+    for share in ("nan", "-0.1", "7", "x"):
+        assert svco(monkeypatch, *run, "--max-missing", share) == 2
+    capsys.readouterr()
     assert svco(monkeypatch, *run, "--max-missing", 0.1) == 0
     assert "56 of 60 pairs written" in capsys.readouterr().out
 
@@ -238,5 +245,89 @@ def test_verify_finds_what_is_wrong(shards, tmp_path, make_pairs, monkeypatch, c
     assert "undecodable-image: train: sample 'train-000009': image 1" in out
     assert "leak: a picture of val/val-000000 is also one of train/train-000003" in out
     assert "changed shard" in out
-    assert "4 problems" in out, "both pictures leak"
+    assert "stale index: The shard" in out
+    assert "5 problems" in out, "both pictures leak"
     assert svco(monkeypatch, "data", "verify", tmp_path / "nowhere") == 2
+
+
+def test_a_failed_command_leaves_nothing_that_blocks_the_next(tmp_path, monkeypatch, capsys):
+    """Whatever ends it (a picture that goes missing while shards are written, a full disk, a signal): the same command succeeds
+    once the cause is gone."""
+    from svco.commands.data import build as builder
+
+    images, records, shards = tmp_path / "i", tmp_path / "r.jsonl", tmp_path / "s"
+    images.mkdir()
+    for n in range(8):
+        (images / f"{n}.jpg").write_bytes(jpeg(n))
+    lines = [
+        {"query": f"Q{n}?", "images": [f"{n}.jpg", f"{n + 1}.jpg"], "responses": ["x", "y"]} for n in range(0, 8, 2)
+    ]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    run = ["data", "import", "jsonl", tmp_path / "mine.jsonl", "--images", images, "-o", records]
+    assert svco(monkeypatch, *run) == 0
+    build = [
+        "data",
+        "build",
+        records,
+        "--images",
+        images,
+        "--val",
+        0.25,
+        "--heldout",
+        0.25,
+        "--pairs-per-shard",
+        1,
+        "-o",
+        shards,
+    ]
+    for failure in (OSError(28, "No space left on device"), KeyboardInterrupt()):
+        written = []
+
+        def fails(pairs, folder, split, size, failure=failure, written=written, right=builder.write_shards):
+            if split == "train":
+                raise failure
+            written.extend(right(pairs, folder, split, size))
+            return written[-1:]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(builder, "write_shards", fails)
+            assert svco(patched, *build) == (2 if isinstance(failure, OSError) else 130)
+        assert (
+            written
+            and not shards.exists()
+            and sorted(p.name for p in tmp_path.iterdir()) == ["i", "mine.jsonl", "r.jsonl"]
+        )
+    assert "No space left on device" in " ".join(capsys.readouterr().err.split())
+    assert svco(monkeypatch, *build) == 0
+    assert svco(monkeypatch, *build) == 2, "what is whole is not overwritten"
+    assert "already holds shards" in capsys.readouterr().err
+    corrupt = ["data", "corrupt", shards, "--kind", "grey", "-o", tmp_path / "vlf"]
+    (tmp_path / "vlf").write_text("a file in its place")
+    assert svco(monkeypatch, *corrupt) == 2
+    (tmp_path / "vlf").unlink()
+    assert svco(monkeypatch, *corrupt) == 0
+    # An import that fails leaves the records of the one before.
+    before = records.read_bytes()
+    (tmp_path / "mine.jsonl").write_text(json.dumps(lines[0]) + "\n{")
+    assert svco(monkeypatch, *run) == 2
+    assert records.read_bytes() == before
+
+
+def test_pictures_that_are_one_are_left_out_of_a_build(tmp_path, monkeypatch, capsys):
+    images, shards = tmp_path / "i", tmp_path / "s"
+    images.mkdir()
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        (images / f"{name}.jpg").write_bytes(jpeg(seed)) if name != "b" else (images / "b.jpg").write_bytes(
+            (images / "a.jpg").read_bytes()
+        )
+    lines = [{"query": "Q?", "images": [f"{x}.jpg", f"{y}.jpg"], "responses": ["x", "y"]} for x, y in ("ab", "ac")]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    build = ["data", "build", tmp_path / "r.jsonl", "--images", images, "--val", 0, "--heldout", 0, "-o", shards]
+    assert svco(monkeypatch, *build) == 0
+    said = capsys.readouterr().out
+    assert "0 unreadable, 0 repeated, 1 no contrast" in said
+    assert "left out (same-images): a.jpg and b.jpg show the same" in said
+    assert len(ShardSet.open(str(shards))) == 1
+    (tmp_path / "r.jsonl").write_text(json.dumps(lines[0]))
+    assert svco(monkeypatch, *build[:-1], tmp_path / "t") == 2
+    assert "No pair is a contrast" in capsys.readouterr().err

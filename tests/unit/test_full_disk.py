@@ -124,11 +124,15 @@ def test_every_way_a_disk_says_no(tmp_path, number, capsys):
         FileNotFoundError(2, "no", "x"),
     ],
 )
-def test_what_is_no_disks_doing_stays_what_it_is(tmp_path, error):
+def test_what_is_no_disks_doing_stays_what_it_is(tmp_path, capsys, error):
     assert disk_error(error) is None
-    with pytest.raises(type(error)) as same, exit_codes(), writing(tmp_path / "a"):
+    with pytest.raises(type(error)) as same, writing(tmp_path / "a"):
         raise error
     assert same.value is error
+    with pytest.raises(SystemExit) as left, exit_codes():
+        raise error
+    said = capsys.readouterr().err
+    assert left.value.code == 1 and "Traceback" in said and "cannot be written" not in said
 
 
 def test_another_file_that_is_read_meanwhile_is_not_blamed_on_the_one_written(tmp_path):

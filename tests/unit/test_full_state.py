@@ -41,7 +41,7 @@ def test_a_conversion_that_fails_says_why_and_leaves_nothing(tmp_path):
     (folder / "zero").mkdir(parents=True)
     for rank in (0, 1):
         for what in ("model", "optim"):
-            (folder / "zero" / f"zero_pp_rank_{rank}_mp_rank_00_{what}_states.pt").write_bytes(b"damaged")
+            torch.save({"of": "nobody"}, folder / "zero" / f"zero_pp_rank_{rank}_mp_rank_00_{what}_states.pt")
     ds = fill(read_ds_config("ds_configs/zero3.json"), load_recipe(None, ["model.tune=full"]), 1, "float32")
     with (
         pytest.raises(UserError, match=r"for 1 ranks \(exit code 1: .*Resume with as many"),

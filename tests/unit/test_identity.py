@@ -5,8 +5,9 @@ import pytest
 from svco.basics.dist import World
 from svco.basics.errors import UserError
 from svco.recipe.limits import kinds
-from svco.record.checkpoint import Checkpoints, Position, finished, read_identity
+from svco.record.checkpoint import Checkpoints
 from svco.record.identity import check_identity
+from svco.record.manifest import Position, finished, read_identity
 from svco.run.identity import FREE, TOLD_OTHERWISE
 
 BEFORE = {"lora.alpha": 32.0, "objective.beta": 0.1, "the base model's weights": "abc"}

@@ -51,7 +51,7 @@ DOORS = {
     "psutil": {"commands.doctor", "commands.study", "record.state", "run.stopping"},
     "yaml": {"recipe.parse"},
     "tokenizers": {"tiny_world"},
-    "safetensors": {"commands.bench", "engine", "export", "model.adapter_files", "run.cached_reference"},
+    "safetensors": {"commands.bench", "engine", "export", "model.adapter_files", "model.load", "run.cached_reference"},
     "huggingface_hub": {"commands.bench", "commands.doctor", "export"},
     "transformers.conversion_mapping": {"model.weight_names"},
     "transformers.core_model_loading": {"model.weight_names"},

@@ -15,7 +15,7 @@ from places import ROOT
 
 import svco
 from svco.basics.errors import BadSample, UserError
-from svco.data.pairs import decode_image
+from svco.data.pictures import decode_image
 
 
 def test_import_is_quick_and_light():

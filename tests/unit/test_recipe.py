@@ -226,3 +226,12 @@ def test_a_ds_config_says_each_thing_once(tmp_path):
     file.write_text('{"zero_optimization": {"stage": 2}, "zero_optimization": {"stage": 3}}')
     with pytest.raises(UserError, match="ds.json is not JSON: 'zero_optimization' is given twice"):
         read_ds_config(file)
+
+
+@pytest.mark.parametrize(
+    "last", ["b: &b [*b]", "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9))]
+)
+def test_references_that_unfold_without_end_are_refused(tmp_path, last):
+    (tmp_path / "recipe.yaml").write_text(f"a0: &a0 [x, x]\nc: *a0\n{last}\n")
+    with pytest.raises(UserError, match="unfold to more values"):
+        load_recipe(tmp_path / "recipe.yaml")

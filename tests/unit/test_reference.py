@@ -1,14 +1,17 @@
 """Which reference a run may have, and the file that keeps one: found again, finished, and refused when it is not what it says."""
 
+import json
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from svco.basics.errors import UserError
+from svco.model.provenance import weights_digest
 from svco.objectives.reference import STRATEGIES, choose_reference
 from svco.objectives.table import make_objective
 from svco.recipe.config import ObjectiveConfig
-from svco.run.cached_reference import ReferenceCache, weights_digest
+from svco.run.cached_reference import ReferenceCache
 
 SVCO, SFT = (make_objective(ObjectiveConfig(name=name)) for name in ("svco", "sft"))
 FACTS = {"weights": "w", "text": "t", "dtype": "torch.float32", "pairs": "p"}
@@ -94,12 +97,18 @@ def test_damaged_and_mislabelled_files_are_refused(tmp_path):
 
 
 def test_weights_are_known_by_their_contents(tmp_path):
-    file, memory = tmp_path / "model.safetensors", tmp_path / "memory" / "digests.json"
+    base, memory = tmp_path / "base", tmp_path / "memory" / "digests.json"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    file = base / "model.safetensors"
     file.write_bytes(b"one")
-    first = weights_digest([file], memory)
-    assert weights_digest([file], memory) == weights_digest([file], tmp_path / "elsewhere.json") == first
+    first = weights_digest(str(base), memory)
+    assert weights_digest(str(base), memory) == weights_digest(str(base), tmp_path / "elsewhere.json") == first
     file.write_bytes(b"two")
-    assert weights_digest([file], memory) != first, "the same name and size, other contents"
-    memory.write_text("{ damaged")
+    assert weights_digest(str(base), memory) != first, "the same name and size, other contents"
+    told = memory.read_text()
+    memory.write_text(told.replace(told[-20:-10], "0" * 10))
     file.write_bytes(b"one")
-    assert weights_digest([file], memory) == first
+    assert weights_digest(str(base), memory) == first
+    memory.write_text(json.dumps([]))
+    assert weights_digest(str(base), memory) == first

@@ -20,17 +20,8 @@ from svco.engine.optimizer import learning_rate
 from svco.engine.state import writer
 from svco.recipe.config import ObjectiveConfig, OptimConfig
 from svco.record.board import Board
-from svco.record.checkpoint import (
-    Checkpoints,
-    Position,
-    Score,
-    best_of,
-    damage,
-    finished,
-    read_position,
-    save_seconds,
-    step_name,
-)
+from svco.record.checkpoint import Checkpoints
+from svco.record.manifest import Position, Score, best_of, damage, finished, read_position, save_seconds, step_name
 from svco.run.clock import Clock
 from svco.run.health import BadWatch, Watches
 from svco.run.step import naming_the_budget

@@ -1,10 +1,13 @@
 """Where what somebody names is looked for: the working directory, then what comes with svco, by path or by name."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from places import RECIPES, ROOT, SHARDS
 
 from svco.basics.errors import UserError
-from svco.basics.shipped import lasting, located
+from svco.basics.shipped import lasting, located, typed
 from svco.data.shards import expand
 from svco.recipe.ds_config import read_ds_config
 from svco.recipe.read import lasting_paths, load_recipe
@@ -72,3 +75,28 @@ def test_a_recipe_written_down_holds_from_any_folder(elsewhere, monkeypatch):
     assert lasting_paths(load_recipe("tiny")) == load_recipe("tiny"), (
         "in the repository a recipe stays as it was written"
     )
+
+
+PATHS = ("run.root", "run.resume", "run.swap", "model.base", "lora.init_from", "data.cache_dir")
+PATTERNS = ("data.train", "data.validation", "data.heldout")
+
+
+def test_home_wherever_a_recipe_names_a_path(elsewhere, monkeypatch):
+    """The shell leaves ~ as it is behind an equals sign, and files hold it anyway."""
+    monkeypatch.setenv("HOME", str(elsewhere))
+    config = load_recipe(None, [f"{key}=~/x-{{0..1}}" for key in (*PATHS, *PATTERNS)])
+    found = {key: getattr(getattr(config, key.partition(".")[0]), key.partition(".")[2]) for key in (*PATHS, *PATTERNS)}
+    place = f"{elsewhere}/x-{{0..1}}"
+    assert found == {key: place for key in PATHS} | {key: (place,) for key in PATTERNS}
+    (elsewhere / "mine.yaml").write_text("run: {root: ~/runs}")
+    assert load_recipe("~/mine.yaml").run.root == f"{elsewhere}/runs"
+
+
+def test_home_wherever_a_command_takes_a_path(elsewhere, monkeypatch):
+    monkeypatch.setenv("HOME", str(elsewhere))
+    for file in sorted((ROOT / "svco").rglob("options.py")):
+        assert "type=Path" not in file.read_text(), f"{file}: basics.shipped.typed is the type of a path"
+    assert typed("~/x") == elsewhere / "x"
+    assert typed("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+    shutil.copy(SHARDS / "val-000000.tar", elsewhere)
+    assert expand("~/val-*.tar") == (str(elsewhere / "val-000000.tar"),)

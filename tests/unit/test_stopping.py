@@ -18,8 +18,9 @@ from svco.basics.errors import Stopped, UserError
 from svco.export import read_facts
 from svco.recipe.limits import duration
 from svco.recipe.read import load_recipe
-from svco.record.checkpoint import Checkpoints, Position
+from svco.record.checkpoint import Checkpoints
 from svco.record.lock import FolderLock
+from svco.record.manifest import Position
 from svco.record.state import STALE_SECONDS, Heartbeat, RunState, _born, wait_until_over
 from svco.record.status import EXIT_CODES, find_runs, look
 from svco.run.folder import RunFolder

@@ -69,6 +69,10 @@ def test_the_shipped_study_has_every_row_that_the_paper_and_the_issue_name(study
         ),
         ({"seeds": ["a"]}, "must be int"),
         ({"groups": [{"name": "x", "tests": ["clean"]}]}, "has no rows"),
+        (
+            {"groups": [{"name": "../x", "rows": [["S-VCO", "MVC"]], "tests": ["clean"]}]},
+            "the group '../x' names files",
+        ),
         ({"groups": [{"name": "x", "rows": [["S-VCO", "MVC"]]}]}, "has no tests"),
         (
             {"groups": [{"name": "x", "kind": "artefact", "rows": [["S-VCO", "MVC"]], "tests": ["clean"]}]},
@@ -266,7 +270,7 @@ def test_training_and_test_sets_of_one_name_are_both_made(study, tmp_path):
         trials=(),
         groups=(Group("g", rows=(("DPO", "stamped"),), tests=("stamped",)),),
     )
-    assert missing(study) == ("stamped", "stamped")
+    assert missing(study) == ("the training set stamped", "the test set stamped")
     make_sources(study, silent)
     assert missing(study) == ()
     from svco.data.shards import ShardSet

@@ -6,6 +6,7 @@ import argparse
 
 from ...basics.intervals import real, whole
 from ...basics.ranks import add_ranks, start_ranks
+from ...basics.shipped import at_home
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +54,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="instead: the figures of svco plan against what is counted and held here",
     )
-    parser.add_argument("--out", metavar="STEM", help="write STEM.json, STEM.md and STEM.png")
+    parser.add_argument("--out", type=at_home, metavar="STEM", help="write STEM.json, STEM.md and STEM.png")
     add_ranks(parser, ", with --ds")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,12 +13,23 @@ from ...basics.errors import BadSample, UserError
 from ...basics.files import file_digest, write_whole
 from ...basics.progress import Progress
 from ...basics.strict_json import json_text
-from ...data.pairs import Pair, PairText, decode_image
+from ...data.pairs import Pair, PairText
+from ...data.pictures import BLANK, picture_file, read_picture, stored_alike
 from ...data.shards import write_shards
 from .records import Record
+from .target import MANIFEST, filling
 
-MANIFEST = "MANIFEST.json"
 SPLITS = ("heldout", "val", "train")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an image file is known by."""
+
+    pixels: str
+    """``Picture.digest``: equal for one picture in whatever file."""
+    bytes: str
+    """The SHA-256 of the file, in hex."""
 
 
 @dataclass(frozen=True)
@@ -38,42 +48,68 @@ class BuildPlan:
     """Share of pairs that may be left out because an image does not decode."""
 
 
-def build(records: list[Record], images: Path, target: Path, plan: BuildPlan, progress: Progress) -> dict[str, Any]:
-    """Writes shards and MANIFEST.json into ``target`` and returns the manifest. UserError if ``target`` holds shards."""
-    refuse_full(target)
+def build(
+    records: list[Record],
+    images: Path,
+    target: Path,
+    plan: BuildPlan,
+    progress: Progress,
+    no_contrast: list[BadSample] | None = None,
+) -> dict[str, Any]:
+    """Writes shards and MANIFEST.json into ``target`` and returns the manifest; nothing is left of them if that fails. UserError
+    if ``target`` holds shards. Pairs whose two pictures are one are left out and go into ``no_contrast``.
+    """
+    with filling(target) as folder:
+        return _build(records, images, folder, plan, progress, [] if no_contrast is None else no_contrast)
+
+
+def _build(
+    records: list[Record],
+    images: Path,
+    target: Path,
+    plan: BuildPlan,
+    progress: Progress,
+    no_contrast: list[BadSample],
+) -> dict[str, Any]:
     if plan.val + plan.heldout >= 1:
         raise UserError(f"--val {plan.val} and --heldout {plan.heldout} leave nothing to train on.")
-    digests, unreadable = _digest_images(records, images, progress)
-    usable = [record for record in records if all(path in digests for path in record.images)]
+    known, unreadable = _read_images(records, images, progress)
+    usable = [record for record in records if all(path in known for path in record.images)]
     lost = len(records) - len(usable)
     if lost > plan.max_unreadable * len(records) or not usable:
         raise UserError(
             f"{lost} of {len(records)} pairs have an image that cannot be decoded; the first: {unreadable[0]}. Mend or "
             "remove them, or allow a share to be left out with --max-unreadable."
         )
-    unique = _unique(usable, digests)
-    splits = _split(unique, digests, plan)
+    contrasts = [record for record in usable if not _one_picture(record, known)]
+    no_contrast += [
+        BadSample("same-images", f"{' and '.join(record.images)} show the same, which is no contrast")
+        for record in usable
+        if _one_picture(record, known)
+    ]
+    if not contrasts:
+        raise UserError(f"No pair is a contrast; the first: {no_contrast[0]}.")
+    unique = _unique(contrasts, known)
+    splits = _split(unique, known, plan)
     written: list[Path] = []
     for split in SPLITS:
         chosen = sorted(splits[split], key=lambda number: _draw(plan.seed, f"order {number}"))
-        pairs = _pairs([(number, unique[number]) for number in chosen], images, split, progress)
+        pairs = _pairs([unique[number] for number in chosen], images, known, split, progress)
         written += write_shards(pairs, target, split, plan.pairs_per_shard)
     manifest = {
         "version": 1,
         "seed": plan.seed,
         "pairs": {split: len(splits[split]) for split in SPLITS},
         "types": dict(sorted(Counter(record.type for record in unique).items())),
-        "left_out": {"unreadable": lost, "duplicate": len(usable) - len(unique)},
+        "left_out": {
+            "unreadable": lost,
+            "no_contrast": len(no_contrast),
+            "duplicate": len(contrasts) - len(unique),
+        },
         "shards": described(written),
     }
     write_whole(target / MANIFEST, json_text(manifest, indent=1))
     return manifest
-
-
-def refuse_full(target: Path) -> None:
-    """UserError if ``target`` holds shards."""
-    if target.exists() and any(target.glob("*.tar")):
-        raise UserError(f"{target} already holds shards; choose an empty folder.")
 
 
 def described(shards: Iterable[Path]) -> dict[str, dict[str, Any]]:
@@ -81,29 +117,43 @@ def described(shards: Iterable[Path]) -> dict[str, dict[str, Any]]:
     return {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in shards}
 
 
-def _digest_images(records: list[Record], images: Path, progress: Progress) -> tuple[dict[str, str], list[str]]:
-    """({path: sha256 of its bytes} of the images that decode, messages of those that do not)."""
-    digests, messages = {}, []
+def _read_images(records: list[Record], images: Path, progress: Progress) -> tuple[dict[str, Known], list[str]]:
+    """({path: what it is known by} of the images that decode, messages of those that do not)."""
+    known, messages = {}, []
     for path in progress(sorted({path for record in records for path in record.images}), "reading images"):
-        data = (images / path).read_bytes()
         try:
-            decode_image(data, str(images / path))
+            data = picture_file(images / path)
+            picture = read_picture(data, str(images / path))
         except BadSample as error:
             messages.append(str(error))
             continue
-        digests[path] = hashlib.sha256(data).hexdigest()
-    return digests, messages
+        known[path] = Known(picture.digest, hashlib.sha256(data).hexdigest())
+    return known, messages
 
 
-def _unique(records: list[Record], digests: dict[str, str]) -> list[Record]:
+def _one_picture(record: Record, known: dict[str, Known]) -> bool:
+    return len({known[path].pixels for path in record.images}) == 1
+
+
+def _unique(records: list[Record], known: dict[str, Known]) -> list[Record]:
     """Without repetitions of pictures, question and answers: the first record of each, in the place of the last."""
-    seen = {(*(digests[path] for path in r.images), r.query, *r.responses, r.system): r for r in reversed(records)}
+    seen = {_content(record, known): record for record in reversed(records)}
     return list(reversed(seen.values()))
 
 
-def _split(records: list[Record], digests: dict[str, str], plan: BuildPlan) -> dict[str, list[int]]:
-    """Split -> record numbers. Pairs that share a picture, directly or through others, stay together."""
+def _content(record: Record, known: dict[str, Known]) -> str:
+    """What makes a pair the pair it is, as a digest."""
+    parts = [*(known[path].pixels for path in record.images), record.query, *record.responses, record.system]
+    return hashlib.sha256(json_text(parts).encode()).hexdigest()
+
+
+def _split(records: list[Record], known: dict[str, Known], plan: BuildPlan) -> dict[str, list[int]]:
+    """Split -> record numbers. Pairs that share a picture of more than one colour, directly or through others, stay together."""
     parent: dict[str, str] = {}
+
+    def node(number: int, path: str) -> str:
+        pixels = known[path].pixels
+        return f"{pixels} {number}" if pixels.startswith(BLANK) else pixels
 
     def root(image: str) -> str:
         while (above := parent.setdefault(image, image)) != image:
@@ -111,12 +161,12 @@ def _split(records: list[Record], digests: dict[str, str], plan: BuildPlan) -> d
             image = parent[image]
         return image
 
-    for record in records:
-        first, second = (root(digests[path]) for path in record.images)
+    for number, record in enumerate(records):
+        first, second = (root(node(number, path)) for path in record.images)
         parent[max(first, second)] = min(first, second)
     groups: dict[str, list[int]] = {}
     for number, record in enumerate(records):
-        groups.setdefault(root(digests[record.images[0]]), []).append(number)
+        groups.setdefault(root(node(number, record.images[0])), []).append(number)
     wanted = {"heldout": round(plan.heldout * len(records)), "val": round(plan.val * len(records))}
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     for group in sorted(groups, key=lambda image: _draw(plan.seed, image)):
@@ -135,30 +185,20 @@ def _draw(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
 
 
-def _pairs(chosen: list[tuple[int, Record]], images: Path, split: str, progress: Progress) -> Iterator[Pair]:
-    for number, record in progress(chosen, f"writing {split}"):
+def _pairs(
+    chosen: list[Record], images: Path, known: dict[str, Known], split: str, progress: Progress
+) -> Iterator[Pair]:
+    for record in progress(chosen, f"writing {split}"):
         text = PairText(
-            key=f"pair-{number:08d}",
+            key=f"pair-{_content(record, known)[:16]}",  # so that two builds share keys only where they share pairs
             query=record.query,
             responses=record.responses,
             contrast=record.type,
             source=record.source,
-            ids=record.ids,
+            ids={**record.ids, **{f"sha256_{side}": known[path].bytes for side, path in enumerate(record.images)}},
             system=record.system,
+            kind=record.kind,
+            facts=record.facts,
         )
-        first, second = (as_jpeg((images / path).read_bytes(), path) for path in record.images)
-        yield Pair(text, (first, second))
-
-
-def as_jpeg(data: bytes, where: str) -> bytes:
-    """``data`` itself if it is an upright JPEG, else the picture upright (EXIF orientation applied) at quality 95."""
-    from PIL import Image, ImageOps
-
-    orientation = 0x0112
-    with Image.open(io.BytesIO(data)) as image:
-        if image.format == "JPEG" and image.getexif().get(orientation, 1) == 1:
-            return data
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-    buffer = io.BytesIO()
-    upright.save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
+        first, second = (picture_file(images / path) for path in record.images)
+        yield Pair(text, stored_alike(first, second, " and ".join(record.images)))

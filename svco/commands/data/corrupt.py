@@ -6,8 +6,6 @@ else. Deterministic: equal shards and settings give equal bytes.
 
 from __future__ import annotations
 
-import io
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,18 +17,17 @@ from ...basics.files import write_whole
 from ...basics.progress import Progress, silent
 from ...basics.strict_json import json_text
 from ...data.corruption import corrupt, identity
-from ...data.pairs import Pair, decode_image
+from ...data.pairs import Pair
+from ...data.pictures import decode_image, png_bytes
 from ...data.shards import ShardSet, expand, write_shards
+from ...data.splits import split_of
 from ...recipe.config import CorruptConfig
-from .build import MANIFEST, described, refuse_full
-from .verify import split_of
-
-QUALITY = 95
-"""Of the corrupted JPEGs."""
+from .build import described
+from .target import MANIFEST, filling
 
 
 def corrupt_pair(pair: Pair, config: CorruptConfig, side: int = 0) -> Pair:
-    """(image, right answer) of ``side`` as it is, against (that image corrupted, the other answer).
+    """(image, right answer) of ``side`` as it is, against (that image corrupted, as PNG: nothing is lost; the other answer).
 
     Key, query, contrast type and source stay. What the source knew of the images (``facts``) is dropped, as it is not true of
     a corrupted one; ``facts["corrupted"]`` says which side is corrupted, how, and of which side of the source. BadSample if
@@ -39,15 +36,11 @@ def corrupt_pair(pair: Pair, config: CorruptConfig, side: int = 0) -> Pair:
     text, data = pair.text, pair.images[side]
     made = corrupt(decode_image(data, f"sample {text.key!r}: image {side}"), text.key, side, config)
     origin = {"side": 1, "of": side, **identity(config)}
-    ids = {name: value for name, value in text.ids.items() if not name.startswith("image_")}
-    if f"image_{side}" in text.ids:
-        ids["image_0"] = text.ids[f"image_{side}"]
+    ids = {name: value for name, value in text.ids.items() if not name.startswith(("image_", "sha256_"))}
+    ids |= {f"{name}_0": text.ids[f"{name}_{side}"] for name in ("image", "sha256") if f"{name}_{side}" in text.ids}
     right, wrong = text.responses[side], text.responses[1 - side]
-    buffer = io.BytesIO()
-    # Grey of one size is one picture: the comment tells whose it is, or it would seem to lie in several splits.
-    made.save(buffer, "JPEG", quality=QUALITY, comment=json_text([text.key, origin], sort_keys=True))
     text = replace(text, responses=(right, wrong), ids=ids, facts={"corrupted": origin})
-    return Pair(text, (data, buffer.getvalue()))
+    return Pair(text, (data, png_bytes(made)))
 
 
 @dataclass
@@ -102,7 +95,6 @@ def corrupt_shards(
 
     UserError if ``target`` holds shards, or more than ``max_unreadable`` of the pairs are bad; then nothing is left there.
     """
-    refuse_full(target)
     if pairs_per_shard < 1:
         raise UserError(f"--pairs-per-shard is {pairs_per_shard}; it must be at least 1.")
     names: dict[str, list[str]] = defaultdict(list)
@@ -111,9 +103,7 @@ def corrupt_shards(
     splits = {split: ShardSet.open(shards) for split, shards in names.items()}
     made = _Made(config, side, max_unreadable * sum(map(len, splits.values())))
     written = []
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with filling(target) as partial:
         for split, shards in splits.items():
             written += write_shards(made.corrupted(shards, split, progress), partial, split, pairs_per_shard)
         if not made.pairs:
@@ -127,9 +117,4 @@ def corrupt_shards(
             "shards": described(written),
         }
         write_whole(partial / MANIFEST, json_text(manifest, indent=1))
-        target.mkdir(parents=True, exist_ok=True)
-        for path in sorted(partial.iterdir()):
-            path.replace(target / path.name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return manifest

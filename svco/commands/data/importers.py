@@ -6,24 +6,40 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...basics.errors import UserError
+from ...basics.errors import BadSample, UserError
 from ...basics.strict_json import parse_json
 from .records import Record, make_record, read_records, read_text
 
 
-def import_mvc_json(path: Path) -> list[Record]:
+def import_mvc_json(path: Path, left_out: list[BadSample]) -> list[Record]:
     """The S-VCO authors' released MVC format: a JSON list, side 0 = chosen, side 1 = rejected.
 
     Per item ``instruction_prompt``, ``chosen_images`` [path], ``rejected_images`` [path], ``chosen_response``,
-    ``rejected_response`` and optionally ``system_prompt``; other keys are allowed and left out.
+    ``rejected_response`` and optionally ``system_prompt``; other keys are allowed and left out. Items that are no contrast go
+    into ``left_out``.
     """
+    text = read_text(path)
     try:
-        items = parse_json(read_text(path))
+        items = parse_json(text)
     except ValueError as error:
+        if text.lstrip().startswith("{"):
+            raise UserError(
+                f"{path} holds JSON lines, or one object; the MVC release is a JSON list. svco's own lines are imported as "
+                "jsonl; of "
+                "lines of MVC's items, jq -s . makes a list."
+            ) from None
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(items, list) or not items:
         raise UserError(f"{path} must hold a non-empty JSON list, as the MVC release does.")
-    return [_mvc_record(item, f"{path}, item {number}", number) for number, item in enumerate(items)]
+    found = []
+    for number, item in enumerate(items):
+        try:
+            found.append(_mvc_record(item, f"{path}, item {number}", number))
+        except BadSample as error:
+            left_out.append(error)
+    if not found:
+        raise UserError(f"{path}: none of its {len(items)} items is a contrast; the first: {left_out[0]}.")
+    return found
 
 
 def _mvc_record(item: Any, where: str, number: int) -> Record:
@@ -35,7 +51,7 @@ def _mvc_record(item: Any, where: str, number: int) -> Record:
     images = []
     for name in ("chosen_images", "rejected_images"):
         value = item[name]
-        if not (isinstance(value, list) and len(value) == 1):
+        if not (isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)):
             raise UserError(f"{where}: {name} must be a list of one path, not {value!r}.")
         images.append(value[0])
     return make_record(
@@ -69,5 +85,8 @@ def _mvc_type(images: list[str]) -> str:
     return next((_TYPE_OF_PART[part] for part in parts if part in _TYPE_OF_PART), "unknown")
 
 
-IMPORTERS: dict[str, Callable[[Path], list[Record]]] = {"mvc-json": import_mvc_json, "jsonl": read_records}
+IMPORTERS: dict[str, Callable[[Path, list[BadSample]], list[Record]]] = {
+    "mvc-json": import_mvc_json,
+    "jsonl": read_records,
+}
 """Name on the command line -> reader."""

@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from ...basics.errors import BadSample
 from ...basics.intervals import real, whole
 from ...basics.progress import shown
-from ...recipe.config import Config, CorruptConfig, CorruptKind
+from ...basics.shipped import typed
+from ...recipe.config import Config, CorruptConfig, CorruptKind, DataConfig
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -20,17 +22,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     importer.add_argument(
         "format", choices=("mvc-json", "jsonl"), help="mvc-json: the S-VCO authors' release; jsonl: svco's own"
     )
-    importer.add_argument("file", type=Path, help="the file to import")
-    importer.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
-    importer.add_argument("-o", "--output", type=Path, default=Path("records.jsonl"), help="default: %(default)s")
+    importer.add_argument("file", type=typed, help="the file to import")
+    importer.add_argument("--images", type=typed, required=True, help="folder that the image paths are relative to")
+    importer.add_argument("-o", "--output", type=typed, default=Path("records.jsonl"), help="default: %(default)s")
     importer.add_argument(
         "--max-missing", type=real("[0, 1]"), default=0.0, help="share of pairs that may lack an image (default 0)"
     )
     importer.set_defaults(work=_import)
 
     builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
-    builder.add_argument("records", type=Path, help="records.jsonl")
-    builder.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
+    builder.add_argument("records", type=typed, help="records.jsonl")
+    builder.add_argument("--images", type=typed, required=True, help="folder that the image paths are relative to")
     builder.add_argument("--seed", type=whole(), default=0)
     builder.add_argument("--val", type=real("[0, 1)"), default=0.02, help="share of validation pairs (default 0.02)")
     builder.add_argument("--heldout", type=real("[0, 1)"), default=0.02, help="share of held-out pairs (default 0.02)")
@@ -41,6 +43,19 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     verifier = tools.add_parser("verify", help="read every byte of shards; exit code 1 when something is wrong")
     verifier.add_argument("shards", nargs="+", help="paths, brace patterns, directories or URLs")
+    verifier.add_argument(
+        "--base", help="folder or hub id of a base model: list all that a run with it would refuse, by name and reason"
+    )
+    verifier.add_argument(
+        "--max-text-tokens",
+        type=whole(2),
+        default=DataConfig.max_text_tokens,
+        help="with --base: the run's data.max_text_tokens (default %(default)s)",
+    )
+    verifier.add_argument("--paper-compat", action="store_true", help="with --base: the run's model.paper_compat")
+    verifier.add_argument(
+        "--equal-pictures", action="store_true", help="the run's data.equal_pictures: take pairs whose pictures are one"
+    )
     verifier.set_defaults(work=_verify)
 
 
@@ -72,7 +87,7 @@ def _add_corrupt(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _add_shard_options(parser: argparse.ArgumentParser) -> None:
     """Of the tools that write shards."""
-    parser.add_argument("-o", "--output", type=Path, required=True, help="empty folder for the shards")
+    parser.add_argument("-o", "--output", type=typed, required=True, help="empty folder for the shards")
     parser.add_argument("--pairs-per-shard", type=whole(1), default=512)
     parser.add_argument(
         "--max-unreadable",
@@ -91,12 +106,22 @@ def _import(arguments: argparse.Namespace) -> int:
     from .importers import IMPORTERS
     from .records import drop_missing, missing_lines, write_records
 
-    records = IMPORTERS[arguments.format](arguments.file)
+    no_contrast: list[BadSample] = []
+    records = IMPORTERS[arguments.format](arguments.file, no_contrast)
     kept, missing = drop_missing(records, arguments.images, arguments.max_missing, shown(True))
     write_records(arguments.output, kept)
     print(f"{len(kept)} of {len(records)} pairs written to {arguments.output}. {missing_lines(missing)}".rstrip())
+    _name(no_contrast)
     print(f"next: svco data build {arguments.output} --images {arguments.images} -o shards")
     return 0
+
+
+def _name(no_contrast: list[BadSample]) -> None:
+    """A line on each of the first pairs that are left out because they are no contrast, and how many there are."""
+    for error in no_contrast[:20]:
+        print(f"left out ({error.reason}): {error}")
+    if len(no_contrast) > 20:
+        print(f"left out: {len(no_contrast)} such pairs in all")
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -106,10 +131,14 @@ def _build(arguments: argparse.Namespace) -> int:
     plan = BuildPlan(
         arguments.seed, arguments.val, arguments.heldout, arguments.pairs_per_shard, arguments.max_unreadable
     )
-    manifest = build(read_records(arguments.records), arguments.images, arguments.output, plan, shown(True))
+    no_contrast: list[BadSample] = []
+    records = read_records(arguments.records, no_contrast)
+    manifest = build(records, arguments.images, arguments.output, plan, shown(True), no_contrast)
     for split, count in manifest["pairs"].items():
         print(f"{split:<8}{count:>9} pairs")
-    print(f"left out: {manifest['left_out']['unreadable']} unreadable, {manifest['left_out']['duplicate']} repeated")
+    left = manifest["left_out"]
+    print(f"left out: {left['unreadable']} unreadable, {left['duplicate']} repeated, {left['no_contrast']} no contrast")
+    _name(no_contrast)
     print(f"next: svco data verify {arguments.output}")
     return 0
 
@@ -140,16 +169,26 @@ def _corrupt(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from .verify import verify
 
-    found = verify(arguments.shards, None, shown(True))
+    family = None
+    if arguments.base is not None:
+        from ...basics.shipped import located
+        from ...families import load_family
+
+        family = load_family(located(arguments.base), arguments.max_text_tokens, arguments.paper_compat)
+    found = verify(arguments.shards, None, shown(True), family, arguments.equal_pictures)
     for split, count in found.pairs.items():
         print(f"{split:<12}{count:>9} pairs")
     for kind, count in sorted(found.types.items()):
         print(f"  {kind:<10}{count:>9}")
+    for passed in found.passed:
+        print(f"read past: {passed}")
+    print(f"every byte of {found.shards} shards was read; {found.compared} of them a MANIFEST.json tells of")
     for problem in found.problems:
         print(f"problem: {problem}")
     print(
         f"{len(found.problems)} problems"
         if found.problems
         else "all is well: every shard, sample and picture reads, no pair is repeated, no picture is in two splits"
+        + (f", and a run with {arguments.base} takes every pair" if family else "")
     )
     return 1 if found.problems else 0

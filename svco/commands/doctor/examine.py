@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.files import hosts_apart
+from ...basics.secrets import redacted_tree
 from ...recipe.config import Config
 from ...recipe.ds_config import COMPRESSED, fill, offloaded
 from . import checks, surroundings
@@ -44,8 +45,9 @@ def examine(
     swap = swap_folder(filled)
     # The disk to look at is the one that is swapped to: the JSON may name it itself, or nothing be swapped.
     config = replace(config, run=replace(config.run, swap=swap))
-    facts = meeting.gather(collect(config, world.rank, world.local_rank, {*written, *environment}))
-    wanted = Wanted(config.model.base, bool(swap), compiles(filled), environment, written)
+    mine = collect(config, world.rank, world.local_rank, {*written, *environment})
+    facts = [Facts.heard(told) for told in meeting.gather(asdict(mine))]
+    wanted = Wanted(config.model.base, bool(swap), compiles(filled), redacted_tree(environment), redacted_tree(written))
     verdicts = []
     for check in chain(settings, _all(config, wanted, facts, meeting, timeout, megabytes)):
         verdicts.append(check.verdict)

@@ -7,12 +7,13 @@ import platform
 import shutil
 import socket
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ...basics.errors import UserError
+from ...basics.secrets import redacted_tree
 from ...basics.versions import PACKAGES, commit, package_version
 from ...batches.split import cache_dir
 from ...data.remote import is_remote
@@ -87,6 +88,17 @@ class Facts:
     shards_problem: str = ""
     """Why shards cannot be read here."""
 
+    @classmethod
+    def heard(cls, told: Any) -> Facts:
+        """What another rank told of itself; UserError where that is something else."""
+        try:
+            facts = cls(**told)
+            return replace(facts, gpus=tuple(facts.gpus))
+        except TypeError as error:
+            raise UserError(
+                f"A rank told something else than its facts ({error}). Is it another version of svco?"
+            ) from None
+
 
 def collect(config: Config, rank: int, local_rank: int, named: Collection[str] = ()) -> Facts:
     """Everything about this rank, except what takes several to find out; the variables ``named`` are watched too."""
@@ -103,7 +115,7 @@ def collect(config: Config, rank: int, local_rank: int, named: Collection[str] =
         commit=commit(),
         compilers={name: shutil.which(name) is not None for name in ("ninja", "g++")},
         async_io=_async_io(),
-        environment={name: value for name, value in sorted(os.environ.items()) if name in named or _watched(name)},
+        environment=redacted_tree({k: v for k, v in sorted(os.environ.items()) if k in named or _watched(k)}),
         disk={what: _free(where) for what, where in _places(config).items()},
         shm=shutil.disk_usage(shm).total if shm.is_dir() else 0,
         memory=psutil.virtual_memory().available,
@@ -197,8 +209,8 @@ def _shards(config: Config) -> dict[str, Any]:
     sizes: dict[str, int] = {}
     unindexed = 0
     try:
-        for spec in filter(None, (data.train, data.validation, data.heldout)):
-            for name in (n for n in expand(spec) if not is_remote(n)):
+        for split, spec in (("train", data.train), ("validation", data.validation), ("heldout", data.heldout)):
+            for name in (n for n in expand(spec, split) if not is_remote(n)):
                 with Path(name).open("rb") as stream:
                     stream.read(512)
                 sizes[name] = Path(name).stat().st_size

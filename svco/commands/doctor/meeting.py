@@ -6,7 +6,6 @@ import base64
 import itertools
 import json
 import os
-import pickle
 import socket
 import time
 from collections.abc import Iterator
@@ -17,14 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 from ...basics.dist import World
 from ...basics.errors import UserError, first_line
+from ...basics.strict_json import json_text, parse_json
 
 if TYPE_CHECKING:
     import torch.distributed
 
 
+LIMIT = 64 << 20
+"""Bytes of a value: the facts of a rank name every shard."""
+
+
 @dataclass(frozen=True)
 class Meeting(World):
-    """Collectives of picklable values over a key-value store, for a handful of small ones.
+    """Collectives over a key-value store, for a handful of small values: of JSON, so that whoever else reaches the port can say
+    something false and make nothing run. Tuples arrive as lists.
 
     Where a rank does not arrive within ``timeout``, the others raise a UserError that names it.
     """
@@ -42,10 +47,10 @@ class Meeting(World):
             return [value]
         key = f"svco/{next(self._rounds)}"
         try:
-            self.store.set(f"{key}/{self.rank}", pickle.dumps(value))  # type: ignore[arg-type]  # it takes bytes, and says str
+            self.store.set(f"{key}/{self.rank}", json_text(value))
             if absent := self._wait(self.store, key):
                 raise UserError(self._absent(absent))
-            return [pickle.loads(self.store.get(f"{key}/{rank}")) for rank in range(self.size)]
+            return [_heard(rank, self.store.get(f"{key}/{rank}")) for rank in range(self.size)]
         except RuntimeError as error:  # of the store, whose host is gone
             reason = first_line(error)
             raise UserError(f"Rank 0 is gone ({reason}); its messages are above, or in its host's log.") from None
@@ -81,6 +86,19 @@ class Meeting(World):
             f"Arrived: {', '.join(there) or 'none'}. Look on the missing hosts for a process that did not start (its "
             "messages are above), or for a firewall between them and rank 0."
         )
+
+
+def _heard(rank: int, told: bytes) -> Any:
+    if len(told) > LIMIT:
+        raise UserError(
+            f"Rank {rank} sent {len(told):,} bytes, which no doctor does. Is another program using the port?"
+        )
+    try:
+        return parse_json(told)
+    except ValueError as error:
+        raise UserError(
+            f"Rank {rank} sent no JSON ({error}). Is it another version of svco, or another program?"
+        ) from None
 
 
 def meet(world: World, timeout: float) -> Meeting:

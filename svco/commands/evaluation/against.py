@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...basics.errors import UserError
+from ...basics.shipped import is_inside
 from ...scores.measures import scored
 from ...scores.statistics import Measure, compare
 from . import RESULT, cv_bench, mmvp
@@ -50,6 +51,8 @@ class Evaluation:
             result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
             found = cls(result["model"]["name"], result["corrupt"])
             sets, benchmarks = list(result["sets"]), list(result["benchmarks"])
+            if outside := [name for name in (*sets, *benchmarks) if not is_inside(name)]:
+                raise ValueError(f"it names {outside[0]!r}, outside of the folder")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"--against {folder} is no finished evaluation ({error}). Give the --out of another svco eval."

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...basics.dist import World
-from ...basics.errors import BadSample, UserError
+from ...basics.errors import UserError
 from ...basics.progress import Progress
-from ...data.pairs import decode_image
+from ...basics.strict_json import json_lines
+from ...data.pictures import decode_image, picture_file
 from ...model.subject import Subject
 from .generation import Question, ask
 
@@ -82,12 +83,12 @@ def ask_items(
     A line: name, prompt, right, answer, ``asked`` (false: the image could not be read, which counts as wrong), ``letter`` and
     ``authors_letter`` (null: none was said), and the labels.
     """
-    questions = [Question(item.name, item.prompt + SUFFIX, _opener(item)) for item in items]
+    questions = [Question(item.name, item.prompt + SUFFIX, opener(item)) for item in items]
     answers = ask(subject, questions, world, max_new_tokens=max_new_tokens, at_once=at_once, show=show, what=what)
     if unread := [item.name for item, answer in zip(items, answers, strict=True) if answer is None]:
         warnings.warn(
             f"{len(unread)} questions of {what} could not be asked and count as wrong: their image cannot be read, or their "
-            f"text names an image: {', '.join(unread[:10])}",
+            f"text holds a special token of the base: {', '.join(unread[:10])}",
             stacklevel=2,
         )
     return [
@@ -135,20 +136,16 @@ def check_images(items: Sequence[Item], folder: Path) -> None:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file with one JSON object a line; UserError if it is damaged."""
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [json.loads(line) for _, line in json_lines(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as lines of JSON: {error}.") from None
 
 
-def _opener(item: Item) -> Callable[[], Image]:
+def opener(item: Item) -> Callable[[], Image]:
+    """What opens the image of ``item``, RGB; BadSample if it cannot be read."""
+
     def opened() -> Image:
-        if isinstance(item.image, bytes):
-            data = item.image
-        else:
-            try:
-                data = item.image.read_bytes()
-            except OSError as error:
-                raise BadSample("undecodable-image", f"{item.image}: {error}") from None
+        data = item.image if isinstance(item.image, bytes) else picture_file(item.image)
         return decode_image(data, f"the image of question {item.name}")
 
     return opened

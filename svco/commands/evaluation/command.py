@@ -14,8 +14,11 @@ from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.files import write_whole
 from ...basics.progress import Progress, shown
+from ...basics.shipped import located
 from ...basics.strict_json import json_text
 from ...batches.split import Split
+from ...data.shards import DEFAULT_CACHE
+from ...model.provenance import check_subject
 from ...model.subject import Subject, load_subject
 from ...recipe.config import CorruptConfig
 from . import RESULT, cv_bench, mmvp
@@ -26,6 +29,7 @@ from .generation import answer_set
 from .measures import summary
 from .report import page
 from .scoring import Effort, open_set, score_set
+from .trained import check_untrained
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,10 @@ class Wanted:
     """Release folder of CV-Bench."""
     corrupt: CorruptConfig | None = None
     """How images of the fourth view are corrupted; None: three views."""
+    other_base: bool = False
+    """The adapter may have been trained on another base."""
+    allow_overlap: str = "none"
+    """What a set may share with the pairs that the model was trained on (``data.allow_overlap``)."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of ``load_subject``."""
     effort: Effort = Effort()  # noqa: RUF009 frozen
@@ -103,6 +111,8 @@ def read_arguments(arguments: argparse.Namespace) -> Wanted:
         arguments.mmvp,
         arguments.cv_bench,
         CorruptConfig(kind=arguments.corrupt) if arguments.corrupt else None,
+        arguments.other_base,
+        arguments.allow_overlap,
         options,
         effort,
     )
@@ -113,8 +123,15 @@ def run(wanted: Wanted, world: World) -> dict[str, Any]:
     show = shown(world.is_main)
     world.on_main(lambda: _make_room(wanted))
     items = world.on_main(lambda: _read_benchmarks(wanted))
+    given = {name: specs for name, specs in wanted.sets.items() if specs}
+    cache = Path(wanted.effort.cache or DEFAULT_CACHE)
+    world.on_main(lambda: check_untrained(wanted.base, wanted.adapter, given, cache, wanted.allow_overlap))
     others = world.on_main(lambda: {str(folder): Evaluation.read(folder) for folder in wanted.against})
-    subject = load_subject(wanted.base, wanted.adapter, device=world.device, progress=world.is_main, **wanted.options)
+    base, cache = located(wanted.base), Path(wanted.effort.cache or DEFAULT_CACHE).expanduser()
+    world.on_main(lambda: check_subject(base, wanted.adapter, cache, wanted.other_base))
+    subject = load_subject(
+        base, wanted.adapter, device=world.device, progress=world.is_main, check=False, **wanted.options
+    )
     mine, sets = Evaluation(subject.name, wanted.corrupt.kind if wanted.corrupt else None), {}
     for name, specs in wanted.sets.items():
         split = open_set(subject, name, specs, world, wanted.effort, show)

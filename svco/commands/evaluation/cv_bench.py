@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...basics.errors import UserError
+from ...basics.shipped import is_inside
 from ...scores.statistics import Estimate, Measure, Z, estimate
 from .choices import Item, check_images, count_answers, marks, read_lines
 
@@ -81,6 +82,8 @@ def _image(record: Mapping[str, Any], folder: Path) -> Path | bytes:
     name = record.get("filename") or image
     if not name:
         raise UserError(f"Question {record['idx']} of {folder} names no image (filename).")
+    if not is_inside(name):
+        raise UserError(f"Question {record['idx']} of {folder} names the image {name!r}, outside of that folder.")
     places = [folder / name, folder / "img" / name]
     return next((place for place in places if place.is_file()), places[0])
 

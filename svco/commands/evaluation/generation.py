@@ -12,7 +12,8 @@ import numpy as np
 from ...basics.dist import World
 from ...basics.errors import BadSample
 from ...basics.progress import Progress
-from ...data.pairs import PairText, decode_image
+from ...data.pairs import PairText
+from ...data.pictures import decode_image
 from ...data.shards import ShardSet
 from ...model.subject import Subject
 from ...tiny_world.truth import false_words
@@ -106,7 +107,7 @@ def answer_set(
     """
     texts = [shards.read_text(index) for index in indices]
     questions = [
-        Question(text.key, text.query, partial(_image, shards, index, side), text.system)
+        Question(text.key, text.query, partial(image_of, shards, index, side), text.system)
         for index, text in zip(indices, texts, strict=True)
         for side in (0, 1)
     ]
@@ -130,7 +131,8 @@ def answer_set(
     return lines
 
 
-def _image(shards: ShardSet, index: int, side: int) -> Image:
+def image_of(shards: ShardSet, index: int, side: int) -> Image:
+    """The image of ``side`` of pair ``index``, RGB; BadSample if it cannot be read."""
     pair = shards.read(index)
     return decode_image(pair.images[side], f"sample {pair.text.key!r}: image {side}")
 

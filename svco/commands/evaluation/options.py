@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import get_args
 
 from ...basics.intervals import whole
 from ...basics.ranks import add_ranks, start_ranks
-from ...recipe.config import CorruptKind, Dtype
+from ...basics.shipped import at_home, typed
+from ...recipe.config import AllowOverlap, CorruptKind, Dtype
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,16 +18,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "against other evaluations. Each rank holds the whole model and scores its share."
     )
     parser.add_argument("--base", required=True, help="folder or hub id of the base, or of a whole tuned model")
-    parser.add_argument("--adapter", metavar="DIR", help="PEFT LoRA adapter folder (default: none)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--adapter", type=at_home, metavar="DIR", help="PEFT LoRA adapter folder (default: none)")
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="sets",
-        metavar="NAME=SHARDS",
-        help="a set to score: a path, brace pattern, glob, directory or URL of shards; may be given again",
+        "--other-base", action="store_true", help="the base is deliberately another than the adapter was trained on"
     )
+    parser.add_argument("--out", type=typed, required=True, metavar="DIR", help="folder for the results")
+    _add_sets(parser)
     parser.add_argument(
         "--pairs", type=whole(), default=0, help="score at most this many pairs of each set (default: all)"
     )
@@ -51,14 +47,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--against",
-        type=Path,
+        type=typed,
         nargs="+",
         default=[],
         metavar="DIR",
         help="--out of other evaluations: paired differences with errors and tests",
     )
-    parser.add_argument("--mmvp", type=Path, metavar="DIR", help="MMVP's release: Questions.csv and 'MMVP Images'")
-    parser.add_argument("--cv-bench", type=Path, metavar="DIR", help="CV-Bench's release: test_2d, test_3d and img")
     parser.add_argument(
         "--paper-compat",
         action="store_true",
@@ -66,6 +60,27 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_ranks(parser)
     _add_effort(parser)
+
+
+def _add_sets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="sets",
+        metavar="NAME=SHARDS",
+        help="a set to score: a path, brace pattern, glob, directory (of one with splits its heldout-*) or URL of shards; may be "
+        "given again",
+    )
+    parser.add_argument(
+        "--allow-overlap",
+        choices=get_args(AllowOverlap),
+        default="none",
+        help="what a set may share with the pairs that the model was trained on, which its run's folder tells: none (default), "
+        "keys of shards that were numbered alike, or all",
+    )
+    parser.add_argument("--mmvp", type=typed, metavar="DIR", help="MMVP's release: Questions.csv and 'MMVP Images'")
+    parser.add_argument("--cv-bench", type=typed, metavar="DIR", help="CV-Bench's release: test_2d, test_3d and img")
 
 
 def _add_effort(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +99,9 @@ def _add_effort(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=whole(0, 1024), default=1, help="loader processes a rank (default %(default)s)"
     )
-    parser.add_argument("--cache", default="", metavar="DIR", help="for indices and lengths (default: ~/.cache/svco)")
+    parser.add_argument(
+        "--cache", type=at_home, default="", metavar="DIR", help="for indices and lengths (default: ~/.cache/svco)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,8 +9,8 @@ import numpy as np
 
 from ...basics.dist import World
 from ...basics.errors import UserError
-from ...basics.files import read_arrays, replacing
 from ...basics.progress import Progress, silent
+from ...basics.sealed import read_arrays, write_arrays
 from ...basics.views import CORRUPT, cells_to_evaluate
 from ...batches.split import Split, cache_dir, evaluation_loader
 from ...model.subject import Subject
@@ -61,8 +61,7 @@ class SetScores:
 
     def save(self, path: Path) -> None:
         """An ``.npz`` with the arrays by their names, replaced in one move."""
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **{name: value for name, value in vars(self).items() if name != "bad"})
+        write_arrays(path, **{name: value for name, value in vars(self).items() if name != "bad"})
 
     @classmethod
     def load(cls, path: Path) -> SetScores:
@@ -84,7 +83,7 @@ def open_set(
         raise UserError(
             f"--set {name}= names no shards. Give a path, brace pattern, glob, directory or URL behind '='."
         )
-    return Split.open(specs, subject.family, cache_dir(_config(effort)), world, show)
+    return Split.open(specs, subject.family, cache_dir(_config(effort)), world, show, name="heldout")
 
 
 def score_set(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ...basics.progress import shown
-from ...basics.shipped import located
+from ...basics.shipped import located, typed
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +15,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         "converts a PEFT adapter or a model between the names of transformers 4 and 5."
     )
     parser.add_argument(
-        "source", type=Path, help="a run folder, a checkpoint folder of one, a PEFT adapter folder or a model folder"
+        "source",
+        type=typed,
+        help="a run folder, a checkpoint folder of one, a PEFT adapter folder or a model folder",
     )
-    parser.add_argument("--to", type=Path, help="new or empty folder (default: export/FORMAT in the run)")
+    parser.add_argument("--to", type=typed, help="new or empty folder (default: export/FORMAT in the run)")
     parser.add_argument(
         "--format",
         choices=("adapter", "merged", "full"),
@@ -40,6 +41,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-name", help="what to call the base in public (default: its hub id or its folder's name)"
     )
+    parser.add_argument(
+        "--other-base", action="store_true", help="the base is deliberately another than the one that was trained on"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.dtype,
         arguments.base,
         arguments.base_name,
+        arguments.other_base,
     )
     target = export(wanted, shown(True))
     card = "; its README.md says what it is and how to load it" if (target / "README.md").is_file() else ""

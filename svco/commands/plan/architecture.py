@@ -151,7 +151,7 @@ def _config(base: str) -> Any:
     from transformers import AutoConfig
 
     check_supported(base_config(base), base)
-    return AutoConfig.from_pretrained(base)
+    return AutoConfig.from_pretrained(base, trust_remote_code=False)
 
 
 def of_config(config: Any, name: str = "") -> Architecture:

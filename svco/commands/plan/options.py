@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ...basics.intervals import real, whole
+from ...basics.shipped import typed
 
 _TOKENS = real("[1, 1000000]")
 
@@ -38,8 +38,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", metavar="FILE", help="*_calibration.json of launchers/gpu_check.py, or the folder of a run"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw strong and weak scaling to 1,024 GPUs")
+    parser.add_argument("--json", type=typed, metavar="FILE", help="write everything as JSON")
+    parser.add_argument("--figure", type=typed, metavar="FILE", help="draw strong and weak scaling to 1,024 GPUs")
 
 
 def run(arguments: argparse.Namespace) -> int:

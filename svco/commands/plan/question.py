@@ -125,9 +125,12 @@ def _measured(config: Config) -> Any:
     from ...families import load_family
 
     try:
-        if not Path(config.model.base).is_dir() or not all(Path(name).exists() for name in expand(config.data.train)):
+        if not Path(config.model.base).is_dir() or not all(
+            Path(name).exists() for name in expand(config.data.train, "train")
+        ):
             return None
     except UserError:  # a pattern that matches nothing here
         return None
     family = load_family(config.model.base, config.data.max_text_tokens, config.model.paper_compat)
-    return measure_lengths(ShardSet.open(config.data.train, cache_dir(config)), family, cache_dir(config))
+    shards = ShardSet.open(config.data.train, cache_dir(config), split="train")
+    return measure_lengths(shards, family, cache_dir(config), equal_pictures=config.data.equal_pictures)

@@ -16,14 +16,16 @@ from ...basics.errors import UserError
 from ...basics.files import write_whole
 from ...basics.markdown import markdown
 from ...basics.progress import shown
+from ...basics.secrets import redacted
 from ...basics.strict_json import json_text
 from ...basics.views import BLIND, CORRUPT, MATCH, cells_to_evaluate
 from ...batches.loader import Loader
 from ...batches.pack import PackedBatch
 from ...batches.split import Split, evaluation_loader
 from ...data.corruption import corrupt
-from ...data.pairs import CONTRASTS, Pair, decode_image
-from ...data.remote import redacted
+from ...data.pairs import Pair
+from ...data.pictures import decode_image
+from ...data.schema import CONTRASTS
 from ...data.shards import DEFAULT_CACHE, ShardSet, expand
 from ...export import public_base
 from ...model.subject import Subject, load_subject
@@ -55,6 +57,7 @@ def run(arguments: Namespace) -> int:
         max_text_tokens=arguments.max_text_tokens,
         device=world.device,
         progress=True,
+        other_base=arguments.other_base,
     )
     split = Split.open(tuple(arguments.shards), subject.family, DEFAULT_CACHE.expanduser(), world, progress)
     loader = _loader(subject, split, arguments, world)

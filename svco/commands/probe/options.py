@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import get_args
 
 from ...basics.intervals import whole
+from ...basics.shipped import typed
 from ...recipe.config import CorruptKind, Dtype
 
 
@@ -17,11 +17,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         "figure and one HTML page that colours every token by what the image says about it."
     )
     parser.add_argument("--base", required=True, help="base model, folder or hub id; a fully tuned model as well")
-    parser.add_argument("--adapter", type=Path, metavar="FOLDER", help="PEFT LoRA adapter: scored beside its base")
+    parser.add_argument("--adapter", type=typed, metavar="FOLDER", help="PEFT LoRA adapter: scored beside its base")
+    parser.add_argument(
+        "--other-base", action="store_true", help="the base is deliberately another than the adapter was trained on"
+    )
     parser.add_argument(
         "--shards", required=True, nargs="+", metavar="SPEC", help="paths, brace patterns, folders or URLs"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("-o", "--output", type=typed, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--pairs", type=whole(), default=0, help="score the first PAIRS pairs only (default: all)")
     parser.add_argument("--pages", type=whole(), default=12, help="pairs shown token by token (default %(default)s)")
     parser.add_argument(

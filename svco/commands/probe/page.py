@@ -14,6 +14,7 @@ import numpy as np
 
 from ...basics.html import render
 from ...basics.views import ALL_VIEWS, BLIND, CLASH, CORRUPT, MATCH
+from ...data.pictures import png_bytes, read_picture
 from .perplexity import NOTE
 from .scale import legend, step
 from .tokens import Side
@@ -105,25 +106,25 @@ def page(
 def _side(card: Card, side: int, quantities: Sequence[Quantity]) -> dict[str, Any]:
     """One image and, model by model, the response to it."""
     return {
-        "image": _image(card.images[side]),
-        "corrupted": _image(card.corrupted[side]) if card.corrupted else None,
+        "image": shown(card.images[side]),
+        "corrupted": shown(card.corrupted[side]) if card.corrupted else None,
         "responses": {model: _response(card, side, logps[side], quantities) for model, logps in card.logps.items()},
     }
 
 
-def _image(data: bytes) -> dict[str, Any]:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        kind = Image.MIME.get(image.format or "", "image/jpeg")
-        size = max(image.size)
-        if size > _WIDEST:
-            smaller = image.convert("RGB")
-            smaller.thumbnail((_WIDEST, _WIDEST))
-            stream = io.BytesIO()
-            smaller.save(stream, "JPEG", quality=85)
-            data, kind = stream.getvalue(), "image/jpeg"
-    return {"src": f"data:{kind};base64,{base64.b64encode(data).decode()}", "small": size < _SMALL}
+def shown(data: bytes) -> dict[str, Any]:
+    """An image of the page, as the model sees it: ``src``, and ``small`` where pixels are to be sharp."""
+    picture = read_picture(data, "an image of the page")
+    if max(picture.size) > _WIDEST:
+        smaller = picture.image.copy()
+        smaller.thumbnail((_WIDEST, _WIDEST))
+        stream = io.BytesIO()
+        smaller.save(stream, "JPEG", quality=85)
+        data, kind = stream.getvalue(), "jpg"
+    elif not (kind := picture.plain):  # a browser would show it otherwise than the model saw it
+        data, kind = png_bytes(picture.image), "png"
+    mime = {"jpg": "image/jpeg", "png": "image/png"}[kind]
+    return {"src": f"data:{mime};base64,{base64.b64encode(data).decode()}", "small": max(picture.size) < _SMALL}
 
 
 def _response(card: Card, side: int, logps: Side, quantities: Sequence[Quantity]) -> dict[str, Any]:

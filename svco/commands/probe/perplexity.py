@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...basics.views import ALL_VIEWS, BLIND, MATCH, VIEWS
-from ...data.pairs import CONTRASTS
+from ...data.schema import CONTRASTS
 from ...scores.statistics import Measure, estimate
 
 LOOKS = 0.5

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ...basics.shipped import typed
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds what ``status`` takes."""
@@ -17,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         f"Exit code: {codes}; 2 when there is no such run. Of several runs the one named first here. A launcher's exit "
         "code says less: go by this one."
     )
-    parser.add_argument("runs", nargs="*", type=Path, help="run folders, or folders of runs (default: runs)")
+    parser.add_argument("runs", nargs="*", type=typed, help="run folders, or folders of runs (default: runs)")
     parser.add_argument(
         "--verify", action="store_true", help="read every byte of the last checkpoint, not only its sizes"
     )

@@ -221,6 +221,7 @@ def _as_trained(config: Config) -> list[str]:
         ("--attention", config.model.attention, ModelConfig.attention),
         ("--max-text-tokens", config.data.max_text_tokens, DataConfig.max_text_tokens),
         ("--cache", config.data.cache_dir, DataConfig.cache_dir),
+        ("--allow-overlap", config.data.allow_overlap, DataConfig.allow_overlap),
     )
     words = []
     for option, value, default in options:

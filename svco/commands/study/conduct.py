@@ -11,7 +11,7 @@ from ...basics.errors import RESUBMIT, UserError
 from ...basics.progress import shown
 from .cells import Task, cell_count, cell_tasks, known_cells, trial_tasks
 from .run import LOG, Outcome, run_tasks
-from .sources import make_sources
+from .sources import check_sources_apart, make_sources
 from .spec import STAGES, Study
 from .standing import stage_lines
 
@@ -34,6 +34,7 @@ def conduct(study: Study, how: How) -> int:
     """Runs what is not finished and writes the page. Exit code: 0, 75 when stopped part way, 1 when a task failed."""
     progress, trials_code = shown(True), 0
     make_sources(study, progress)
+    check_sources_apart(study)
     if "trials" in how.stages:
         trials_code = _say(run_tasks(_chosen(trial_tasks(study, how.only), how), how.jobs, progress, "trials"))
         if trials_code == RESUBMIT:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ...basics.errors import UserError
 from ...basics.intervals import whole
+from ...basics.shipped import at_home
 from .spec import STAGES
 
 
@@ -25,7 +26,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="study YAML, a file or the name of one that comes with svco (default: %(default)s)",
     )
     parser.add_argument("--quick", action="store_true", help="the study's shorter form, its section 'quick'")
-    parser.add_argument("--root", metavar="DIR", help="folder of the study (default: the recipe's 'root')")
+    parser.add_argument(
+        "--root", type=at_home, metavar="DIR", help="folder of the study (default: the recipe's 'root')"
+    )
     parser.add_argument(
         "--jobs",
         type=whole(0, 100_000),
@@ -61,8 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     from .spec import load_study
 
     study = load_study(arguments.recipe, arguments.quick)
-    if arguments.root:
-        study = replace(study, root=arguments.root)
+    study = replace(study, root=arguments.root or at_home(study.root))
     if unknown := sorted(set(arguments.only) - {group.name for group in study.groups}):
         raise UserError(
             f"There is no group {unknown[0]!r} in {arguments.recipe}; it has {', '.join(group.name for group in study.groups)}."

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...basics.files import write_whole
+from ...basics.secrets import redacted_tree
 from ...basics.strict_json import json_text
 from ...basics.views import CLASH, MATCH
 from ...data.pairs import PairText
@@ -79,7 +80,7 @@ def rows(study: Study, tasks: Iterable[Task]) -> Iterator[Row]:
 
 def write_rows(path: Path, found: Iterable[Row]) -> None:
     """``results.jsonl``, replaced in one move."""
-    write_whole(path, "".join(json_text(vars(row), default=list) + "\n" for row in found))
+    write_whole(path, "".join(json_text(redacted_tree(vars(row)), default=list) + "\n" for row in found))
 
 
 def measures(study: Study, group: Group, evaluation: Path) -> Measures:

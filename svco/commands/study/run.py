@@ -18,6 +18,7 @@ from typing import Any
 from ...basics.errors import RESUBMIT
 from ...basics.files import append, write_whole, writing
 from ...basics.progress import Progress
+from ...basics.secrets import redacted
 from ..evaluation import RESULT
 from .cells import Task, unique
 
@@ -57,7 +58,7 @@ class Children:
         if self.stopping:
             return RESUBMIT
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        append(log, f"$ {' '.join(line)}\n")
+        append(log, redacted(f"$ {' '.join(line)}\n"))
         with writing(log):
             output = log.open("ab")
         with output:

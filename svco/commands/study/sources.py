@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import shutil
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ...basics.files import beside
 from ...basics.progress import Progress
 from ...basics.strict_json import json_text
-from ...data.shards import write_shards
+from ...data.remote import is_remote
+from ...data.shards import ShardSet, write_shards
+from ...data.splits import check_apart
 from .spec import Source, Study
 
 PAIRS_PER_SHARD = 128
@@ -33,15 +36,37 @@ def make_sources(study: Study, progress: Progress) -> None:
         _make(study, name, source, progress)
 
 
-def _named(study: Study) -> list[tuple[str, Source]]:
-    """Every set that some group needs, by its name; a training set and a test set may have the same one."""
+def check_sources_apart(study: Study) -> None:
+    """UserError when a training set shares keys or pictures with a test set or the validation set. Of shards that lie elsewhere
+    nothing is fetched for that: svco train and svco eval compare theirs when they run."""
+    allow = str(study.settings.get("data.allow_overlap", "none"))
+    trained, held = (
+        {name: _opened(study, *given) for name, given in sets.items()} for sets in _trained_and_held(study)
+    )
+    for (data, ours), (test, theirs) in product(trained.items(), held.items()):
+        if ours and theirs:
+            check_apart({data: ours, test: theirs}, allow, "in the study's settings, data.allow_overlap: ")
+
+
+def _opened(study: Study, source: Source, split: str) -> ShardSet | None:
+    specs = shards_of(study, source)
+    return (
+        None if any(map(is_remote, specs)) else ShardSet.open(specs, study.settings.get("data.cache_dir"), split=split)
+    )
+
+
+def _trained_and_held(study: Study) -> tuple[dict[str, tuple[Source, str]], dict[str, tuple[Source, str]]]:
+    """What some group trains on, and what it is tested or its trials are judged on: name for people -> (source, split)."""
     trained = {data for group in study.groups for _, row in group.cells for data in (row, group.tuned_on)}
     tested = {test for group in study.groups for test in group.tests}
-    return [
-        *((name, source) for name, source in study.data.items() if name in trained),
-        *((name, source) for name, source in study.tests.items() if name in tested),
-        *([("validation", study.validation)] if study.trials else []),
-    ]
+    ours = {f"the training set {name}": (source, "train") for name, source in study.data.items() if name in trained}
+    theirs = {f"the test set {name}": (source, "heldout") for name, source in study.tests.items() if name in tested}
+    return ours, theirs | ({"the validation set": (study.validation, "validation")} if study.trials else {})
+
+
+def _named(study: Study) -> list[tuple[str, Source]]:
+    """Every set that some group needs, by its name for people."""
+    return [(name, source) for sets in _trained_and_held(study) for name, (source, _) in sets.items()]
 
 
 def identity(study: Study, source: Source) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -225,6 +226,9 @@ def _check(study: Study, where: str) -> None:
     if study.against[0]:
         _known(study.against[:1], study.methods, f"{where}: against", "method")
         _known(study.against[1:], study.data, f"{where}: against", "data set")
+    for what, names in (("group", [group.name for group in study.groups]), ("test set", list(study.tests))):
+        if odd := [name for name in names if not re.fullmatch(r"[\w.-]+", name)]:
+            raise UserError(f"{where}: the {what} {odd[0]!r} names files: letters, digits and . _ - only.")
     for group in study.groups:
         place = f"{where}: group {group.name!r}"
         if not group.cells:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...basics.markdown import markdown
-from ...data.pairs import CONTRASTS
+from ...data.schema import CONTRASTS
 from ...scores.statistics import standard_error
 from .cells import BASE
 from .results import Row, edited, right
