@@ -307,7 +307,6 @@ FILES = [
         warm_start,
         "refused",
         ALL,
-        waits_for="digests beside adapters",
     ),
     File(
         "adapter/weights/exported",
@@ -315,7 +314,6 @@ FILES = [
         adapter_export,
         "exit code 2, and no export",
         ALL,
-        waits_for="digests beside adapters",
     ),
     File(
         "adapter/config/warm-start",
@@ -330,7 +328,6 @@ FILES = [
         export_of("--checkpoint step-4"),
         "the export of a checkpoint is refused, or the same",
         ("cut", "empty", "bit", "digit", "gone"),
-        waits_for="identity beside exports",
     ),
     File(
         "checkpoint/exported",
