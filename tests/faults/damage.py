@@ -264,7 +264,7 @@ FILES = [
         "metrics.jsonl",
         in_run("metrics.jsonl"),
         metrics,
-        "lines that are lost are told; the weights are the same",
+        "lines that are lost are told (a digit for another is seen by nobody); the weights are the same",
         TEXT,
     ),
     File("recipe.yaml/resumed", in_run("recipe.yaml"), goes_on, "written anew; " + GOES_ON, ("cut", "empty", "gone")),
