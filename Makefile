@@ -1,6 +1,9 @@
 # make demo    trains the embedded model on the embedded shards and shows what changed
 # make test    the test suite
 # make test-all   the same with the slow ones: a lost host, offloading to disk, other numbers of ranks
+# make faults  kills, damaged bytes, full disks and the like, each followed by what must hold (tests/README.md); writes a page
+#              into launchers/results/. FAULTS_SEED draws instants and bits, FAULTS_ROWS (a regular expression) chooses rows,
+#              FAULTS more options; what has held with a seed is not played again without FAULTS=--again
 # make fuzz    damaged and hostile files at every entrance, for an hour (MINUTES); what breaks is kept in fuzz-finds/
 # make install the virtual environment alone
 # make clean   removes the environment and what runs left behind
@@ -15,6 +18,9 @@ TORCH_INDEX ?=
 EXTRAS ?= test
 TESTS ?=
 WORKERS ?= 2
+FAULTS_SEED ?= 0
+FAULTS_ROWS ?=
+FAULTS ?=
 MINUTES ?= 60
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
@@ -24,7 +30,7 @@ SHELL := /bin/bash
 export OMP_NUM_THREADS ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test test-all fuzz install lint clean
+.PHONY: demo test test-all faults fuzz install lint clean
 
 demo: $(STAMP)
 	deepspeed --quiet --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json
@@ -34,6 +40,9 @@ test: $(STAMP) lint
 
 test-all:
 	$(MAKE) test TESTS="--slow $(TESTS)"
+
+faults: $(STAMP)
+	PYTHONPATH=tests python -m faults.suite --seed $(FAULTS_SEED) $(if $(FAULTS_ROWS),--rows '$(FAULTS_ROWS)') $(FAULTS)
 
 fuzz: $(STAMP)
 	python tests/fuzz/run.py --minutes $(MINUTES)

@@ -33,12 +33,6 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="NOT TESTED: needs a CUDA GPU, and this machine has none"))
 
 
-def pytest_sessionfinish():
-    import launch
-
-    launch.drop_buffers()
-
-
 @pytest.fixture(scope="session")
 def family():
     from svco.families import load_family

@@ -24,18 +24,6 @@ TIMINGS = ("seconds/", "memory_", "tokens_per_second", "pairs_per_second")
 """Metrics that differ from run to run."""
 
 
-PORTS: list[int] = []
-"""Ports of the runs started so far."""
-
-
-def drop_buffers() -> None:
-    """Removes the shared memory that DeepSpeed's CPU collectives leave behind: 66 MB a rank, under a name of the run's port."""
-    for port in PORTS:
-        for buffer in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{port}_*"):
-            buffer.unlink(missing_ok=True)
-    PORTS.clear()
-
-
 @contextmanager
 def default_port():
     """DeepSpeed's own port, for one test at a time: those that launch as a user does run in several workers."""
@@ -53,8 +41,6 @@ def free_port() -> int:
 def launched(ranks: int, script: str, *arguments: object) -> list[str]:
     """The command line of ``script`` on ``ranks``: 0 stands for the bare command, which finds one device without GPUs."""
     port = free_port()
-    drop_buffers()  # of the runs before this one, which are over
-    PORTS.append(port)
     count = ["--num_accelerators", str(ranks)] if ranks else []
     return ["deepspeed", *count, "--master_port", str(port), str(ROOT / script), *map(str, arguments)]
 

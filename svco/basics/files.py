@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import socket
 import time
@@ -20,6 +21,15 @@ PATIENCE = 5.0
 """Seconds that network storage gets to show a new file elsewhere."""
 SAMPLES, SAMPLE_BYTES = 8, 4096
 """Places of a file that are read to see whether it is still what it was, and the bytes of each."""
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes from ``folder`` what processes of this host that are no more had begun to write there (see :func:`beside`). For who
+    alone writes there."""
+    for path in folder.glob(".*.tmp"):
+        owner = re.fullmatch(rf"\..+\.{re.escape(socket.gethostname())}-(\d+)\.tmp", path.name)
+        if owner and not Path(f"/proc/{owner[1]}").exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def beside(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ..basics.errors import BadSample, UserError
+from ..basics.errors import BadSample, UserError, first_line
 from ..basics.signals import outlive_stop_signals
 from ..data.pairs import Pair
 from ..data.shards import ShardSet
@@ -90,6 +91,20 @@ class Loader:
             if isinstance(made, UserError):
                 raise made
             yield made
+
+
+@contextmanager
+def naming_lost_workers() -> Iterator[None]:
+    """Turns what torch says of a loader process that was killed, whenever it learns of it, into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (told := first_line(error)).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            f"A loader process was killed ({told}). Most often the kernel does that when memory is short, and its log (dmesg) "
+            "says so. Lower data.workers, or the images' sizes, and go on with run.resume=auto and the same run.name."
+        ) from None
 
 
 @dataclass

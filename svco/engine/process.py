@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from ..basics.dist import World
@@ -60,6 +61,15 @@ def start(world: World, timeout_minutes: float = 30.0) -> None:
     )
     with saying_when_slow(world.is_main, slow), _not_telling_what_was_built():
         deepspeed.init_distributed(verbose=False, timeout=timedelta(minutes=timeout_minutes))
+        world.barrier()
+    _drop_name_of_buffer(world)
+
+
+def _drop_name_of_buffer(world: World) -> None:
+    """Takes the name from the shared memory of DeepSpeed's CPU collectives (66 MB a rank), which all ranks have mapped by now: it
+    goes with the last of them, however that ends. DeepSpeed (0.19.8) leaves it, named after user, address, port and rank."""
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    Path(f"/dev/shm/deepspeed_allreduce_buffer_{os.getuid()}_{address}_{port}_{world.rank}").unlink(missing_ok=True)
 
 
 @contextmanager

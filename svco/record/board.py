@@ -11,8 +11,8 @@ import os
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,6 +36,8 @@ class Board:
         self._lines = folder / METRICS_FILE
         keep_up_to(self._lines, start)
         self._last = last_line(self._lines)
+        if self._last.get("step", 0) < start:
+            self.note(f"warning: {self._lines} lacks what was logged up to step {start}, where the run goes on")
         self._events = _Events(folder / "tensorboard", start)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -130,23 +132,32 @@ def last_line(path: Path) -> dict[str, Any]:
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a metrics.jsonl; none where there is no such file."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with suppress(ValueError):
-            found.append(json.loads(line))
-    return found
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return [record for line in lines if (record := _record(line)) is not None]
 
 
 def keep_up_to(path: Path, step: int) -> int:
-    """Drops the lines of steps after ``step``, and a last line that a crash left unfinished; how many are left."""
+    """Drops the lines of steps after ``step``, and a last line that a crash left unfinished; how many are left. Lines that cannot
+    be read are left out with a warning."""
     if not path.exists():
         return 0
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:
-            continue
+    kept, lost = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        record = _record(line) if line.endswith("\n") else {"step": step + 1}
+        if record is None:
+            lost += 1
+        elif record["step"] <= step:
+            kept.append(line)
+    if lost:
+        warnings.warn(f"{path}: {lost} of its lines cannot be read and are left out", stacklevel=2)
     write_whole(path, "".join(kept))
     return len(kept)
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """What a line says; None unless it is a record with a step."""
+    try:
+        found = json.loads(line)
+        return found if isinstance(found["step"], int) else None
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..basics.errors import UserError
+from ..basics.files import writing
 
 LOCK = "lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -53,8 +54,9 @@ class FolderLock:
                 stacklevel=2,
             )
         self._descriptor = descriptor
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, self._mark.encode(), 0)
+        with writing(self.path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, self._mark.encode(), 0)
         return True
 
     def check(self) -> None:

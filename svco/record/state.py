@@ -27,6 +27,7 @@ BEAT_SECONDS = 10.0
 """Seconds between two heartbeats of a run, whatever it is doing."""
 STALE_SECONDS = 180.0
 """A run whose heart has not beaten for this long is over. File systems of clusters show a change up to a minute late."""
+STATES = ("running", "stopped", "finished", "failed")
 
 
 @dataclass
@@ -75,9 +76,19 @@ class RunState:
         """The state of the run in ``folder``; None where there is none that can be read."""
         try:
             found = _printable(json.loads((folder / STATE).read_text(encoding="utf-8")))
-            return cls(**{f.name: found[f.name] for f in fields(cls) if f.name in found or f.name not in _NEW})
+            state = cls(**{f.name: found[f.name] for f in fields(cls) if f.name in found or f.name not in _NEW})
+            return state if state._is_one() else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def _is_one(self) -> bool:
+        """Whether every field is of its kind: a file that a disk damaged may still be JSON."""
+        alike = all(
+            isinstance(getattr(self, f.name), (int, float) if isinstance(f.default, float) else type(f.default))
+            for f in fields(self)
+            if f.name not in ("exit_code", "command")
+        )
+        return alike and self.state in STATES and isinstance(self.command, (list, tuple))
 
     def write(self, folder: Path) -> None:
         write_whole(folder / STATE, json_text(redacted_tree(asdict(self)), indent=1))

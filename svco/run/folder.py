@@ -11,7 +11,7 @@ from typing import Any
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import CannotWrite, hosts_apart, write_whole
+from ..basics.files import CannotWrite, hosts_apart, remove_leftovers, write_whole
 from ..basics.secrets import redacted_tree
 from ..basics.strict_json import json_text
 from ..basics.versions import PACKAGES, commit, package_version
@@ -54,10 +54,13 @@ class RunFolder:
         return cls(path, lock[0] if lock else None)
 
     def describe(self, config: Config, world: World, ds: dict[str, Any] | None) -> None:
-        """Writes what the run is made with: its recipe, its DeepSpeed JSON, versions and commit. A collective."""
+        """Writes what the run is made with: its recipe, its DeepSpeed JSON, versions and commit; what killed processes of it had
+        begun to write goes. A collective."""
 
         def write() -> None:
             with _naming_the_folder():
+                for folder in (self.path, self.path / "checkpoints"):
+                    remove_leftovers(folder)
                 _describe(self.path, config, ds, world)
 
         world.on_main(write)

@@ -14,6 +14,7 @@ from ..basics.errors import RESUBMIT, Stopped, UserError
 from ..basics.files import write_whole
 from ..basics.progress import shown
 from ..basics.strict_json import json_text
+from ..batches.loader import naming_lost_workers
 from ..engine.optimizer import learning_rate
 from ..model.load import load_tuned, outline, resolve_dtype
 from ..model.recompute import RecomputeDial
@@ -68,6 +69,7 @@ def run(launch: Launch, world: World, stops: StopRequests | None = None) -> Path
         with (
             Heartbeat(folder.path, world.is_main, world.size, launch.command, config.run.timeout_minutes) as heartbeat,
             naming_lost_ranks(),
+            naming_lost_workers(),
             engines.swapping(ds, outlined, folder.path.name, job.reference, world) as ds,
         ):
             load_and_fit(job, folder, point, ds, dtype, world, stops or StopRequests(world), heartbeat)

@@ -221,16 +221,3 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_changed_run_refused(root, two
     assert_close(copy, two)
     assert launch.here("train.py", "--ds", "none", *line, "optim.global_batch=8") == 2
     assert "optim.global_batch was 6 and is 8" in " ".join(capsys.readouterr().err.split())
-
-
-def test_a_rank_that_dies_ends_the_run(root, zero3):
-    process = launch.start(2, zero3, *RECIPE, f"run.root={root}", "run.name=lost")
-    wait_for(root / "lost", 2, process)
-    (launcher,) = psutil.Process(process.pid).children()
-    launcher.children()[1].kill()
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode not in (0, 75), output[-4000:]
-    said, verdict = look(root / "lost")
-    assert verdict == 1, said
-    assert "lost: failed: Another rank is gone or silent" in said
-    assert "run.name=lost run.resume=auto" in said

@@ -57,7 +57,6 @@ def svco(wheel):
     pip("--python", venv / "bin" / "python", "install", "--quiet", "--no-deps", "--no-index", wheel)
     environment = {name: value for name, value in launch.ENVIRONMENT.items() if name != "PYTHONPATH"}
     environment["MASTER_PORT"] = str(launch.free_port())
-    launch.PORTS.append(int(environment["MASTER_PORT"]))
     environment["PATH"] = f"{venv / 'bin'}{os.pathsep}{environment['PATH']}"
     code, where, err = call(
         venv / "bin" / "python", "-c", "import svco; print(svco.__file__)", cwd=folder, env=environment

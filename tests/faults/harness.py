@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
 import traceback
 from dataclasses import asdict, dataclass
+from functools import cache
+
+from places import ROOT
 
 from faults.stage import Broken, NotHere, Stage, World
 from faults.table import Row
@@ -21,6 +25,8 @@ class Result:
     seconds: float
     said: str = ""
     """What broke, or why it was not played, or what is worth telling."""
+    commit: str = ""
+    """Of the code that it was played with."""
 
     def as_json(self) -> dict:
         return asdict(self)
@@ -63,4 +69,12 @@ def play(row: Row, world: World, keep: bool = False) -> Result:
     if verdict in ("held", "not here") and not keep:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(folder.with_name(f"{folder.name}.told"), ignore_errors=True)
-    return Result(row.name, verdict, round(time.monotonic() - began, 1), said)
+    return Result(row.name, verdict, round(time.monotonic() - began, 1), said, commit())
+
+
+@cache
+def commit() -> str:
+    """What git calls the code."""
+    command = ("git", "describe", "--always", "--dirty")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from faults.processes import At, Injected, kill
-from faults.stage import Broken, Stage, World, must, same_run, told
+from faults.stage import Broken, Stage, World, contents, must, same_run, told
 from faults.table import Row
 from svco.basics.files import file_digest
 from svco.basics.sealed import sealed, unsealed
@@ -73,6 +73,13 @@ def rows(seed: int) -> list[Row]:
             again_and_again,
         ),
         Row(
+            "kill/command/export",
+            "kill -9 of `svco export`",
+            "before the export gets its name",
+            "nothing bears its name; exported again it is the same as one that was not disturbed",
+            export_killed,
+        ),
+        Row(
             "kill/control/moments",
             "control: killed and gone on with, from a checkpoint whose moments of Adam were set to 0 and whose digests were made "
             "to fit",
@@ -118,6 +125,8 @@ def killed(stage: Stage, at: At) -> None:
     stage.nothing_is_left()
     told(stage.train(), 0)
     stage.same_as("plain")
+    left = [path.name for path in stage.run().rglob("*.tmp")]
+    must(not left, f"what was begun lies there still: {left}")
 
 
 def again_and_again(stage: Stage) -> None:
@@ -128,6 +137,17 @@ def again_and_again(stage: Stage) -> None:
         process.wait(10)
     told(stage.train(), 0)
     stage.same_as("plain")
+
+
+def export_killed(stage: Stage) -> None:
+    target, sound = stage.folder / "out", stage.folder / "sound"
+    arguments = ("export", stage.adopt("plain"), "--format", "merged", "--to")
+    ended = stage.svco(*arguments, target, inject=(Injected(At("os.rename .* -> .*/out$"), kill),))
+    must(ended.code == -9, f"the fault was not delivered: exit code {ended.code}")
+    must(not target.exists(), "half an export has its name")
+    for folder in (target, sound):
+        told(stage.svco(*arguments, folder), 0)
+    must(contents(target) == contents(sound), "another export")
 
 
 def without_moments(stage: Stage) -> None:

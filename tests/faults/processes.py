@@ -100,12 +100,13 @@ class Process:
         return self.worker.exitcode
 
     def said(self) -> str:
-        return self.output.read_text(errors="replace")
+        return self.output.read_text(errors="replace") if self.output.exists() else ""
 
     def events(self) -> list[tuple[float, str]]:
         """(seconds from its start, event) of all that its audit hook saw."""
-        lines = (line.split(" ", 1) for line in self.trace.read_text(errors="replace").splitlines())
-        return [(float(when), what) for when, what in lines]
+        text = self.trace.read_text(errors="replace") if self.trace.exists() else ""
+        lines = (line.split(" ", 1) for line in text.splitlines(keepends=True) if line.endswith("\n"))
+        return [(float(when), what.rstrip("\n")) for when, what in lines]
 
     def send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

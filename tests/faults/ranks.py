@@ -18,6 +18,7 @@ from faults.kills import PHASES
 from faults.processes import At, Injected, kill, suspend
 from faults.stage import Broken, Ended, Stage, must, told
 from faults.table import Row
+from svco.record.status import look
 
 LIVE = "model.reference=lockstep"
 GONE = "Another rank is gone or silent"
@@ -132,7 +133,7 @@ def rows(seed: int) -> list[Row]:
     ]
 
 
-def ended_all(stage: Stage, processes: list, seconds: float = 90) -> list[Ended]:
+def ended_all(stage: Stage, processes: list, seconds: float = 300) -> list[Ended]:
     return [stage.end(process, seconds) for process in processes]
 
 
@@ -154,6 +155,8 @@ def rank_killed(stage: Stage, part: str, rank: int, share: float) -> None:
     ended = ended_all(stage, processes)
     must(ended[rank].code == -9, f"the fault was not delivered: exit codes {[one.code for one in ended]}")
     told(ended[1 - rank], 2, GONE)
+    state, verdict = look(stage.run())
+    must(verdict == 1 and f"run.name={stage.run().name} run.resume=auto" in state, f"svco status: {verdict}, {state}")
     stage.nothing_is_left()
     resumed(stage)
 
@@ -163,10 +166,10 @@ def kill_beside(folder: str) -> None:
 
 
 def rank_stopped(stage: Stage) -> None:
-    at = At("read .*/train-000001.tar$", 10)
-    processes = stage.ranks(LIVE, "run.timeout_minutes=0.2", inject={1: (Injected(at, suspend),)})
+    at = At("read .*/train-", 6)
+    processes = stage.ranks(LIVE, "run.timeout_minutes=1", inject={1: (Injected(at, suspend),)})
     began = time.monotonic()
-    first = stage.end(processes[0], 120)
+    first = stage.end(processes[0], 400)
     told(first, 2, GONE)
     stage.notes.append(f"the other gave up after {time.monotonic() - began:.0f} s, imports and all")
     processes[1].send(signal.SIGCONT)
@@ -216,15 +219,15 @@ def launcher_ended(stage: Stage, who: str, number: int) -> None:
     command += ["--ds", str(stage.world.zero3), *stage.options("run", "auto", LIVE)]
     process = stage.anew(command)
     metrics = stage.run() / "metrics.jsonl"
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 300
     while not (metrics.exists() and metrics.read_text().count("\n") > 1):
         must(process.poll() is None and time.monotonic() < deadline, f"it did not begin: {stage.said_anew()[-500:]}")
         time.sleep(0.01)
     runner = psutil.Process(process.pid)
     (launcher,) = (p for p in runner.children() if "deepspeed.launcher.launch" in p.cmdline())
     {"deepspeed": runner, "launch.py": launcher}[who].send_signal(number)
-    process.wait(90)
-    deadline = time.monotonic() + 60
+    process.wait(200)
+    deadline = time.monotonic() + 300
     while stage.processes() and time.monotonic() < deadline:
         time.sleep(0.2)
     stage.nothing_is_left()
@@ -233,14 +236,12 @@ def launcher_ended(stage: Stage, who: str, number: int) -> None:
 
 
 def _state(stage: Stage) -> str:
-    from svco.record.status import look
-
     return look(stage.run())[0].splitlines()[0].partition(": ")[2]
 
 
 def worker_killed(stage: Stage) -> None:
     process = stage.start("data.workers=1", "model.reference=lockstep", "data.heldout=", inject=())
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     killed = False
     while not killed and process.wait(0.01) is None and time.monotonic() < deadline:
         metrics = stage.run() / "metrics.jsonl"

@@ -111,5 +111,6 @@ def slow(stage: Stage, *changes: str) -> None:
 
 def other_pictures(stage: Stage) -> None:
     disturb(str(stage.data / NAME))
+    (stage.data / f"{NAME}.index.json").unlink()
     told(stage.train(), 0)
     stage.same_as("plain")

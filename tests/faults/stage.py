@@ -192,12 +192,20 @@ class Stage:
         self.started.append(forks.start(arguments, output, self.folder, inject, environment))
         return self.started[-1]
 
-    def end(self, process: Process, seconds: float = 120) -> Ended:
+    def end(self, process: Process, seconds: float = 300) -> Ended:
         code = process.wait(seconds)
         must(code is not None, f"it did not end within {seconds:.0f} s: {process.said()[-800:]}")
         return Ended(code, process.said(), process)
 
-    def train(self, *changes: str, seconds: float = 120, **how) -> Ended:
+    def waits(self, process: Process) -> None:
+        """Returns once it waits for the run's owner; Broken when it takes the run over."""
+        deadline = time.monotonic() + 300
+        while "waiting for process" not in process.said():
+            taken = process.wait(0.1) is not None or "attention:" in process.said()
+            must(not taken and time.monotonic() < deadline, "the second start took the folder over")
+        must(process.wait(3) is None, "the second start did not go on waiting")
+
+    def train(self, *changes: str, seconds: float = 300, **how) -> Ended:
         """A training process to its end."""
         return self.end(self.start(*changes, **how), seconds)
 
@@ -217,9 +225,8 @@ class Stage:
             self.start(
                 *changes,
                 inject=(inject or {}).get(rank, ()),
-                ds=self.world.zero3,
                 environment=place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                **how,
+                **{"ds": self.world.zero3, **how},
             )
             for rank in range(count)
         ]

@@ -34,9 +34,13 @@ class Row:
 
 def table(seed: int) -> list[Row]:
     """All rows, in the order in which they are played. ``seed`` draws instants and places of bits."""
-    from faults import clocks, damage, disks, kills, numbers, owners, ranks, shards
+    from faults import clocks, damage, disks, kills, not_finite, owners, ranks, readers, shards
 
-    rows = [row for kind in (kills, damage, disks, shards, owners, clocks, numbers, ranks) for row in kind.rows(seed)]
+    rows = [
+        row
+        for kind in (kills, damage, readers, disks, shards, owners, clocks, not_finite, ranks)
+        for row in kind.rows(seed)
+    ]
     names = [row.name for row in rows]
     assert len(set(names)) == len(names), sorted(name for name in names if names.count(name) > 1)
     return rows
