@@ -130,7 +130,7 @@ def test_against_itself_nothing_differs_and_against_another_something_does(alone
         (["--set", "a=nowhere/*.tar"], "No shards match 'nowhere/*.tar'"),
         ([], "Nothing to evaluate on"),
         (["--set", SET, "--adapter", "nowhere"], "No adapter can be loaded from nowhere"),
-        (["--set", SET, "--pairs", "-1"], "--pairs is -1"),
+        (["--set", SET, "--pairs", "-1"], "argument --pairs: it is -1 and must be at least 0"),
         (["--set", SET, "--against", "nowhere"], "nowhere is no finished evaluation"),
         (["--mmvp", "nowhere"], "--mmvp takes the folder of MMVP's release"),
     ],

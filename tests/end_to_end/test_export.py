@@ -196,7 +196,8 @@ def test_mistakes(demo, export, tmp_path):
     config = json.loads((other / "config.json").read_text())
     config["text_config"]["num_hidden_layers"] = 3
     (other / "config.json").write_text(json.dumps(config))
-    says("weights that its architecture does not know", folder, "--format", "merged", "--base", other)
+    says("it would be another model", folder, "--format", "merged", "--base", other)
+    says("weights that its architecture does not know", folder, "--format", "merged", "--base", other, "--other-base")
     oracle.make_adapter(BASE, tmp_path / "fit")
     stored = tmp_path / "fit" / "adapter_model.safetensors"
     from safetensors.torch import load_file, save_file
