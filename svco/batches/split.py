@@ -69,7 +69,7 @@ def open_splits(config: Config, family: Family, world: World, progress: Progress
         for name, specs in named.items()
         if specs or name == "train"
     }
-    shards = {f"data.{name}": split.shards for name, split in splits.items()}
+    shards = {f"data.{name}": split.shards.indices for name, split in splits.items()}
     world.on_main(lambda: check_apart(shards, data.allow_overlap))
     return splits
 

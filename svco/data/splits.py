@@ -6,13 +6,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..basics.errors import UserError
 from .pictures import BLANK
-
-if TYPE_CHECKING:
-    from .shards import ShardSet
+from .shard_index import ShardIndex
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train",),
@@ -53,8 +50,10 @@ def of_split(shards: Sequence[str], split: str, folder: str) -> tuple[list[str],
     )
 
 
-def check_apart(splits: Mapping[str, ShardSet], allow: str = "none", option: str = "data.allow_overlap=") -> None:
-    """UserError that names keys or pictures (by their pixels, which the index tells) that two of ``splits`` share.
+def check_apart(
+    splits: Mapping[str, Sequence[ShardIndex]], allow: str = "none", option: str = "data.allow_overlap="
+) -> None:
+    """UserError that names keys or pictures (by their pixels) that two of ``splits`` share, by the indices of their shards.
 
     ``allow`` (``data.allow_overlap``): ``keys`` may be shared, or ``all``. Pictures of one colour may always. ``option``: how one
     says that.
@@ -78,17 +77,17 @@ def check_apart(splits: Mapping[str, ShardSet], allow: str = "none", option: str
             )
 
 
-def _keys(shards: ShardSet) -> set[str]:
-    return {entry.key for index in shards.indices for entry in index.entries}
+def _keys(indices: Sequence[ShardIndex]) -> set[str]:
+    return {entry.key for index in indices for entry in index.entries}
 
 
-def _pictures(shards: ShardSet) -> dict[str, tuple[str, str, int]]:
+def _pictures(indices: Sequence[ShardIndex]) -> dict[str, tuple[str, str, int]]:
     """Digest -> (shard, key, side) of a picture that has more than one colour."""
-    return {digest: place for digest, place in _all_pictures(shards) if digest and not digest.startswith(BLANK)}
+    return {digest: place for digest, place in _all_pictures(indices) if digest and not digest.startswith(BLANK)}
 
 
-def _all_pictures(shards: ShardSet) -> Iterator[tuple[str, tuple[str, str, int]]]:
-    for index in shards.indices:
+def _all_pictures(indices: Sequence[ShardIndex]) -> Iterator[tuple[str, tuple[str, str, int]]]:
+    for index in indices:
         for entry in index.entries:
             yield from ((digest, (index.path, entry.key, side)) for side, digest in enumerate(entry.pixels))
 

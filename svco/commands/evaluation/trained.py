@@ -31,7 +31,7 @@ def check_untrained(
         return
     for name, specs in sets.items():
         shards = ShardSet.open(specs, cache, split="heldout")
-        named = {f"The training shards of {recipe.parent}": trained, f"--set {name}": shards}
+        named = {f"The training shards of {recipe.parent}": trained.indices, f"--set {name}": shards.indices}
         check_apart(named, allow, "--allow-overlap ")
 
 

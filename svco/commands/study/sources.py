@@ -45,7 +45,9 @@ def check_sources_apart(study: Study) -> None:
     )
     for (data, ours), (test, theirs) in product(trained.items(), held.items()):
         if ours and theirs:
-            check_apart({data: ours, test: theirs}, allow, "in the study's settings, data.allow_overlap: ")
+            check_apart(
+                {data: ours.indices, test: theirs.indices}, allow, "in the study's settings, data.allow_overlap: "
+            )
 
 
 def _opened(study: Study, source: Source, split: str) -> ShardSet | None:

@@ -49,17 +49,13 @@ def embed(
 
 
 def _together(world: World, store: Store, work: Callable[[], T]) -> T:
-    """``work`` on every rank; a UserError of one is raised on all, so that none waits for another that has ended."""
-    made: T | None = None
-    problem = None
-    try:
+    """``work`` on every rank; a UserError of one, the store's included, is raised on all."""
+
+    def named() -> T:
         with store.named():
-            made = work()
-    except UserError as error:
-        problem = str(error)
-    if found := next((text for text in world.gather(problem) if text), None):
-        raise UserError(found)
-    return made  # type: ignore[return-value]  # there was no problem
+            return work()
+
+    return world.on_each(named)
 
 
 def _read_files(records: Path, images: Roots, store: Store, world: World, progress: Progress) -> None:
