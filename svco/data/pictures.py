@@ -137,6 +137,15 @@ def stored_alike(first: bytes, second: bytes, where: str) -> tuple[bytes, bytes]
     return png_bytes(pictures[0].image), png_bytes(pictures[1].image)
 
 
+def picture_format(data: bytes) -> str:
+    """Pillow's name of a picture's format, by its header alone; empty for what is none that is read."""
+    try:
+        with _opened(data) as image:
+            return image.format or ""
+    except Exception:  # OSError, SyntaxError, struct.error, ...: reading it says what is the matter
+        return ""
+
+
 def picture_size(data: bytes) -> tuple[int, int]:
     """(width, height) upright of a picture that :func:`read_picture` can read, by its header alone."""
     with _opened(data) as image:

@@ -1,6 +1,7 @@
 """`svco data view` in a browser: what is seen, filtered, chosen and saved, and what `build --exclude` makes of it."""
 
 import json
+import shutil
 import sys
 import time
 from types import SimpleNamespace
@@ -53,7 +54,8 @@ def place(tmp_path_factory, svco):
             }
         )
     lines[0]["query"] = lines[0]["responses"][0] = EVIL
-    lines[1]["images"] = ["5.0.jpg", "5.0.jpg"]
+    shutil.copyfile(folder / "i" / "5.0.jpg", folder / "i" / "5.again.jpg")
+    lines[1]["images"] = ["5.0.jpg", "5.again.jpg"]
     lines[2]["images"] = ["5.0.jpg", "nowhere.jpg"]
     (folder / "r.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert svco("view", folder / "r.jsonl", "--images", folder / "i", "-o", folder / "gallery") == 0

@@ -312,7 +312,7 @@ def test_what_is_refused(pairs, checkpoints, tmp_path, monkeypatch, capsys):
     assert "--threshold is 'mood=0.8,0.5'" in says("--threshold", "mood=0.8,0.5")
     assert "at least -1 and at most 1" in says("--clip-above", "7")
     assert "at least -1 and at most 1" in says("--dino-below", "nan")
-    assert "--batch is 0" in says("--batch", "0")
+    assert "--batch: it is 0 and must be at least 1" in says("--batch", "0")
     assert "cannot be loaded" in says(clip=tmp_path / "nowhere")
     language = transformers.LlamaModel(transformers.LlamaConfig(**SMALL, vocab_size=20))
     language.save_pretrained(tmp_path / "language")

@@ -405,10 +405,10 @@ def test_verify_finds_nothing_that_build_promised_away(tmp_path_factory, drawn, 
         for kind, data in encodings(image).items():
             (root / f"{number}.{kind}").write_bytes(data)
     records = [
-        Record(query, (f"{a}.{x}", f"{b}.{y}"), ("This.", "That."), system=system)
+        Record(query=query, images=(f"{a}.{x}", f"{b}.{y}"), responses=("This.", "That."), system=system)
         for (a, x), (b, y), query, system in drawn
     ]
-    records.append(Record("Why?", ("0.png", "1.png"), ("This.", "That.")))
+    records.append(Record(query="Why?", images=("0.png", "1.png"), responses=("This.", "That.")))
     manifest = build(records, root, root / "shards", BuildPlan(seed, 0.2, 0.2), silent)
     assert verify([str(root / "shards")], root / "cache", silent).problems == []
     contrasts = {(a, b, q, s) for (a, _), (b, _), q, s in drawn if a != b}

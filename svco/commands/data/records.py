@@ -163,7 +163,7 @@ def stream_records(path: Path, left_out: list[BadSample] | None = None) -> Itera
         raise UserError(f"{path} holds no records{why}.")
 
 
-def read_records(path: Path, left_out: list[BadSample]) -> list[Record]:
+def read_records(path: Path, left_out: list[BadSample] | None = None) -> list[Record]:
     """All records of a JSONL file, as :func:`stream_records` gives them."""
     return list(stream_records(path, left_out))
 

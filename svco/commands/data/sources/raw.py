@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from ....basics.errors import BadSample, UserError
 from ....basics.files import replacing, writing
+from ....data.pictures import picture_format
 from ..images import Roots
 from ..records import NOT_STATED, Record, leads_out, make_record
 
@@ -146,11 +146,6 @@ def safe(name: Any) -> str:
 
 
 def _ending(data: bytes) -> str:
-    """The usual ending of an image file's format, told by its first bytes."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return {"JPEG": "jpg"}.get(image.format or "", (image.format or "img").lower())
-    except Exception:  # whatever Pillow raises; the build says what is wrong with it
-        return "img"
+    """The usual ending of an image file's format, told by its first bytes; ``img`` for what is none."""
+    form = picture_format(data).lower() or "img"
+    return {"jpeg": "jpg", "mpo": "jpg"}.get(form, form)

@@ -50,7 +50,11 @@ def entries_of_records(path: Path, roots: Roots) -> Iterator[Entry]:
         reasons: Sequence[str] = ()
         if isinstance(raw, dict) and "record" in raw:
             reasons, raw = raw.get("reasons", ()), raw["record"]
-        record = make_record(raw, where)
+        try:
+            record = make_record(raw, where)
+        except BadSample as error:  # no contrast: svco data build leaves it out
+            yield _unreadable(f"line {number}", error)
+            continue
         first, second = ((roots / image).read_bytes for image in record.images)
         yield _of_record(record, (first, second), tuple(map(str, reasons)))
 
@@ -83,8 +87,7 @@ def entries_of_shards(shards: ShardSet) -> Iterator[Entry]:
         try:
             yield _of_pair(shards.read(number))
         except BadSample as error:
-            unread = partial(_raise, OSError("its sample cannot be read"))
-            yield Entry(f"sample {number}", (unread, unread), ("", ""), reasons=(f"{error.reason}: {error}",))
+            yield _unreadable(f"sample {number}", error)
 
 
 def _of_pair(pair: Pair) -> Entry:
@@ -103,6 +106,11 @@ def _of_pair(pair: Pair) -> Entry:
         scores=provenance.get("scores", {}),
         facts={name: value for name, value in facts.items() if value},
     )
+
+
+def _unreadable(name: str, error: BadSample) -> Entry:
+    unread = partial(_raise, OSError("it is not shown"))
+    return Entry(name, (unread, unread), ("", ""), reasons=(f"{error.reason}: {error}",))
 
 
 def _raise(error: Exception) -> bytes:
