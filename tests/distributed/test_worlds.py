@@ -79,7 +79,8 @@ def others(root, zero2, zero3):
     """Three more runs, in the same two ranks; the third on a shard in which most pairs are bad, held-out ones too."""
     recipe = [*RECIPE, f"run.root={root}"]
     bad = write_bad_pairs(root / "bad")
-    dirty = [f"data.train={root / 'bad'}", f"data.heldout={root / 'bad'}", "data.max_bad_fraction=1", "optim.steps=5"]
+    dirty = [f"data.train={root / 'bad'}", f"data.heldout={root / 'bad'}", "data.allow_overlap=all"]
+    dirty += ["data.max_bad_fraction=1", "optim.steps=5"]
     launch.runs(
         2,
         (zero2, [*recipe, "run.name=zero2"]),
