@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from svco import cli
+from svco.basics.errors import UserError
 from svco.data.shards import ShardSet
 
 
@@ -335,3 +336,13 @@ def test_pictures_that_are_one_are_left_out_of_a_build(tmp_path, monkeypatch, ca
     (tmp_path / "r.jsonl").write_text(json.dumps(lines[0]))
     assert svco(monkeypatch, *build[:-1], tmp_path / "t") == 2
     assert "No pair is a contrast" in capsys.readouterr().err
+
+
+def test_two_that_fill_one_folder_do_not_mix(tmp_path):
+    target = tmp_path / "shards"
+    with pytest.raises(UserError, match="already holds shards"), filling(target) as slow:
+        (slow / "train-000000.tar").write_bytes(b"slow")
+        with filling(target) as quick:
+            (quick / "train-000000.tar").write_bytes(b"quick")
+    assert [path.name for path in tmp_path.iterdir()] == ["shards"]
+    assert (target / "train-000000.tar").read_bytes() == b"quick"

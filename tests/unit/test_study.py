@@ -11,7 +11,7 @@ from places import ROOT, STUDIES
 from svco.basics.errors import UserError
 from svco.basics.progress import silent
 from svco.commands.evaluation.scoring import SetScores
-from svco.commands.study import published
+from svco.commands.study import conduct, published
 from svco.commands.study.cells import cell_tasks, choice, equal_steps, pair_flops, trial_tasks
 from svco.commands.study.results import Row, measures, set_measures
 from svco.commands.study.spec import Group, Source, load_study
@@ -25,6 +25,7 @@ from svco.commands.study.tables import (
     standard_error,
 )
 from svco.data.shards import write_shards
+from svco.record.lock import FolderLock
 from svco.tiny_world.variants import Variant
 
 
@@ -312,3 +313,13 @@ def test_one_group_asks_for_its_own_trials_alone(study):
     assert {(task.method, task.data) for task in few} == {
         (method, "MVC") for method in ("SFT", "DPO", "DPO, both sides", "mDPO", "VCO", "S-VCO")
     }
+
+
+def test_two_do_not_conduct_one_study(study, tmp_path):
+    study = replace(study, root=str(tmp_path / "study"), groups=())
+    (tmp_path / "study").mkdir()
+    with FolderLock(tmp_path / "study") as other:
+        assert other.take()
+        with pytest.raises(UserError, match="Another svco study is at work in"):
+            conduct.conduct(study, conduct.How(stages=("trials",)))
+        assert not (tmp_path / "study" / "data").exists(), "nothing is made beside it"

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...basics.errors import RESUBMIT, UserError
+from ...basics.files import writing
 from ...basics.progress import shown
+from ...record.lock import FolderLock
 from .cells import Task, cell_count, cell_tasks, known_cells, trial_tasks
 from .run import LOG, Outcome, run_tasks
 from .sources import check_sources_apart, make_sources
@@ -31,7 +33,24 @@ class How:
 
 
 def conduct(study: Study, how: How) -> int:
-    """Runs what is not finished and writes the page. Exit code: 0, 75 when stopped part way, 1 when a task failed."""
+    """Runs what is not finished and writes the page. Exit code: 0, 75 when stopped part way, 1 when a task failed.
+
+    UserError where another process does that already; jobs of an array, which have a task each, may be many.
+    """
+    if how.task is not None:
+        return _conduct(study, how)
+    root = Path(study.root)
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+    with FolderLock(root) as lock:
+        if not lock.take():
+            raise UserError(
+                f"Another svco study is at work in {root}. Wait for it, or give this one a --root of its own."
+            )
+        return _conduct(study, how)
+
+
+def _conduct(study: Study, how: How) -> int:
     progress, trials_code = shown(True), 0
     make_sources(study, progress)
     check_sources_apart(study)
