@@ -12,6 +12,7 @@ from PIL import Image
 
 from svco import cli
 from svco.basics.errors import UserError
+from svco.commands.data.target import filling
 from svco.data.shards import ShardSet
 
 
