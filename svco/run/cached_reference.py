@@ -120,7 +120,7 @@ class ReferenceCache:
                 logps, done = file.get_tensor("logps"), file.get_tensor("done").astype(bool)
                 metadata = file.metadata()
                 stored = json.loads(metadata["facts"])
-                digest = metadata["sha256"]
+                digest = metadata.get("sha256", "")
         # numpy lacks types that safetensors has
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(

@@ -206,7 +206,7 @@ def test_mistakes(demo, export, tmp_path):
     says("does not fit the base", tmp_path / "fit", "--base", BASE)
     says("does not fit the base", tmp_path / "fit", "--base", BASE, "--format", "merged")
     (other / "model.safetensors").unlink()
-    says("lacks 1 of its 1 weight files", folder, "--format", "merged", "--base", other)
+    says("lacks 1 of its 1 weight files", folder, "--format", "merged", "--base", other, "--other-base")
     to.mkdir()
     (to / "mine").touch()
     code, said = export(folder, "--to", to)

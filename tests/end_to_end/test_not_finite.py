@@ -2,14 +2,16 @@
 
 import json
 import shutil
+import sys
 
 import launch
-import odd_gradient
 import pytest
 import torch
 from places import ROOT, SHARDS
 from poison import poisoned_base
 from safetensors.torch import load_file
+
+from svco.objectives.table import OBJECTIVES
 
 OPTIONS = (
     "optim.steps=6",
@@ -45,7 +47,11 @@ ODD = ("objective.name=odd-gradient", "optim.steps=3")
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
     root = tmp_path_factory.mktemp("odd")
+    import odd_gradient  # which registers the objective, here for as long as this takes
+
+    assert odd_gradient.LIMIT > 0, "so the first step is taken"
     launch.alone(*OPTIONS, *ODD, f"run.root={root}", "run.name=plain")
+    del OBJECTIVES["odd-gradient"], sys.modules["odd_gradient"]
     return root / "plain"
 
 
@@ -94,7 +100,6 @@ def test_the_weights_are_those_of_the_steps_that_were_taken(plain):
 
 
 def test_a_gradient_alone_is_found_by_pair_too(odd):
-    assert odd_gradient.LIMIT > 0, "so the first step is taken"
     assert set(told(odd)) == {2, 3} and all(0 < len(keys) < 8 for keys in told(odd).values())
     pairs = [pair for line in (odd / "bad_steps.jsonl").read_text().splitlines() for pair in json.loads(line)["pairs"]]
     assert all(pair["terms"] == {"gradient": "nan"} for pair in pairs)

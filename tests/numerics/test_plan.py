@@ -313,9 +313,9 @@ def test_scaling_to_a_thousand_gpus():
 
 
 def test_lengths_are_cut_as_the_run_cuts_them(tmp_path, monkeypatch):
-    """A budget that just holds some prompts; the authors count one token more, and those pairs are bad."""
+    """A budget that just holds what tells some answers apart; the authors count one token more, and those pairs are bad."""
     monkeypatch.chdir(ROOT)
-    line = ["data.train=data_shards/train-000000.tar", "data.max_text_tokens=14", f"data.cache_dir={tmp_path}"]
+    line = ["data.train=data_shards/train-000000.tar", "data.max_text_tokens=24", f"data.cache_dir={tmp_path}"]
     found = [
         ask("tiny", load_recipe(ROOT / "launchers" / "recipes" / "tiny.yaml", [*line, *more]), Assumed())
         for more in ([], ["model.paper_compat=true"])

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from svco.basics.errors import UserError
@@ -91,7 +92,9 @@ def test_damaged_and_mislabelled_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         ReferenceCache.open(tmp_path, FACTS, 5)
     cache.path.write_bytes(good)
-    save_file(load_file(cache.path), cache.path, {"facts": '{"weights": "another model"}'})
+    with safe_open(cache.path, "np") as file:
+        told = file.metadata()
+    save_file(load_file(cache.path), cache.path, told | {"facts": '{"weights": "another model"}'})
     with pytest.raises(UserError, match="not what its name says.*another model"):
         ReferenceCache.open(tmp_path, FACTS, 5)
 

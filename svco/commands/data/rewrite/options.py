@@ -43,6 +43,11 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="captions, pictures (both are sent), ask (the record's question, of each picture alone), or a file in their form; "
         "of the template backend: template, or a file in its form",
     )
+    _add_effort(parser)
+    parser.set_defaults(work=run)
+
+
+def _add_effort(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="go on after the estimate of tokens and price")
     parser.add_argument("--limit", type=whole(1), metavar="N", help="only the first N records")
     parser.add_argument("--prices", type=typed, metavar="FILE", help="table of prices instead of svco's own")
@@ -68,7 +73,6 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         choices=("submit", "collect"),
         help="the endpoint's Batch API: hand requests in, fetch their replies; once for each stage",
     )
-    parser.set_defaults(work=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
