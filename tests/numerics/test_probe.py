@@ -311,8 +311,6 @@ def test_pairs_shown_take_turns_by_type():
 @pytest.mark.parametrize(
     ("options_", "says"),
     [
-        (["--pairs", "-1"], "argument --pairs: it is -1"),
-        (["--pages", "-2"], "argument --pages: it is -2"),
         (["--shards", "nowhere/*.tar"], "No shards match"),
         (["--base", "nowhere/model"], "nowhere/model"),
         (["--adapter", "nowhere/adapter"], "nowhere/adapter"),
