@@ -32,7 +32,6 @@ class File:
     holds: str
     ways: tuple[str, ...] = ("cut", "empty", "bit", "gone")
     short: tuple[str, ...] = ()
-    waits_for: str = ""
 
 
 def cut(data: bytes, _: random.Random) -> bytes:
@@ -351,7 +350,6 @@ def rows(seed: int) -> list[Row]:
                     file.holds,
                     lambda stage, file=file, way=way: damaged(stage, file, way, seed),
                     short=way in file.short,
-                    waits_for=file.waits_for,
                 )
             )
     found.append(

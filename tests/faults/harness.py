@@ -64,8 +64,6 @@ def play(row: Row, world: World, keep: bool = False) -> Result:
     finally:
         if stage is not None:
             stage.close()
-    if verdict == "broken" and row.waits_for:
-        verdict = "waits"
     if verdict in ("held", "not here") and not keep:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(folder.with_name(f"{folder.name}.told"), ignore_errors=True)

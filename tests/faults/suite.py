@@ -88,7 +88,6 @@ def summary(rows: list[Row], results: dict[str, Result]) -> str:
         for verdict, words in {
             "held": "held",
             "broken": "broken",
-            "waits": "known not to hold yet",
             "not here": "not playable on this machine",
             "not run": "not run",
         }.items()
@@ -122,8 +121,7 @@ def page(rows: list[Row], results: dict[str, Result], seed: int) -> str:
         if result is None:
             told, took = "not run", ""
         else:
-            told = {"waits": f"does not hold yet ({row.waits_for})"}.get(result.verdict, result.verdict)
-            told += f": {short(result.said)}" if result.said and result.verdict != "waits" else ""
+            told = f"{result.verdict}: {short(result.said)}" if result.said else result.verdict
             took = f"{result.seconds:.0f}"
         cells = (f"`{row.name}`", row.what, row.when, row.holds, told, took)
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")

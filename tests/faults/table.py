@@ -28,8 +28,6 @@ class Row:
     """Played by ``make test`` too."""
     disk: str = ""
     """Size of a disk of its own."""
-    waits_for: str = ""
-    """What is not in the product yet and makes the row hold: until then it is played and told, and fails nothing."""
 
 
 def table(seed: int) -> list[Row]:
