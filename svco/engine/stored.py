@@ -118,11 +118,26 @@ class _Number(int):
     """Stands for a number of DeepSpeed's."""
 
 
+_STAGES = {"disabled": 0, "optimizer_states": 1, "gradients": 2, "weights": 3, "max_stage": 3}
+
+
+def _member(of: type, name: str) -> _Number:
+    """Stands for ``getattr``, by which Python 3.11.0 to 3.11.3 store a member of DeepSpeed's enumeration of stages; of nothing
+    else."""
+    import pickle
+
+    if of is not _Number or name not in _STAGES:
+        raise pickle.UnpicklingError("GLOBAL getattr is not allowed for anything else")
+    return _Number(_STAGES[name])
+
+
 _STAND_INS = (
     (_Plain, "deepspeed.runtime.fp16.loss_scaler.LossScaler"),
     (_Plain, "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler"),
     (_Plain, "deepspeed.utils.tensor_fragment.fragment_address"),
     (_Number, "deepspeed.runtime.zero.config.ZeroStageEnum"),
+    (_member, "builtins.getattr"),
+    (_member, "__builtin__.getattr"),
 )
 """All that DeepSpeed's files hold beside tensors, numbers, texts and containers."""
 

@@ -243,6 +243,29 @@ def test_code_that_a_base_brings_along_is_not_run(tmp_path, family):
     assert not mark.exists()
 
 
+class Attribute:
+    """Pickled as Python 3.11.0 to 3.11.3 pickle the member of an enumeration."""
+
+    def __init__(self, of, name):
+        self.told = of, name
+
+    def __reduce__(self):
+        return getattr, self.told
+
+
+def test_a_stage_as_older_pythons_store_it_passes_and_no_other_attribute(tmp_path):
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    def kept(of, name):
+        torch.save({"zero_stage": Attribute(of, name)}, tmp_path / "a.pt")
+        require_plain(tmp_path)
+
+    kept(ZeroStageEnum, "weights")
+    for of, name in ((ZeroStageEnum, "mro"), (ZeroStageEnum, "__base__"), (dict, "fromkeys"), (Path, "home")):
+        with pytest.raises(UserError, match=r"asks for (getattr|\S*Path|\S*dict), which no checkpoint needs"):
+            kept(of, name)
+
+
 def test_names_that_files_say_stay_in_their_folder(tuned, svco, tmp_path):
     secret = tmp_path / "secret.json"
     secret.write_text('{"password": "x"}')
