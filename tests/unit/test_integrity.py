@@ -189,5 +189,5 @@ def test_the_values_of_a_cached_reference_are_those_that_were_written(tmp_path):
         ReferenceCache.open(tmp_path, {"pairs": "x"}, 5)
     stored = load_file(cache.path)
     save_file(stored, cache.path, {"facts": '{"pairs": "x"}'})
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is damaged"):
         ReferenceCache.open(tmp_path, {"pairs": "x"}, 5)
