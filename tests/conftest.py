@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -55,3 +56,16 @@ def shards(tmp_path, make_pairs):
 
     write_shards(make_pairs("train", 0, 20), tmp_path / "shards", "train", 7)
     return tmp_path / "shards"
+
+
+@pytest.fixture(scope="session")
+def other_base(tmp_path_factory):
+    """The base with one weight changed: the same shapes."""
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(BASE, tmp_path_factory.mktemp("base") / "other")
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("q_proj.weight"))
+    weights[name] = weights[name] + 0.01
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder

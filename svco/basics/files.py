@@ -23,10 +23,10 @@ SAMPLES, SAMPLE_BYTES = 8, 4096
 """Places of a file that are read to see whether it is still what it was, and the bytes of each."""
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes from ``folder`` what processes of this host that are no more had begun to write there (see :func:`beside`). For who
-    alone writes there."""
-    for path in folder.glob(".*.tmp"):
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Removes from ``folder`` what processes of this host that are no more had begun to write there as ``name``, a glob pattern
+    (see :func:`beside`). For who alone writes there."""
+    for path in folder.glob(f".{name}.*.tmp"):
         owner = re.fullmatch(rf"\..+\.{re.escape(socket.gethostname())}-(\d+)\.tmp", path.name)
         if owner and not Path(f"/proc/{owner[1]}").exists():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -126,10 +126,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: Path, kind: str = "sha256") -> str:
     """The SHA-256 of a file's contents, in hex."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, kind).hexdigest()
 
 
 def file_mark(path: Path) -> list[int | str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -20,12 +19,12 @@ from pathlib import Path
 
 from ..basics.errors import UserError
 from ..basics.strict_json import json_text
+from ..record.lock import NO_LOCKS
 
 LIMIT = "SVCO_CACHE_GB"
 """Environment variable: how many gigabytes (1e9 bytes) the copies may have together; not set or 0: any number."""
 STALE_DAYS = 7.0
 """A user on another host, whose lock cannot be seen on some storage, counts for so long after it was last heard of."""
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 SIDECARS = (".index.json", ".source.json")
 """What lies beside a copy and goes with it."""
 
@@ -50,7 +49,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
         # The one before may have taken the file away while this one waited for it.
         with contextlib.suppress(FileNotFoundError):
@@ -194,11 +193,3 @@ def _is_copy(file: Path) -> bool:
 def _last_used(copy: Path) -> float:
     sidecar = copy.with_name(copy.name + SIDECARS[1])
     return (sidecar if sidecar.exists() else copy).stat().st_mtime
-
-
-def sweep(copy: Path) -> None:
-    """Removes what ended processes of this host left of fetching ``copy``."""
-    for left in copy.parent.glob(f".{copy.name}.{socket.gethostname()}-*.tmp"):
-        pid = left.name.rpartition("-")[2].removesuffix(".tmp")
-        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
-            left.unlink(missing_ok=True)

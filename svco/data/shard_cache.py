@@ -7,6 +7,7 @@ cannot ask the source it gives no copy at all.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
@@ -19,10 +20,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..basics.errors import UserError
-from ..basics.files import CannotWrite, file_digest, file_mark, replacing, write_whole
+from ..basics.files import CannotWrite, file_digest, file_mark, remove_leftovers, replacing, write_whole
 from ..basics.secrets import redacted
 from ..basics.strict_json import json_text, parse_json
-from .cache_room import Users, limit, locked, sweep, users_of
+from .cache_room import Users, limit, locked, users_of
 from .remote import Source, Unavailable, Version
 from .shard_index import build_index, keep_index
 from .tar_members import NoShard
@@ -141,7 +142,7 @@ def _fetch(source: Source, copy: Path, version: Version | None, users: Users) ->
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with locked(copy.with_name(f".{copy.name}.lock")):
-            sweep(copy)
+            remove_leftovers(copy.parent, glob.escape(copy.name))
             if copy.exists():
                 known = _version_of(copy)
                 if known and not (version and version.differs(known)):

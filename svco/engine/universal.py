@@ -34,7 +34,7 @@ def fitting(
     removed on leaving: the next save is in the form of these ranks. UserError for what cannot be converted.
     """
     if folder is not None:
-        _require_plain(folder / "zero", world)
+        world.on_each(lambda: require_plain(folder / "zero", world.rank, world.size))
     parts = [] if folder is None else sorted((folder / "zero").glob("*optim_states.pt"))
     if folder is None or ds is None or len(parts) in (0, world.size):
         yield folder, ds
@@ -54,17 +54,6 @@ def fitting(
     finally:
         if world.is_main:
             shutil.rmtree(converted, ignore_errors=True)
-
-
-def _require_plain(folder: Path, world: World) -> None:
-    """:func:`require_plain` by all ranks together. A collective."""
-    problem = None
-    try:
-        require_plain(folder, world.rank, world.size)
-    except UserError as error:
-        problem = str(error)
-    if found := [text for text in world.gather(problem) if text]:
-        raise UserError(found[0])
 
 
 def _convert(folder: Path, converted: Path, world: World) -> None:

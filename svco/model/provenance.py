@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..basics.errors import UserError
-from ..basics.files import file_mark, write_whole
+from ..basics.files import file_digest, file_mark, write_whole
 from ..basics.sealed import sealed, unsealed
 from ..basics.secrets import redacted_tree
 from ..basics.strict_json import json_text, parse_json
@@ -161,5 +161,4 @@ def _digests(files: Iterable[Path], memory: Path | None = None) -> dict[Path, st
 
 
 def _contents(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
+    return file_digest(file, "blake2b")[:32]

@@ -22,7 +22,8 @@ from ..basics.errors import UserError
 from ..basics.files import writing
 
 LOCK = "lock"
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What storage without locks answers."""
 
 
 class FolderLock:
@@ -45,7 +46,7 @@ class FolderLock:
             os.close(descriptor)
             return False
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 os.close(descriptor)
                 raise
             warnings.warn(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from ..basics.dist import World
 from ..basics.errors import UserError
-from ..basics.files import file_mark, replacing
+from ..basics.files import file_digest, file_mark, replacing
 from ..basics.progress import Progress, shown
 from ..basics.sealed import arrays_digest
 from ..basics.strict_json import json_text
@@ -80,7 +79,9 @@ def cache_facts(job: Job, tuned: Tuned, split: Split, world: World) -> dict[str,
                 "index anew; then start again."
             )
     return {
-        "weights": fingerprint({"files": [(file.name, told) for file, told in zip(weights, digests, strict=True)]}),
+        "weights": fingerprint(
+            {"files": [(file.name, told[:32]) for file, told in zip(weights, digests, strict=True)]}
+        ),
         "text": job.family.fingerprint,
         "pixels": job.family.pixel_fingerprint,
         "pictures": DECODING,
@@ -172,28 +173,21 @@ def read_now(files: Sequence[tuple[Path, str]], world: World) -> list[str]:
 
     UserError, on all ranks, for one that cannot be read.
     """
-    mine: dict[int, str] = {}
-    problem = ""
-    share = range(world.rank, len(files), world.size)
-    for number in shown(world.is_main)(share, "reading every byte"):
-        file, kind = files[number]
-        try:
-            key = (str(file), kind, *file_mark(file))
-            mine[number] = _READ[key] = _READ.get(key) or _contents(file, kind)
-        except OSError as error:
-            problem = f"{file} cannot be read: {error.strerror}."
-    everyone = world.gather((mine, problem))
-    if problem := next((said for _, said in everyone if said), ""):
-        raise UserError(problem)
-    found = {number: digest for part, _ in everyone for number, digest in part.items()}
+
+    def read() -> dict[int, str]:
+        mine = {}
+        for number in shown(world.is_main)(range(world.rank, len(files), world.size), "reading every byte"):
+            file, kind = files[number]
+            try:
+                key = (str(file), kind, *file_mark(file))
+                mine[number] = _READ[key] = _READ.get(key) or file_digest(file, kind)
+            except OSError as error:
+                raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+        return mine
+
+    found = {number: digest for part in world.gather(world.on_each(read)) for number, digest in part.items()}
     return [found[number] for number in range(len(files))]
 
 
 _READ: dict[tuple[int | str, ...], str] = {}
 """What this process has read already: three splits of a run have one base."""
-
-
-def _contents(file: Path, kind: str) -> str:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, kind).hexdigest()
-    return digest[:32] if kind == "blake2b" else digest

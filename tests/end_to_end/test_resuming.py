@@ -6,7 +6,7 @@ import shutil
 
 import launch
 import pytest
-from places import BASE, ROOT
+from places import ROOT
 
 SMALL = (
     "optim.global_batch=8",
@@ -46,19 +46,6 @@ def contents(folder):
     return {
         str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.rglob("*") if f.is_file()
     }
-
-
-@pytest.fixture(scope="module")
-def other_base(tmp_path_factory):
-    """The base with one weight changed: the same shapes."""
-    from safetensors.torch import load_file, save_file
-
-    folder = shutil.copytree(BASE, tmp_path_factory.mktemp("base") / "other")
-    weights = load_file(folder / "model.safetensors")
-    name = next(name for name in weights if name.endswith("q_proj.weight"))
-    weights[name] = weights[name] + 0.01
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    return folder
 
 
 @pytest.mark.parametrize(

@@ -55,19 +55,6 @@ def tuned(tmp_path_factory):
     return root / "tuned"
 
 
-@pytest.fixture(scope="module")
-def other_base(tmp_path_factory):
-    """The base with one weight changed: the same shapes."""
-    from safetensors.torch import load_file, save_file
-
-    folder = shutil.copytree(BASE, tmp_path_factory.mktemp("base") / "other")
-    weights = load_file(folder / "model.safetensors")
-    name = next(name for name in weights if name.endswith("q_proj.weight"))
-    weights[name] = weights[name] + 0.01
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    return folder
-
-
 def test_weights_know_what_they_were_made_from(tuned, other_base, svco, tmp_path):
     told = json.loads((tuned / "adapter" / "identity.json").read_text())
     manifest = json.loads((tuned / "checkpoints" / "step-000001" / "MANIFEST.json").read_text())["identity"]

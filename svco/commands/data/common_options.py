@@ -8,15 +8,16 @@ from ...basics.intervals import real
 from ...basics.shipped import typed
 
 
-def add_images(parser: argparse.ArgumentParser, required: bool) -> None:
+def add_images(parser: argparse.ArgumentParser, otherwise: str = "") -> None:
+    """Required, unless ``otherwise`` says what holds of a command line without."""
     parser.add_argument(
         "--images",
         type=typed,
         action="append",
-        required=required,
+        required=not otherwise,
+        default=[],
         metavar="FOLDER",
-        help="folder that the image paths are relative to; several may be given, the first that holds a path counts"
-        + ("" if required else " (default: the one given, or that of the file)"),
+        help=f"folder that the image paths are relative to; several may be given, the first that holds a path counts{otherwise}",
     )
 
 

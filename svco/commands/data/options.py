@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     builder = tools.add_parser("build", help="records to shards, split without an image in two splits")
     builder.add_argument("records", type=typed, help="records.jsonl")
-    add_images(builder, True)
+    add_images(builder)
     builder.add_argument("--seed", type=whole(), default=0)
     builder.add_argument(
         "--exclude", type=typed, metavar="CHOICES", help="leave out what was rejected in a gallery (svco data view)"
@@ -73,7 +73,7 @@ def _add_import(tools: Tools) -> None:
     for name, source in SOURCES.items():
         parser = sources.add_parser(name, help=source.does, description=f"Imports {source.does}.")
         parser.add_argument("path", type=typed, help=source.takes)
-        add_images(parser, False)
+        add_images(parser, " (default: the one given, or that of the file)")
         parser.add_argument("-o", "--output", type=typed, default=Path("records.jsonl"), help="default: %(default)s")
         parser.add_argument(
             "--max-missing", type=real("[0, 1]"), default=0.0, help="share of pairs that may lack an image (default 0)"

@@ -22,7 +22,7 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "thresholds, computes none again.",
     )
     parser.add_argument("records", type=typed, help="records.jsonl")
-    add_images(parser, True)
+    add_images(parser)
     parser.add_argument(
         "--clip",
         required=True,

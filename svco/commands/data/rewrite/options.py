@@ -9,6 +9,7 @@ from ....basics.errors import UserError
 from ....basics.intervals import real, whole
 from ....basics.progress import shown
 from ....basics.shipped import typed
+from ..common_options import add_images
 
 
 def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,13 +24,7 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("records", type=typed, help="records.jsonl")
     parser.add_argument("-o", "--output", type=typed, default=Path("rewritten.jsonl"), help="default: %(default)s")
-    parser.add_argument(
-        "--images",
-        type=typed,
-        action="append",
-        default=[],
-        help="folder of the pictures, where prompts send them; may repeat",
-    )
+    add_images(parser, " (needed where prompts send pictures)")
     parser.add_argument(
         "--backend",
         choices=("endpoint", "template"),

@@ -10,6 +10,7 @@ from ....basics.errors import UserError
 from ....basics.intervals import whole
 from ....basics.progress import shown
 from ....basics.shipped import typed
+from ..common_options import add_images
 
 
 def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,14 +29,7 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="PAIRS",
         help="records.jsonl, what a rewriting rejected (.rejected.jsonl), or shards",
     )
-    parser.add_argument(
-        "--images",
-        type=typed,
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="folder of the records' pictures; may repeat",
-    )
+    add_images(parser, " (needed for records)")
     parser.add_argument("-o", "--output", type=typed, default=Path("gallery"), help="folder (default: %(default)s)")
     parser.add_argument(
         "--size",
