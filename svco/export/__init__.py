@@ -105,7 +105,7 @@ def export(wanted: Wanted, progress: Progress) -> Path:
             weights = _fitting_base(source, find_base(base), wanted)
             _write_model(folder, source, find_base(base), wanted, dtype, progress)
         shown = wanted.dtype or (source.run.dtype if source.run else "auto")
-        if source.kind != "model" or source.run is not None:
+        if source.kind != "model" or source.run is not None or results:
             write_card(folder, form, public, source.run, shown, names, results)
         Provenance(form, public.name, weights, source.provenance.run if source.provenance else None).write(folder)
     return target

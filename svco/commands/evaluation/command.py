@@ -139,10 +139,10 @@ def run(wanted: Wanted, world: World) -> dict[str, Any]:
     others = world.on_main(lambda: {str(folder): Evaluation.read(folder) for folder in wanted.against})
     base, cache = located(wanted.base), Path(wanted.effort.cache or DEFAULT_CACHE).expanduser()
     world.on_main(lambda: check_subject(base, wanted.adapter, cache, wanted.other_base))
-    weights = world.on_main(lambda: subject_digests(base, wanted.adapter, cache / DIGESTS))
     subject = load_subject(
         base, wanted.adapter, device=world.device, progress=world.is_main, check=False, **wanted.options
     )
+    weights = world.on_main(lambda: subject_digests(base, wanted.adapter, cache / DIGESTS))
     mine, sets = Evaluation(subject.name, wanted.corrupt.kind if wanted.corrupt else None), {}
     for name, specs in wanted.sets.items():
         split = open_set(subject, name, specs, world, wanted.effort, show)
