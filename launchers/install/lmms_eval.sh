@@ -14,7 +14,6 @@ version=0.7.3
 "${PYTHON:-python3}" -m venv "$folder"
 install() { "$folder/bin/python" -m pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" "$@"; }
 install ${TORCH_INDEX:+--no-deps --index-url "$TORCH_INDEX"} torch
-install torchvision ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"}
 install transformers peft safetensors numpy pillow pyyaml jinja2 matplotlib tqdm psutil 'fsspec[http]' braceexpand accelerate
 install --use-pep517 --no-deps "$root"
 install --no-deps "lmms-eval==$version"

@@ -101,7 +101,7 @@ def run(harness: Harness, base: str, adapter: str | None, benchmarks: Sequence[s
     out.mkdir(parents=True, exist_ok=True)
     line = harness.command(_whole(base), _whole(adapter) if adapter else None, benchmarks, out)
     offline = {} if harness.online else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    folder = (harness.data or Path.cwd()).absolute()
+    folder = _linked(harness.data, out / "datasets")
     said = [f"cd {shlex.quote(str(folder))}", " ".join([*(f"{k}={v}" for k, v in offline.items()), shlex.join(line)])]
     write_whole(out / COMMAND, "\n".join(said) + "\n")
     log = out / "harness.log"
@@ -115,6 +115,18 @@ def run(harness: Harness, base: str, adapter: str | None, benchmarks: Sequence[s
     result = collect(out, benchmarks) | {"harness": f"lmms-eval {VERSION}", "command": said}
     write_whole(out / RESULT, json_text(result, indent=2, ascii_only=False) + "\n")
     return result
+
+
+def _linked(data: Path | None, folder: Path) -> Path:
+    """``folder``, made with a link to each folder of ``data`` that no task is called like: where the harness is started, it takes a
+    folder of a task's name for that task's definition."""
+    folder.mkdir(exist_ok=True)
+    names = {task.name for task in TASKS.values()}
+    for place in sorted(data.absolute().iterdir()) if data else ():
+        link = folder / place.name
+        if place.is_dir() and place.name not in names and not link.is_symlink():
+            link.symlink_to(place)
+    return folder.absolute()
 
 
 def _environment() -> dict[str, str]:
@@ -132,7 +144,7 @@ def _whole(place: str) -> str:
 def collect(out: Path, benchmarks: Sequence[str]) -> dict[str, Any]:
     """{"benchmarks": {name: score, its error as the harness has it, questions, empty answers, in what it deviates}} of the newest
     results below ``out``. UserError where a figure is missing."""
-    files = sorted(out.rglob("*_results.json"))
+    files = sorted(out.rglob("*_results.json"), key=lambda file: file.stat().st_mtime)
     if not files:
         raise UserError(f"lmms-eval left no results in {out}; all it said is in {out / 'harness.log'}.")
     try:
@@ -170,7 +182,7 @@ def _answers(results: Path, task: str) -> tuple[int, int]:
         samples = [json.loads(line) for _, line in json_lines(file.read_text(encoding="utf-8"))]
     except (OSError, ValueError) as error:
         raise UserError(f"lmms-eval's samples {file} cannot be read ({error}).") from None
-    said = [_first(sample.get("resps")) for sample in samples]
+    said = [_first(sample.get("filtered_resps", sample.get("resps"))) for sample in samples]
     return len(said), sum(not answer.strip() for answer in said)
 
 
