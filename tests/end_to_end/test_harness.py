@@ -1,4 +1,4 @@
-"""lmms-eval in its own environment, with svco as its model: it says what svco says, and its figure is ours on the same answers."""
+"""lmms-eval in its own environment, with svco as its model: it says what svco says, and its figure is ours on these answers."""
 
 import csv
 import json

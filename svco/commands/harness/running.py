@@ -118,8 +118,8 @@ def run(harness: Harness, base: str, adapter: str | None, benchmarks: Sequence[s
 
 
 def _linked(data: Path | None, folder: Path) -> Path:
-    """``folder``, made with a link to each folder of ``data`` that no task is called like: where the harness is started, it takes a
-    folder of a task's name for that task's definition."""
+    """``folder``, made with a link to each folder of ``data`` that no task is called like: the harness takes a folder of a
+    task's name where it is started for that task's definition."""
     folder.mkdir(exist_ok=True)
     names = {task.name for task in TASKS.values()}
     for place in sorted(data.absolute().iterdir()) if data else ():
