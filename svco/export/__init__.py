@@ -22,15 +22,29 @@ from ..model.adapter_files import AdapterForm, write_adapter
 from ..model.provenance import Provenance, require_base, weights_digest
 from ..model.weight_names import WeightNames
 from .base import copy_beside, find_base, weight_names
-from .card import public_base, read_facts, write_card
+from .card import write_card
+from .facts import public_base, read_facts
 from .merge import merged, replaced
+from .push import destination, is_export, push
+from .results import read_results
 from .source import Source, memory_of, open_source
 from .stream import Weight, plan_shards, read_folder, write_shards
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Wanted", "export", "new_folder", "public_base", "read_facts", "save_model", "write_card"]
+__all__ = [
+    "Wanted",
+    "destination",
+    "export",
+    "is_export",
+    "new_folder",
+    "public_base",
+    "push",
+    "read_facts",
+    "save_model",
+    "write_card",
+]
 
 SHARD_SIZE = "5GB"
 
@@ -59,6 +73,8 @@ class Wanted:
     """What to call the base in public."""
     other_base: bool = False
     """The base may be another than the one that was trained on."""
+    evaluations: tuple[Path, ...] = ()
+    """``--out`` folders of evaluations of these very weights, for the card."""
 
 
 def export(wanted: Wanted, progress: Progress) -> Path:
@@ -73,6 +89,7 @@ def export(wanted: Wanted, progress: Progress) -> Path:
     if source.kind == "model" and wanted.base:
         raise UserError(f"--base does not go with {wanted.source}, which is a whole model: its weights are its own.")
     target = _target(wanted, source, form)
+    results = [result for folder in wanted.evaluations for result in read_results(folder, source, wanted.source)]
     dtype = getattr(torch, wanted.dtype) if wanted.dtype else source.dtype
     base = wanted.base or source.base
     if source.run is not None and wanted.base_name is None:
@@ -88,8 +105,8 @@ def export(wanted: Wanted, progress: Progress) -> Path:
             weights = _fitting_base(source, find_base(base), wanted)
             _write_model(folder, source, find_base(base), wanted, dtype, progress)
         shown = wanted.dtype or (source.run.dtype if source.run else "auto")
-        if source.kind != "model" or source.run is not None:
-            write_card(folder, form, public, source.run, shown, names)
+        if source.kind != "model" or source.run is not None or results:
+            write_card(folder, form, public, source.run, shown, names, results)
         Provenance(form, public.name, weights, source.provenance.run if source.provenance else None).write(folder)
     return target
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..basics.errors import UserError
 from ..basics.files import write_whole
 from ..basics.markdown import markdown
 from ..objectives.table import OBJECTIVES
-from ..recipe.config import Config
-from ..recipe.read import load_recipe
-from ..record.manifest import MANIFEST, Position, finished, read_position
 from ..scores.before_after import table
+from .facts import Base, RunFacts
+from .results import Result, evaluation, trained_results
+from .serving import how_to_serve
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _SECTIONS = {
     "model": ("tune", "train_projector", "reference"),
     "lora": ("rank", "alpha", "dropout", "targets"),
@@ -31,81 +26,27 @@ _SECTIONS = {
 """What of a recipe a card tells; None: all. Nothing that holds a path."""
 
 
-@dataclass(frozen=True)
-class Base:
-    """A base model as others know it."""
-
-    name: str
-    """Its hub id, or the name it is called by."""
-    on_hub: bool
-    """``name`` is a hub id."""
-
-
-def public_base(base: str, given: str | None = None) -> Base:
-    """The name under which ``base``, a folder or hub id, may be published; ``given`` is the user's own word for it."""
-    if given is not None:
-        if not _HUB_ID.fullmatch(given):
-            raise UserError(f"--base-name is {given!r}; it takes a hub id (organisation/name) or a plain name.")
-        return Base(given, "/" in given)
-    # The hub's cache: .../models--organisation--name/snapshots/<commit>
-    for part in Path(base).parts:
-        if part.startswith("models--"):
-            return Base(part.removeprefix("models--").replace("--", "/"), True)
-    if Path(base).is_absolute() or Path(base).exists() or not _HUB_ID.fullmatch(base):
-        return Base(Path(base).resolve().name, False)
-    return Base(base, True)
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """What a run's folder says about it."""
-
-    name: str
-    """The run's name."""
-    config: Config
-    """Its recipe."""
-    dtype: str
-    """The dtype it computed in."""
-    base: Base
-    """Its base model."""
-    about: Mapping[str, Any]
-    """``versions.json``."""
-    position: Position | None
-    """How far the exported weights were trained; None when no checkpoint is left to say so."""
-    heldout: Mapping[str, Any] | None
-    """``heldout.json``, of weights trained to the run's end."""
-
-
-def read_facts(run: Path, position: Position | None) -> RunFacts:
-    """The facts of run folder ``run``, whose weights at ``position`` (None: at its end) are exported."""
-    if position is None and (kept := finished(run / "checkpoints")) and (kept[-1] / MANIFEST).is_file():
-        position = read_position(kept[-1])
-    config = load_recipe(run / "recipe.yaml")
-    about = _read_json(run / "versions.json") or {}
-    if "dtype" not in about or "base" not in about:
-        raise UserError(f"{run / 'versions.json'} does not say which dtype and base the run had: no svco run wrote it.")
-    at_end = position is None or position.step == position.steps
-    heldout = _read_json(run / "heldout.json") if at_end else None
-    return RunFacts(run.name, config, about["dtype"], Base(**about["base"]), about, position, heldout)
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError(f"{file} cannot be read ({error}).") from None
-
-
-def write_card(folder: Path, kind: str, base: Base, run: RunFacts | None, dtype: str, names: str) -> None:
-    """Writes ``README.md`` into an exported folder. ``kind``: ``adapter``, ``merged`` or ``full``."""
+def write_card(
+    folder: Path,
+    kind: str,
+    base: Base,
+    run: RunFacts | None,
+    dtype: str,
+    names: str,
+    evaluated: Sequence[Result] = (),
+) -> None:
+    """Writes ``README.md`` into an exported folder, whose weights are there. ``kind``: ``adapter``, ``merged`` or ``full``."""
+    results = [*trained_results(run), *evaluated]
+    title = run.name if run else base.name
     parts = [
-        _front_matter(kind, base),
-        f"# {run.name if run else base.name} ({_TITLES[kind]})",
+        _front_matter(kind, base, title, results),
+        f"# {title} ({_TITLES[kind]})",
         _what(kind, base, run),
         _how_to_load(kind, base, dtype, names),
-        *([_training(run), _effect(run), _made_with(run)] if run else []),
+        how_to_serve(kind, base, folder),
+        *([_training(run), _effect(run)] if run else []),
+        evaluation(evaluated),
+        *([_made_with(run)] if run else []),
         "## Licence\n\nThese weights are derived from the base model: the base model's licence and terms of use apply to "
         "them.",
     ]
@@ -115,12 +56,22 @@ def write_card(folder: Path, kind: str, base: Base, run: RunFacts | None, dtype:
 _TITLES = {"adapter": "LoRA adapter", "merged": "LoRA merged into its base", "full": "Whole model"}
 
 
-def _front_matter(kind: str, base: Base) -> str:
-    lines = ["library_name: " + ("peft" if kind == "adapter" else "transformers"), "pipeline_tag: image-text-to-text"]
+def _front_matter(kind: str, base: Base, title: str, results: Sequence[Result]) -> str:
+    """What the hub reads of a card, its model index of the ``results`` included."""
+    from huggingface_hub import ModelCardData
+
+    known: dict[str, Any] = {}
     if base.on_hub:
-        relation = "adapter" if kind == "adapter" else "finetune"
-        lines += [f"base_model: {base.name}", f"base_model_relation: {relation}"]
-    return "\n".join(["---", *lines, "tags: [svco]", "---"])
+        known = {"base_model": base.name, "base_model_relation": "adapter" if kind == "adapter" else "finetune"}
+    data = ModelCardData(
+        library_name="peft" if kind == "adapter" else "transformers",
+        pipeline_tag="image-text-to-text",
+        tags=["svco"],
+        model_name=title,
+        eval_results=[result.of_the_hub() for result in results] or None,
+        **known,
+    )
+    return f"---\n{data.to_yaml()}\n---"
 
 
 def _what(kind: str, base: Base, run: RunFacts | None) -> str:

@@ -21,7 +21,7 @@ from ..recipe.read import load_recipe
 from ..record.checkpoint import Checkpoints
 from ..record.manifest import MANIFEST, best_of, damage, read_identity, read_position
 from ..record.state import RunState
-from .card import RunFacts, read_facts
+from .facts import RunFacts, read_facts
 from .stream import Weight, read_file
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Source:
     """What the export folder is named after: empty, or a checkpoint's name."""
     provenance: Provenance | None = None
     """What it was made from, as far as that is known."""
+    folder: Path | None = None
+    """The adapter's or the model's folder; None of a checkpoint."""
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -76,7 +78,7 @@ def open_source(path: Path, checkpoint: str | None, progress: Progress) -> Sourc
         return _open_adapter(path, run)
     if (path / "config.json").is_file():
         facts = read_facts(run, None) if run else None
-        return Source("model", {}, None, str(path), facts, "", unchanged(path, memory_of(facts)))
+        return Source("model", {}, None, str(path), facts, "", unchanged(path, memory_of(facts)), path)
     raise UserError(
         f"{path} is nothing svco can export: neither a run folder ({RECIPE}), a checkpoint ({MANIFEST}), a PEFT adapter "
         f"({ADAPTER_CONFIG}) nor a model in Hugging Face layout (config.json)."
@@ -158,7 +160,7 @@ def _open_adapter(folder: Path, run: Path | None) -> Source:
     else:
         base = read_config(folder).get("base_model_name_or_path") or ""
     form = read_form(folder)
-    return Source("lora", stored, form, base, read_facts(run, None) if run else None, "", provenance)
+    return Source("lora", stored, form, base, read_facts(run, None) if run else None, "", provenance, folder)
 
 
 def memory_of(facts: RunFacts | None) -> Path:

@@ -135,6 +135,20 @@ def weights_digest(base: str, memory: Path) -> str:
     return fingerprint({"files": [(file.name, digests[file]) for file in sorted(digests)]})
 
 
+def subject_digests(base: str, adapter: str | None, memory: Path) -> dict[str, str | None]:
+    """Digests of what is evaluated: ``base``, and the ``adapter`` folder's weights and config, None without one."""
+    return {
+        "base": weights_digest(base, memory),
+        "adapter": None if adapter is None else folder_digest(Path(adapter), memory),
+    }
+
+
+def folder_digest(folder: Path, memory: Path) -> str:
+    """Digest of the weights and configs in ``folder``, of an adapter or a model (there it is :func:`weights_digest`'s)."""
+    digests = _digests(_decisive(folder), memory)
+    return fingerprint({"files": [(file.name, digests[file]) for file in sorted(digests)]})
+
+
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """A name for everything that ``facts`` say."""
     return hashlib.sha256(json_text(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -3,12 +3,11 @@
 import json
 import subprocess
 import sys
-import time
-import urllib.request
 
 import pytest
-from launch import ENVIRONMENT, free_port
+from launch import ENVIRONMENT
 from places import BASE
+from serving import served
 
 from svco.commands.data.records import read_records
 from svco.commands.data.rewrite.prompts import FOLDER
@@ -19,27 +18,9 @@ for package in ("openai", "fastapi", "uvicorn"):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """Of `transformers serve`; 15 s to start."""
-    port, log = free_port(), tmp_path_factory.mktemp("served") / "log"
-    line = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(BASE), "--device", "cpu"]
-    line += ["--host", "127.0.0.1", "--port", str(port)]
-    with log.open("w") as stream:
-        environment = ENVIRONMENT | {"HF_HUB_DISABLE_UPDATE_CHECK": "1"}
-        process = subprocess.Popen(line, stdout=stream, stderr=stream, env=environment)
-    try:
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-                    assert answer.status == 200
-                    break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.kill()
-        process.wait()
+    """Of the embedded base, served."""
+    with served(BASE, tmp_path_factory.mktemp("served") / "log") as found:
+        yield found
 
 
 def test_a_served_model_answers_about_what_it_sees(address, make_pairs, tmp_path):

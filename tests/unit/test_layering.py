@@ -27,6 +27,7 @@ file."""
 FLOOR = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 NEIGHBOURS = {
     ("bench", "plan"),
+    ("harness", "evaluation"),
     ("probe", "evaluation"),
     ("study", "plan"),
     ("study", "evaluation"),
@@ -42,6 +43,8 @@ DOORS = {
     "openai": {"endpoint.client"},
     "peft": {"model.lora", "model.adapter_files", "commands.bench"},  # the peer is given peft's own configuration
     "trl": {"commands.bench"},
+    "lmms_eval": {"commands.harness.plugin", "commands.harness.model"},  # imported in its own environment alone
+    "accelerate": {"commands.harness.model"},
     "datasets": {"commands.bench"},
     "tensorboard": {"record.board"},
     "torch.utils.tensorboard": {"record.board"},

@@ -18,7 +18,7 @@ from ...basics.shipped import located, typed
 from ...basics.strict_json import json_text
 from ...batches.split import Split
 from ...data.shards import DEFAULT_CACHE
-from ...model.provenance import check_subject
+from ...model.provenance import DIGESTS, check_subject, subject_digests
 from ...model.subject import Subject, load_subject
 from ...recipe.config import CorruptConfig
 from . import RESULT
@@ -142,6 +142,7 @@ def run(wanted: Wanted, world: World) -> dict[str, Any]:
     subject = load_subject(
         base, wanted.adapter, device=world.device, progress=world.is_main, check=False, **wanted.options
     )
+    weights = world.on_main(lambda: subject_digests(base, wanted.adapter, cache / DIGESTS))
     mine, sets = Evaluation(subject.name, wanted.corrupt.kind if wanted.corrupt else None), {}
     for name, specs in wanted.sets.items():
         split = open_set(subject, name, specs, world, wanted.effort, show)
@@ -152,7 +153,7 @@ def run(wanted: Wanted, world: World) -> dict[str, Any]:
         mine.benchmarks[name] = BENCHMARKS[name].answer(asked, asking)
         world.on_main(partial(_write_lines, answers_file(wanted.out, name), mine.benchmarks[name]))
     result = {
-        "model": subject.facts(),
+        "model": subject.facts() | {"weights": weights},
         "corrupt": mine.corrupt,
         "sets": sets,
         "benchmarks": {

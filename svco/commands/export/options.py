@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ...basics.errors import UserError
 from ...basics.progress import shown
 from ...basics.shipped import located, typed
 
@@ -44,12 +45,34 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--other-base", action="store_true", help="the base is deliberately another than the one that was trained on"
     )
+    parser.add_argument(
+        "--eval",
+        action="append",
+        default=[],
+        type=typed,
+        dest="evaluations",
+        metavar="DIR",
+        help="--out of an svco eval of these weights: its figures go into the card; may be given again",
+    )
+    parser.add_argument(
+        "--push",
+        metavar="REPO",
+        help="also upload it to the Hugging Face hub as REPO (organisation/name), with the token in HF_TOKEN; an export that is "
+        "given as SOURCE goes as it is",
+    )
+    parser.add_argument("--public", action="store_true", help="with --push: anybody may read it (default: private)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exports; 0."""
-    from ...export import Wanted, export
+    from ...export import Wanted, destination, export, is_export, push
 
+    to = destination(arguments.push, arguments.public) if arguments.push else None
+    if arguments.public and to is None:
+        raise UserError("--public goes with --push REPO.")
+    if to and is_export(arguments.source) and not _changing(arguments):
+        print(f"pushed to {push(arguments.source, to)}")
+        return 0
     wanted = Wanted(
         arguments.source,
         arguments.to,
@@ -61,8 +84,17 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.base,
         arguments.base_name,
         arguments.other_base,
+        tuple(arguments.evaluations),
     )
     target = export(wanted, shown(True))
     card = "; its README.md says what it is and how to load it" if (target / "README.md").is_file() else ""
     print(f"exported to {target}{card}")
+    if to:
+        print(f"pushed to {push(target, to)}")
     return 0
+
+
+def _changing(arguments: argparse.Namespace) -> bool:
+    """Whether anything of an export is to be another than it is."""
+    asked = ("to", "format", "checkpoint", "names", "dtype", "base", "base_name", "other_base", "evaluations")
+    return any(getattr(arguments, name) for name in asked)
