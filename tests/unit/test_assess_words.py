@@ -64,19 +64,24 @@ def test_which_of_several_letters_counts(answer, meant):
 
 
 @pytest.mark.parametrize(
-    "answer, official, authors",
+    "answer, ours, llava, authors",
     [
-        ("B", "b", "b"),
-        ("b. cat", "b", "b"),
-        ("Answer: B", "b", "a"),  # the authors' grader takes the first letter there is
-        ("cat", "b", None),
-        ("**B**", "b", None),
-        ("", None, None),
+        ("B", "b", "b", "b"),
+        ("b. cat", "b", None, "b"),
+        ("B. cat", "b", "b", "b"),
+        ("B.", "b", None, "b"),
+        ("(B) cat", "b", None, None),
+        ("I think. The answer is B.", "b", "b", None),
+        ("Answer: B", "b", None, "a"),  # the authors' grader takes the first letter there is
+        ("cat", "b", None, None),
+        ("**B**", "b", None, None),
+        ("", None, None, None),
     ],
 )
-def test_scienceqa_letters(answer, official, authors):
+def test_scienceqa_letters(answer, ours, llava, authors):
     options = {"a": "run", "b": "cat"}
-    assert (letter(answer, options), scienceqa.first_letter(answer, options)) == (official, authors)
+    found = letter(answer, options), scienceqa.llava_letter(answer), scienceqa.first_letter(answer, options)
+    assert found == (ours, llava, authors)
 
 
 def answered(benchmark, items, answers, **more):
@@ -120,6 +125,7 @@ def test_scienceqa_scores_questions_with_a_picture_and_the_authors_all(tmp_path,
     assert (ours["score"], ours["question_accuracy"]["value"], ours["with_image"]) == (0.5, pytest.approx(2 / 3), 2)
     assert theirs["score"] == pytest.approx(2 / 3) and "S-VCO" in theirs["rule"]
     assert (ours["unparseable"], ours["empty"], ours["not_asked"]) == (1, 1, 1)
+    assert ours["llava_accuracy"]["value"] == 0.5
     assert ours["by_subject"].keys() == {"natural science", "social science"}
 
 

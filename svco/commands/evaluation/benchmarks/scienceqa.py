@@ -77,10 +77,24 @@ def first_letter(answer: str, options: Mapping[str, str]) -> str | None:
     return found.group() if found and found.group() in options else None
 
 
+def llava_letter(answer: str) -> str | None:
+    """The letter that LLaVA's ``eval_science_qa.py`` takes: a capital alone, or with ". " behind it, or said once in "The answer
+    is B."; lmms-eval's takes the first two, the first in any case and the second without a blank."""
+    said = re.fullmatch(r"([A-E])|([A-E])\. .*", answer, re.DOTALL)
+    if said:
+        return (said.group(1) or said.group(2)).lower()
+    behind = re.findall(r"The answer is ([A-Z]).", answer)
+    return behind[0].lower() if len(behind) == 1 else None
+
+
 def measures(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str, Measure]:
-    """By question. ``score``: of those with a picture; as the authors evaluate, of all. ``all``: of all."""
-    right = np.array(marks(lines, paper_compat), dtype=bool)
-    found = {"images": Measure.share(right[labels_of(lines, "picture") == "one"]), "all": Measure.share(right)}
+    """By question. ``score``: of those with a picture; as the authors evaluate, of all. ``all``: of all; ``llava``: of those with
+    a picture by LLaVA's own rule."""
+    right, images = np.array(marks(lines, paper_compat), dtype=bool), labels_of(lines, "picture") == "one"
+    llava = np.array([llava_letter(line["answer"]) == line["right"] for line in lines], dtype=bool)
+    found = {
+        name: Measure.share(of) for name, of in (("images", right[images]), ("all", right), ("llava", llava[images]))
+    }
     return {"score": found["all" if paper_compat else "images"], **found}
 
 
@@ -95,6 +109,7 @@ def summary(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str,
         "accuracy": score.json(),
         "image_accuracy": estimate(found["images"]).json(),
         "question_accuracy": estimate(found["all"]).json(),
+        "llava_accuracy": estimate(found["llava"]).json(),
         "with_image": int(images.sum()),
         "by_subject": {
             name: estimate(Measure.share(right[images & (subjects == name)])).json()
