@@ -12,7 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 ANSWERS = {
-    "busy": (503, "SlowDown", "Please reduce your request rate."),
+    "busy": (503, "ServiceUnavailable", "Please try again."),
     "denied": (403, "AccessDenied", "Access Denied"),
     "full": (507, "XMinioStorageFull", "Storage backend has reached its minimum free drive threshold."),
 }
@@ -117,7 +117,7 @@ class Served:
             environ["werkzeug.socket"].shutdown(2)
             return []
         if fault:
-            environ["wsgi.input"].read()
+            environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
             status, code, text = ANSWERS[fault]
             start_response(f"{status} {code}", [("Content-Type", "application/xml")])
             return [f"<Error><Code>{code}</Code><Message>{text}</Message></Error>".encode()]
@@ -135,8 +135,10 @@ def s3(monkeypatch):
     for package in ("s3fs", "moto", "flask_cors"):
         pytest.importorskip(package, reason=f"NOT TESTED: needs {package}: pip install 'svco[test]'")
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from s3fs import S3FileSystem
     from werkzeug.serving import make_server
 
+    monkeypatch.setattr(S3FileSystem, "retries", 1)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     store = Store("s3://bucket")
     store.reads = []
