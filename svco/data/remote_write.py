@@ -20,13 +20,13 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..basics.disk import in_words
-from ..basics.errors import UserError
+from ..basics.errors import UserError, first_line
 from ..basics.files import file_digest
 from ..basics.progress import Progress
 from ..basics.secrets import redacted
@@ -55,6 +55,11 @@ class _Claim:
     """When it was written, in UTC."""
     shards: str | None
     """Digest of the names and contents of the shards that come; None while they are being made."""
+
+    @classmethod
+    def of(cls, shards: str | None) -> _Claim:
+        """This process's, now."""
+        return cls(_me(), datetime.now(UTC).isoformat(timespec="seconds"), shards)
 
 
 @dataclass
@@ -105,7 +110,7 @@ class ShardStore:
                 f"{claim.since}). It is gone on with if the shards are the same; if not, nothing is written there",
                 stacklevel=2,
             )
-        self._write_claim(claim.shards if claim else None)
+        self._write_claim(claim if claim and claim.shards else _Claim.of(None))
 
     def fill(self, made: Path, progress: Progress) -> None:
         """Uploads all files of the folder ``made`` but the shards' indices, MANIFEST.json last. UserError, and no manifest there,
@@ -116,7 +121,7 @@ class ShardStore:
         shards, there, claim = _digest(files), self._there(), self._claim()
         self._refuse_full(there, claim)
         self._refuse_others(shards, claim)
-        self._write_claim(shards)
+        self._write_claim(_Claim.of(shards))
         if strangers := sorted(name for name in there.keys() - files.keys() if name.endswith(".tar")):
             raise UserError(
                 f"{redacted(self.folder.url)} holds {strangers[0]}, which is none of the shards that were made; choose an empty "
@@ -170,11 +175,10 @@ class ShardStore:
         except (ValueError, KeyError, TypeError):
             return _Claim("an unknown process", "an unknown time", None)  # cut by a store that writes in place
 
-    def _write_claim(self, shards: str | None) -> None:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+    def _write_claim(self, claim: _Claim) -> None:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, UPLOADING)
-            file.write_text(json_text({"by": _me(), "since": now, "shards": shards}))
+            file.write_text(json_text(asdict(claim)))
             self.tells_md5 = self._send(UPLOADING, file)
 
     def _refuse_full(self, there: Mapping[str, Any], claim: _Claim | None) -> None:
@@ -206,10 +210,20 @@ class ShardStore:
             options = options | {"chunksize": _part(path.stat().st_size)}
         instead = INSTEAD if name == UPLOADING else f"{INSTEAD}. {AGAIN}"
 
+        again = False
+
         def transfer() -> bool:
+            nonlocal again
+            if again and self._agrees(self._there().get(name), path):
+                return True  # it had come, and the answer was lost
+            again = True
             try:
                 files.put_file(str(path), there.path, **options)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if (
+                    name != UPLOADING
+                ):  # the folder is there; s3 says so of an upload in parts that it has finished already
+                    raise ConnectionError(first_line(error)) from None
                 reason = "there is no such bucket, repository or folder"
                 raise Unavailable(there.url, "written", reason, False, instead) from None
             files.invalidate_cache()

@@ -214,6 +214,11 @@ def test_two_builders_of_one_folder(store, made, other):
     ):
         upload(url, made)
     assert MANIFEST not in store.files(url)
+    with (
+        pytest.raises(UserError, match="with other shards, by elsewhere-1"),
+        pytest.warns(UserWarning, match="has not end"),
+    ):
+        upload(url, made)
     store.filesystem.rm(url, recursive=True)
     with pytest.raises(UserError, match="already holds shards"), filling(url) as slow:
         shutil.copy(made / NAMES[0], slow)
