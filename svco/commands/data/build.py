@@ -52,7 +52,7 @@ class BuildPlan:
 def build(
     records: list[Record],
     images: Roots,
-    target: Path,
+    target: Path | str,
     plan: BuildPlan,
     progress: Progress,
     no_contrast: list[BadSample] | None = None,
@@ -62,7 +62,7 @@ def build(
     out before; nothing is left of them if that fails. UserError if ``target`` holds shards. Pairs whose two pictures are one are
     left out and go into ``no_contrast``.
     """
-    with filling(target) as folder:
+    with filling(target, progress) as folder:
         return _build(records, images, folder, plan, progress, [] if no_contrast is None else no_contrast, rejected)
 
 

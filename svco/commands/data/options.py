@@ -15,6 +15,7 @@ from .common_options import add_images, add_unreadable
 from .filter import options as filter_options
 from .rewrite import options as rewrite_options
 from .sources.table import SOURCES
+from .target import destination
 from .view import options as view_options
 
 if TYPE_CHECKING:
@@ -117,7 +118,13 @@ def _add_corrupt(tools: Tools) -> None:
 
 def _add_shard_options(parser: argparse.ArgumentParser) -> None:
     """Of the tools that write shards."""
-    parser.add_argument("-o", "--output", type=typed, required=True, help="empty folder for the shards")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=destination,
+        required=True,
+        help="empty folder for the shards, or the URL of one (s3://, gs://, hf://)",
+    )
     parser.add_argument("--pairs-per-shard", type=whole(1), default=512)
     add_unreadable(parser)
 
@@ -172,7 +179,9 @@ def _build(arguments: argparse.Namespace) -> int:
     from .choices import without_rejects
     from .images import Roots
     from .records import read_records
+    from .target import check
 
+    check(arguments.output)
     plan = BuildPlan(
         arguments.seed, arguments.val, arguments.heldout, arguments.pairs_per_shard, arguments.max_unreadable
     )

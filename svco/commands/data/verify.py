@@ -57,11 +57,13 @@ def verify(
     for shard in expand(specs):
         splits[split_of(shard)].append(shard)
     indices: list[ShardIndex] = []
+    sources: list[str] = []
     seen_pairs: dict[str, str] = {}
     seen_images: dict[str, tuple[str, str]] = {}
     for split, names in splits.items():
         shards = ShardSet.open(names, cache, say=lambda fault: found.problems.append(f"stale index: {fault}"))
         indices += shards.indices
+        sources += shards.sources
         found.passed += [shards.passed] if shards.passed else []
         for number in progress(range(len(shards)), f"verifying {split}"):
             found.pairs[split] += 1
@@ -84,7 +86,7 @@ def verify(
                 home, first = seen_images.setdefault(digest, (split, name))
                 if home != split:
                     found.problems.append(f"leak: a picture of {name} is also one of {first}")
-    compared = compare(indices, specs)
+    compared = compare(indices, specs, sources)
     found.shards, found.compared = len(indices), compared.shards
     found.problems += compared.problems
     return found
