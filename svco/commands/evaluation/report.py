@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...basics.markdown import markdown
-from ...scores.measures import NAMES, SHARES
+from ...scores.measures import MATCHES, NAMES, SHARES
 from .benchmarks.table import BENCHMARKS
 
 _NOTE = (
     "± is a standard error and brackets a 95% interval, both over pairs (the two sides of a pair are taken together): "
     "Wilson's for shares, normal for the rest, on the logarithm for perplexities. Differences are paired by key, their "
-    "intervals normal; p is two-sided: McNemar's exact test for shares of pairs, else 10,000 random exchanges of the two "
-    "models within pairs (all exchanges where pairs are few). Nothing is corrected for the number of rows."
+    "intervals normal, of shares of pairs the paired bootstrap's (10,000 draws). p is two-sided: McNemar's exact test for "
+    "shares of pairs, else 10,000 random exchanges of the two models within pairs (all exchanges where pairs are few). "
+    "Nothing is corrected for the number of rows. Pair, image and group accuracy are Winoground's text, image and group score; "
+    "without the prior a response counts as log p(response | image) − log p(response | no image)."
 )
 
 
@@ -55,7 +57,7 @@ def _sets(sets: Mapping[str, Any]) -> str:
 
 
 def _contrasts(name: str, part: Mapping[str, Any]) -> list[str]:
-    shown = ("pair_accuracy", "match_minus_blind", "blind_minus_clash", "own_image")
+    shown = (*MATCHES, "match_minus_blind", "blind_minus_clash", "own_image")
     lines: list[str] = []
     for key, title in (("by_contrast", "by contrast"), ("by_kind", "by kind")):
         if found := part.get(key):
