@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ....basics.errors import UserError
 from ....basics.strict_json import json_lines
-from ....data.pictures import decode_image, picture_file
 from ..generation import Question, ask
 from .protocol import Asking
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from .rows import Picture, opener
 
 SUFFIX = "\nAnswer with the option's letter from the given choices directly."
 """What the authors' evaluators, and LLaVA's before them, put behind a multiple-choice question."""
@@ -37,8 +34,8 @@ class Item:
     """Lower-case letter -> text."""
     right: str
     """The right letter."""
-    image: Path | bytes
-    """The image file, or its bytes."""
+    image: Picture
+    """Its picture."""
     labels: Mapping[str, str]
     """What scores are told apart by: source, task."""
 
@@ -72,7 +69,7 @@ def ask_items(what: str, items: Sequence[Item], asking: Asking) -> list[dict[str
     A line: name, prompt, right, answer, ``asked`` (false: the image could not be read, which counts as wrong), ``letter`` and
     ``authors_letter`` (null: none was said), and the labels.
     """
-    questions = [Question(item.name, item.prompt + SUFFIX, opener(item)) for item in items]
+    questions = [Question(item.name, item.prompt + SUFFIX, opener(item.image, item.name)) for item in items]
     answers = ask(
         asking.subject,
         questions,
@@ -121,28 +118,9 @@ def count_answers(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dic
     }
 
 
-def check_images(items: Sequence[Item], folder: Path) -> None:
-    """UserError when images of the release are not there."""
-    missing = [item.image for item in items if isinstance(item.image, Path) and not item.image.is_file()]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(items)} images of {folder} are missing, e.g. {missing[0]}. Is the release whole?"
-        )
-
-
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file with one JSON object a line; UserError if it is damaged."""
     try:
         return [json.loads(line) for _, line in json_lines(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as lines of JSON: {error}.") from None
-
-
-def opener(item: Item) -> Callable[[], Image]:
-    """What opens the image of ``item``, RGB; BadSample if it cannot be read."""
-
-    def opened() -> Image:
-        data = item.image if isinstance(item.image, bytes) else picture_file(item.image)
-        return decode_image(data, f"the image of question {item.name}")
-
-    return opened
