@@ -8,6 +8,7 @@ import launch
 import numpy as np
 import pytest
 from benchmarks import make_cv_bench, make_mmvp
+from paired_benchmarks import make_winoground
 from places import BASE, ROOT
 
 from svco.commands.evaluation.against import Evaluation, paired
@@ -30,10 +31,11 @@ def evaluate(capsys):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """One process, three workers' worth of everything: a set with answers and a corrupt view, both benchmarks."""
+    """One process, three workers' worth of everything: a set with answers and a corrupt view, benchmarks."""
     folder = tmp_path_factory.mktemp("eval")
     make_mmvp(folder / "mmvp")
     make_cv_bench(folder / "cv")
+    make_winoground(folder / "winoground")
     assert launch.here("eval.py", *_asked(folder, "alone")) == 0
     return folder
 
@@ -42,7 +44,7 @@ def _asked(folder, out):
     return [
         *("--base", str(BASE), "--out", str(folder / out), "--set", SET, "--pairs", "21", "--generate", "5"),
         *("--corrupt", "grey", "--answers-per-batch", "3", "--benchmark", f"mmvp={folder / 'mmvp'}"),
-        *("--benchmark", f"cv-bench={folder / 'cv'}"),
+        *("--benchmark", f"cv-bench={folder / 'cv'}", "--benchmark", f"winoground={folder / 'winoground'}"),
     ]
 
 
@@ -95,6 +97,9 @@ def test_two_ranks_say_what_one_process_says(alone):
     assert np.abs(one["logps"] - two["logps"]).max() < 1e-4  # other packs, float32
     for name in ("heldout", "mmvp", "cv_bench"):
         assert answers(alone / "alone" / f"{name}.answers.jsonl") == answers(alone / "two" / f"{name}.answers.jsonl")
+    paired_lines = [answers(alone / name / "winoground.answers.jsonl") for name in ("alone", "two")]
+    ours, theirs = (np.array([line.pop("logps") for line in lines]) for lines in paired_lines)
+    assert paired_lines[0] == paired_lines[1] and np.abs(ours - theirs).max() < 1e-4
     assert told(alone / "two")["benchmarks"] == told(alone / "alone")["benchmarks"]
 
 
@@ -116,7 +121,7 @@ def test_against_itself_nothing_differs_and_against_another_something_does(alone
         and "difference" in (tmp_path / "out" / "eval.md").read_text()
     )
     same = paired(theirs, theirs, False)
-    assert {"heldout"} == same["sets"].keys() and {"mmvp", "cv_bench"} == same["benchmarks"].keys()
+    assert {"heldout"} == same["sets"].keys() and {"mmvp", "cv_bench", "winoground"} == same["benchmarks"].keys()
     for comparison in (c for of in (same["sets"], same["benchmarks"]) for part in of.values() for c in part.values()):
         assert comparison["value"] == 0 and comparison["p"] == 1
 

@@ -38,6 +38,8 @@ def page(result: Mapping[str, Any]) -> str:
             lines += _contrasts(name, part)
     if result["benchmarks"]:
         lines += ["", "## Benchmarks", "", _benchmarks(result["benchmarks"])]
+        for name, part in result["benchmarks"].items():
+            lines += _shown(name, part)
     for label, other in result.get("against", {}).items():
         lines += _against(model["name"], label, other)
     return "\n".join([*lines, "", _NOTE, ""])
@@ -94,6 +96,21 @@ def _benchmarks(found: Mapping[str, Any]) -> str:
     return markdown(rows)
 
 
+def _shown(name: str, part: Mapping[str, Any]) -> list[str]:
+    """The further figures of a benchmark that has some, of all and by kind."""
+    benchmark = BENCHMARKS[name]
+    if not benchmark.shown:
+        return []
+    kinds = part.get("by_kind", {})
+    rows = [
+        ["", "all", *kinds],
+        ["", str(part.get("samples", part["questions"])), *(str(of["pairs"]) for of in kinds.values())],
+    ]
+    for key, title in benchmark.shown.items():
+        rows.append([title, *(_cell("pair_accuracy", of.get(key)) for of in (part, *kinds.values()))])
+    return ["", f"### {benchmark.title}", "", markdown(rows)]
+
+
 def _against(name: str, label: str, other: Mapping[str, Any]) -> list[str]:
     lines = ["", f"## {name} minus {label}"]
     for what, found in (other["sets"] | other["benchmarks"]).items():
@@ -103,7 +120,7 @@ def _against(name: str, label: str, other: Mapping[str, Any]) -> list[str]:
             form = "pair_accuracy" if share else measure
             rows.append(
                 [
-                    NAMES.get(measure, measure),
+                    (BENCHMARKS[what].shown if what in BENCHMARKS else NAMES).get(measure, NAMES.get(measure, measure)),
                     str(part["pairs"]),
                     _number(form, part["a"]),
                     _number(form, part["b"]),
