@@ -145,14 +145,25 @@ def test_what_is_wrong_is_said_with_the_files_name(tmp_path, form, file, damage,
         check_pictures(found, tmp_path)
 
 
-def test_a_split_is_a_word_and_one_kind(tmp_path):
-    for name in ("test_2d.jsonl", "test_2d.parquet", "latest.jsonl", "Test/a.jsonl", "train/testing.jsonl"):
+@pytest.mark.parametrize(
+    "files, chosen",
+    [
+        ("test_2d.jsonl test_3d.jsonl test_2d.parquet latest.jsonl train/testing.jsonl", "test_2d.jsonl test_3d.jsonl"),
+        ("test.jsonl test_2d.jsonl", "test.jsonl"),
+        ("data/test-00000-of-00002.parquet data/non_test-00000-of-00001.parquet", "data/test-00000-of-00002.parquet"),
+        ("data/test-00000-of-00001.parquet data/test_0412-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+        ("Test/a.arrow train/a.arrow Test/state.json", "Test/a.arrow"),
+        ("train.json", ""),
+    ],
+)
+def test_a_split_is_a_word_of_one_kind(tmp_path, files, chosen):
+    for name in files.split():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    assert [str(file.relative_to(tmp_path)) for file in split_files(tmp_path, "test")] == [
-        "Test/a.jsonl",
-        "test_2d.jsonl",
-    ]
+    assert " ".join(str(file.relative_to(tmp_path)) for file in split_files(tmp_path, "test")) == chosen
+
+
+def test_what_a_release_lacks_is_said(tmp_path):
     with pytest.raises(UserError, match="no file of the split 'val'.*thing is the folder of its release"):
         list(split_rows(tmp_path, "val", "thing"))
     with pytest.raises(UserError, match="x lacks b, c: it has a, b"):

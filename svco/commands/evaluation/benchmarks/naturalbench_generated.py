@@ -4,7 +4,6 @@ yes and no (A and B), as Baiqi-Li/NaturalBench@9967605 reads it."""
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from ....scores.statistics import Measure
-from ..generation import Question, ask
+from ..generation import Question
+from .asked import counts, say
 from .naturalbench import ANSWERS, FETCH, SHOWN, official, read_samples
 from .paired import by, estimates
 from .protocol import Asking, Benchmark, Lines
 from .rows import Picture, opener
 
 NAME = "naturalbench_generated"
+RULE = "the earlier of the words yes and no, A and B (NaturalBench)"
 
 
 @dataclass(frozen=True)
@@ -66,35 +67,18 @@ def said(answer: str, kind: str) -> str | None:
 
 
 def answer(items: Sequence[Asked], asking: Asking) -> list[dict[str, Any]]:
-    """The lines of the answers file: key, query, right, answer, ``asked``, ``said`` (null: neither word), kind, source."""
+    """A line: :func:`~svco.commands.evaluation.benchmarks.asked.say`'s, ``right``, ``said`` (null: neither word), ``kind`` and
+    ``source``. A collective."""
     questions = [Question(item.name, item.query, opener(item.image, item.name)) for item in items]
-    answers = ask(
-        asking.subject,
-        questions,
-        asking.world,
-        max_new_tokens=asking.max_new_tokens,
-        at_once=asking.effort.answers,
-        show=asking.show,
-        what=NAME,
-    )
-    if unread := [item.name for item, given in zip(items, answers, strict=True) if given is None]:
-        warnings.warn(
-            f"{len(unread)} questions of {NAME} could not be asked and count as wrong: their image cannot be read, or their text "
-            f"holds a special token of the base: {', '.join(unread[:10])}",
-            stacklevel=2,
-        )
     return [
-        {
-            "key": item.name,
-            "query": item.query,
+        line
+        | {
             "right": item.right,
-            "answer": given or "",
-            "asked": given is not None,
-            "said": said(given or "", item.kind),
+            "said": said(line["answer"], item.kind),
             "kind": item.kind,
             "source": item.source,
         }
-        for item, given in zip(items, answers, strict=True)
+        for item, line in zip(items, say(NAME, questions, asking), strict=True)
     ]
 
 
@@ -117,11 +101,7 @@ def summary(lines: Lines, paper_compat: bool) -> dict[str, Any]:
         "samples": len(lines) // 4,
         **estimates(found),
         "by_kind": by(np.array([line["kind"] for line in lines[::4]]), found),
-        "questions": len(lines),
-        "unparseable": sum(line["said"] is None for line in lines),
-        "empty": sum(not line["answer"] for line in lines),
-        "not_asked": sum(not line["asked"] for line in lines),
-        "rule": "the earlier of the words yes and no, A and B (NaturalBench)",
+        **counts(lines, RULE, sum(line["said"] is None for line in lines)),
     }
 
 

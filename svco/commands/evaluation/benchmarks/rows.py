@@ -23,14 +23,19 @@ Picture = Path | bytes | Stored
 """A picture of a release: its file, its bytes, or where it stands in a table."""
 
 
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+
+
 def split_files(folder: Path, split: str) -> list[Path]:
     """The tables below ``folder`` that have the word ``split`` in their path, of one kind alone: a release may come in several.
 
-    ``test`` finds ``test_2d.jsonl``, ``data/test-00000-of-00001.parquet``, ``test/data-00000-of-00001.arrow``. The kind is the
-    first that is there, in the order of ``READERS``.
+    ``test`` finds ``test_2d.jsonl``, ``data/test-00000-of-00001.parquet``, ``test/data-00000-of-00001.arrow``; if files, or their
+    folder, are called just like the split, only those. The kind is the first that is there, in the order of ``READERS``.
     """
     word = re.compile(rf"(?<![a-z0-9]){re.escape(split.lower())}(?![a-z0-9])")
     found = [file for file in tables(folder) if word.search(str(file.relative_to(folder)).lower())]
+    just = [file for file in found if split.lower() in (_SHARD.sub("", file.stem).lower(), file.parent.name.lower())]
+    found = just or found
     kinds = [kind for kind in READERS if any(file.suffix == kind for file in found)]
     return [file for file in found if file.suffix in kinds[:1]]
 
@@ -76,13 +81,13 @@ def picture_bytes(found: Picture) -> bytes:
     return found if isinstance(found, bytes) else picture_file(found)
 
 
-def opener(found: Picture, name: str) -> Callable[[], Image]:
-    """What opens the picture of question ``name``, RGB; BadSample if it cannot be read."""
-    return lambda: decode_image(picture_bytes(found), f"the image of question {name}")
+def opener(found: Picture | None, name: str) -> Callable[[], Image] | None:
+    """What opens the picture of question ``name``, RGB; BadSample if it cannot be read. None of a question without one."""
+    return None if found is None else lambda: decode_image(picture_bytes(found), f"the image of question {name}")
 
 
-def check_pictures(found: list[Picture], folder: Path) -> None:
-    """UserError when pictures are not there."""
+def check_pictures(found: Sequence[Picture | None], folder: Path) -> None:
+    """UserError when pictures are not there; None is of a question without one."""
     missing = [image for image in found if isinstance(image, Path) and not image.is_file()]
     if missing:
         raise UserError(
