@@ -8,6 +8,7 @@ import launch
 import numpy as np
 import pytest
 from benchmarks import RELEASES
+from paired_benchmarks import make_winoground
 from places import BASE, ROOT
 
 from svco.commands.evaluation.against import Evaluation, paired
@@ -19,6 +20,8 @@ QUESTIONS = {"mmvp": 6, "cv_bench": 9, "scienceqa": 3, "realworldqa": 3, "textvq
     "hallusionbench": 6
 }
 """Benchmark -> questions of the release that ``benchmarks.py`` makes; some are about no picture."""
+PAIRED = {"winoground": 4}
+"""The same of pairs, which are scored."""
 
 
 @pytest.fixture
@@ -34,10 +37,12 @@ def evaluate(capsys):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """One process, three workers' worth of everything: a set with answers and a corrupt view, every benchmark of words."""
+    """One process, three workers' worth of everything: a set with answers and a corrupt view, every benchmark of words, a paired
+    one."""
     folder = tmp_path_factory.mktemp("eval")
     for name, make in RELEASES.items():
         make(folder / "benchmarks" / name.replace("_", "-"))
+    make_winoground(folder / "benchmarks" / "winoground")
     assert launch.here("eval.py", *_asked(folder, "alone")) == 0
     return folder
 
@@ -77,11 +82,12 @@ def test_what_it_leaves_behind(alone):
     ]
     assert part["hallucination"]["value"] == sum(bool(line["false"]) for line in said) / 10
     assert any(line["false"] for line in said) and any(line["false"] == [] for line in said)
-    assert {name: part["questions"] for name, part in found["benchmarks"].items()} == QUESTIONS
+    assert {name: part["questions"] for name, part in found["benchmarks"].items()} == QUESTIONS | PAIRED
     for name, count in QUESTIONS.items():
         lines = answers(out / f"{name}.answers.jsonl")
         assert len({line["key"] for line in lines}) == count and all(line["asked"] for line in lines)
         assert found["benchmarks"][name]["rule"] and 0 <= found["benchmarks"][name]["score"] <= 1
+    assert all(title in (out / "eval.md").read_text() for title in ("share of yes", "qAcc", "by LLaVA's grader"))
     told_with = [line["query"] for line in answers(out / "textvqa_ocr.answers.jsonl")]
     assert "DAKOTA" in told_with[0] and "DAKOTA" not in answers(out / "textvqa.answers.jsonl")[0]["query"]
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in ("pair_accuracy.png", "gaps.png"))
@@ -103,6 +109,9 @@ def test_two_ranks_say_what_one_process_says(alone):
     assert np.abs(one["logps"] - two["logps"]).max() < 1e-4  # other packs, float32
     for name in ("heldout", *QUESTIONS):
         assert answers(alone / "alone" / f"{name}.answers.jsonl") == answers(alone / "two" / f"{name}.answers.jsonl")
+    paired_lines = [answers(alone / name / "winoground.answers.jsonl") for name in ("alone", "two")]
+    ours, theirs = (np.array([line.pop("logps") for line in lines]) for lines in paired_lines)
+    assert paired_lines[0] == paired_lines[1] and np.abs(ours - theirs).max() < 1e-4
     assert told(alone / "two")["benchmarks"] == told(alone / "alone")["benchmarks"]
 
 
@@ -124,7 +133,7 @@ def test_against_itself_nothing_differs_and_against_another_something_does(alone
         and "difference" in (tmp_path / "out" / "eval.md").read_text()
     )
     same = paired(theirs, theirs, False)
-    assert {"heldout"} == same["sets"].keys() and QUESTIONS.keys() == same["benchmarks"].keys()
+    assert {"heldout"} == same["sets"].keys() and (QUESTIONS | PAIRED).keys() == same["benchmarks"].keys()
     for comparison in (c for of in (same["sets"], same["benchmarks"]) for part in of.values() for c in part.values()):
         assert comparison["value"] == 0 and comparison["p"] == 1
 

@@ -1,4 +1,17 @@
 """Benchmarks from their official files: one file each, named here, gathered in ``table.py``."""
 
-NAMES = ("mmvp", "cv_bench", "scienceqa", "realworldqa", "textvqa", "textvqa_ocr", "pope", "hallusionbench")
+NAMES = (
+    "mmvp",
+    "cv_bench",
+    "scienceqa",
+    "realworldqa",
+    "textvqa",
+    "textvqa_ocr",
+    "pope",
+    "hallusionbench",
+    "winoground",
+    "vismin_bench",
+    "naturalbench",
+    "naturalbench_generated",
+)
 """The benchmarks, in the order of tables: each is the file of that name, and its ``BENCHMARK``."""

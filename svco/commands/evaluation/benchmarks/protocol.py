@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +54,5 @@ class Benchmark:
     """Its part of eval.json: ``score``, the estimate ``headline`` and whatever else it tells."""
     headline: str
     """The key of ``summary`` with the score and its error."""
+    shown: Mapping[str, str] = field(default_factory=dict)
+    """Other estimates of ``summary`` that the page shows -> how it calls them; by the labels of ``by_kind`` too."""
