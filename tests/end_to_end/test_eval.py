@@ -87,6 +87,7 @@ def test_what_it_leaves_behind(alone):
         lines = answers(out / f"{name}.answers.jsonl")
         assert len({line["key"] for line in lines}) == count and all(line["asked"] for line in lines)
         assert found["benchmarks"][name]["rule"] and 0 <= found["benchmarks"][name]["score"] <= 1
+    assert all(title in (out / "eval.md").read_text() for title in ("share of yes", "qAcc", "by LLaVA's grader"))
     told_with = [line["query"] for line in answers(out / "textvqa_ocr.answers.jsonl")]
     assert "DAKOTA" in told_with[0] and "DAKOTA" not in answers(out / "textvqa.answers.jsonl")[0]["query"]
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in ("pair_accuracy.png", "gaps.png"))
