@@ -22,7 +22,8 @@ def near(looks: np.ndarray, within: int) -> Iterator[np.ndarray]:
     """Pairs of rows of ``looks`` that look alike, each as (k, 2) row numbers, in pieces; a pair may come more than once.
 
     ``looks``: (n, 4) uint64, a :data:`~svco.data.looks.Look` a row, none ``UNKNOWN``. Two look alike when pHash and dHash both
-    differ in at most ``within`` bits, or do so once one of the two, or both, are mirrored. ValueError for ``within`` above ``MOST_NEAR``.
+    differ in at most ``within`` bits, or do so once one of the two, or both, are mirrored. ValueError for ``within`` above
+    ``MOST_NEAR``.
     """
     if not 0 <= within <= MOST_NEAR:
         raise ValueError(f"within {within} bits; 0 to {MOST_NEAR} can be asked for")
