@@ -40,6 +40,8 @@ DOORS = {
     "fsspec": {"data.remote"},
     "aiohttp": {"data.remote"},
     "openai": {"endpoint.client"},
+    "imagehash": {"data.looks"},
+    "scipy": {"data.alike"},
     "peft": {"model.lora", "model.adapter_files", "commands.bench"},  # the peer is given peft's own configuration
     "trl": {"commands.bench"},
     "datasets": {"commands.bench"},
