@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ _ROOM = 65536
 Size = tuple[int, int]
 Place = tuple[int, int]
 """(byte offset of a member's data in the tar, bytes)."""
+Pictures = Mapping[str, tuple[tuple[Size, str], tuple[Size, str]]]
+"""Key -> (size, digest) of image 0 and 1."""
 Say = Callable[[str], None]
 """Is told, in a sentence, what is wrong."""
 
@@ -152,8 +154,9 @@ def _read(path: Path, tar: Path) -> tuple[list[int | str], ShardIndex] | None:
     return mark, ShardIndex(str(tar), mark[0], record["sha256"], mark[-1], entries, *record["passed"])
 
 
-def build_index(tar: Path, digest: str = "") -> ShardIndex:
-    """The index of ``tar``, whose SHA-256 ``digest`` is; NoShard, saying why, for what is none."""
+def build_index(tar: Path, digest: str = "", pictures: Pictures | None = None) -> ShardIndex:
+    """The index of ``tar``, whose SHA-256 ``digest`` is; NoShard, saying why, for what is none. ``pictures``: of all its samples,
+    from who has just written them."""
     samples: dict[str, dict[str, Place]] = {}
     passed: list[str] = []
     previous = None
@@ -178,7 +181,7 @@ def build_index(tar: Path, digest: str = "") -> ShardIndex:
                 "told. Pack it anew, each file once."
             )
         samples[key][name] = (member.offset, member.size)
-    entries = _entries(tar, samples)
+    entries = _entries(tar, samples, pictures)
     size, digest = tar.stat().st_size, digest or file_digest(tar)
     return ShardIndex(str(tar), size, digest, sampled_digest(tar), entries, len(passed), passed[0] if passed else "")
 
@@ -191,15 +194,19 @@ def _split_name(name: str) -> tuple[str, str]:
     return folder + slash + key, extension.lower()
 
 
-def _entries(tar: Path, samples: dict[str, dict[str, Place]]) -> tuple[Entry, ...]:
-    """With sizes and digests of all pictures: each is decoded once, here."""
-    sides = [next((m[name] for name in names if name in m), None) for m in samples.values() for names in IMAGE_MEMBERS]
-    with tar.open("rb") as stream, ThreadPoolExecutor(min(DECODERS, len(os.sched_getaffinity(0)))) as pool:
-        found = list(pool.map(lambda place: _known_by(stream.fileno(), place), sides))
-    pairs = zip(found[::2], found[1::2], strict=True)
+def _entries(tar: Path, samples: dict[str, dict[str, Place]], pictures: Pictures | None) -> tuple[Entry, ...]:
+    """With sizes and digests of all pictures: where they are not known each is decoded once, here."""
+    if pictures is None:
+        sides = [
+            next((m[name] for name in names if name in m), None) for m in samples.values() for names in IMAGE_MEMBERS
+        ]
+        with tar.open("rb") as stream, ThreadPoolExecutor(min(DECODERS, len(os.sched_getaffinity(0)))) as pool:
+            found = list(pool.map(lambda place: _known_by(stream.fileno(), place), sides))
+        pictures = dict(zip(samples, zip(found[::2], found[1::2], strict=True), strict=True))
     return tuple(
         Entry(key, members, (first[0], second[0]), (first[1], second[1]))
-        for (key, members), (first, second) in zip(samples.items(), pairs, strict=True)
+        for key, members in samples.items()
+        for first, second in [pictures[key]]
     )
 
 

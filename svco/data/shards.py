@@ -26,7 +26,17 @@ from .pairs import IMAGE_MEMBERS, LARGEST_TEXT, TEXT_MEMBER, Pair, PairText, dec
 from .pictures import MAX_BYTES, extension
 from .remote import Source, is_remote
 from .shard_cache import fetched, hold
-from .shard_index import Entry, Say, ShardIndex, combined_digest, load_index, open_shard
+from .shard_index import (
+    Entry,
+    Pictures,
+    Say,
+    ShardIndex,
+    build_index,
+    combined_digest,
+    keep_index,
+    load_index,
+    open_shard,
+)
 from .splits import of_split
 from .tar_members import unpacked_name
 
@@ -35,22 +45,30 @@ DEFAULT_CACHE = Path("~/.cache/svco")
 
 def write_shards(pairs: Iterable[Pair], directory: str | Path, split: str, pairs_per_shard: int) -> list[Path]:
     """Writes ``{split}-000000.tar`` … with their indices; the same pairs give the same bytes, whenever and by whomever."""
-    import webdataset
-
     folder, pairs = Path(directory), iter(pairs)
     written: list[Path] = []
     folder.mkdir(parents=True, exist_ok=True)
     while chunk := list(islice(pairs, pairs_per_shard)):
-        path = folder / f"{split}-{len(written):06d}.tar"
-        with replacing(path) as temporary, temporary.open("wb") as stream:
-            writer = webdataset.TarWriter(stream, user="svco", group="svco", mtime=0, encoder=False)
-            for pair in chunk:
-                images = {f"{side}.{extension(data)}": data for side, data in enumerate(pair.images)}
-                writer.write({"__key__": pair.text.key, **images, TEXT_MEMBER: encode_text(pair.text)})
-            writer.close()
-        load_index(path, folder)
-        written.append(path)
+        written.append(folder / f"{split}-{len(written):06d}.tar")
+        write_shard(chunk, written[-1])
     return written
+
+
+def write_shard(pairs: Iterable[Pair], path: Path, pictures: Pictures | None = None) -> None:
+    """Writes ``pairs`` into the tar ``path``, whole or not at all, and its index beside it. ``pictures``: sizes and digests of
+    all, where they are known, by key; else each is decoded for the index."""
+    import webdataset
+
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        writer = webdataset.TarWriter(stream, user="svco", group="svco", mtime=0, encoder=False)
+        for pair in pairs:
+            images = {f"{side}.{extension(data)}": data for side, data in enumerate(pair.images)}
+            writer.write({"__key__": pair.text.key, **images, TEXT_MEMBER: encode_text(pair.text)})
+        writer.close()
+    if pictures is None:
+        load_index(path, path.parent)
+    else:
+        keep_index(build_index(path, pictures=pictures), path.parent)
 
 
 def expand(spec: str | Sequence[str], split: str = "") -> tuple[str, ...]:

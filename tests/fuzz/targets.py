@@ -134,7 +134,7 @@ class Manifests(Target):
 
     def __init__(self, folder):
         super().__init__(folder)
-        from svco.commands.data.build import described
+        from svco.commands.data.manifest import described
         from svco.commands.data.target import MANIFEST
 
         written = write_shards(pairs(4), folder, "train", 2)

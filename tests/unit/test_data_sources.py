@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from sources import put
 from test_data_tools import svco
 
+from svco import __version__
 from svco.basics import strict_json
 from svco.basics.errors import UserError
 from svco.basics.progress import silent
@@ -378,7 +379,9 @@ def test_numbered_pictures_to_shards(tmp_path, imported):
     shards = ShardSet.open(str(tmp_path / "shards"))
     pairs = {pair.text.contrast: pair.text for pair in map(shards.read, range(2))}
     assert pairs["scene"].kind == "place"
-    assert pairs["scene"].facts == {"provenance": {"licence": "CC0", "extra": {"weather": "dry"}}}
+    stages = {"import": {"source": "folder", "svco": __version__, "release": "pairs"}}
+    assert pairs["scene"].facts == {"provenance": {"licence": "CC0", "extra": {"weather": "dry"}, "stages": stages}}
+    assert manifest["recipes"] == [{"pairs": 2, "source": "folder", "licence": "CC0", "stages": stages}]
 
 
 JSON = st.recursive(

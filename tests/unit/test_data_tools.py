@@ -10,7 +10,7 @@ import launch
 import pytest
 from PIL import Image
 
-from svco import cli
+from svco import __version__, cli
 from svco.basics.errors import UserError
 from svco.commands.data.target import filling
 from svco.data.shards import ShardSet
@@ -114,10 +114,9 @@ def test_release_to_verified_shards(release, monkeypatch, capsys):
     pair = by_query["What is in picture 7?"]
     assert pair.text.responses == ("Thing 7.", "No thing 7.")
     assert (pair.text.system, pair.text.source) == ("You see.", "mvc")
-    assert (pair.text.kind, pair.text.facts) == (
-        "noun",
-        {"provenance": {"licence": "not stated", "extra": {"extra": 1}}},
-    )
+    imported = {"source": "mvc-json", "svco": __version__, "release": "mvc.json"}
+    provenance = {"licence": "not stated", "extra": {"extra": 1}, "stages": {"import": imported}}
+    assert (pair.text.kind, pair.text.facts) == ("noun", {"provenance": provenance})
     original = (release / "images" / "Flickr30k-Counterfactuals/dalle_gen_counterfactuals/7_noun.jpg").read_bytes()
     assert pair.images[1] == original, "a JPEG's bytes are kept"
     converted = Image.open(io.BytesIO(by_query["What is in picture 5?"].images[1]))
@@ -259,7 +258,7 @@ def test_verify_finds_what_is_wrong(shards, tmp_path, make_pairs, monkeypatch, c
 def test_a_failed_command_leaves_nothing_that_blocks_the_next(tmp_path, monkeypatch, capsys):
     """Whatever ends it (a picture that goes missing while shards are written, a full disk, a signal): the same command succeeds
     once the cause is gone."""
-    from svco.commands.data import build as builder
+    from svco.commands.data import shard_writer
 
     images, records, shards = tmp_path / "i", tmp_path / "r.jsonl", tmp_path / "s"
     images.mkdir()
@@ -289,22 +288,23 @@ def test_a_failed_command_leaves_nothing_that_blocks_the_next(tmp_path, monkeypa
     for failure in (OSError(28, "No space left on device"), KeyboardInterrupt()):
         written = []
 
-        def fails(pairs, folder, split, size, failure=failure, written=written, right=builder.write_shards):
-            if split == "train":
+        def fails(pairs, path, pictures, failure=failure, written=written, right=shard_writer.write_shard):
+            if path.name.startswith("train"):
                 raise failure
-            written.extend(right(pairs, folder, split, size))
-            return written[-1:]
+            right(pairs, path, pictures)
+            written.append(path)
 
         with monkeypatch.context() as patched:
-            patched.setattr(builder, "write_shards", fails)
+            patched.setattr(shard_writer, "write_shard", fails)
             assert svco(patched, *build) == (2 if isinstance(failure, OSError) else 130)
-        assert (
-            written
-            and not shards.exists()
-            and sorted(p.name for p in tmp_path.iterdir()) == ["i", "mine.jsonl", "r.jsonl"]
-        )
-    assert "No space left on device" in " ".join(capsys.readouterr().err.split())
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["i", "mine.jsonl", "r.jsonl", "s.unfinished"]
+        assert len(written) == (2 if isinstance(failure, OSError) else 0), "what is whole is not written again"
+    said = " ".join(capsys.readouterr().err.split())
+    assert "No space left on device" in said
+    assert "what is done is kept in" in said
     assert svco(monkeypatch, *build) == 0
+    assert "of an unfinished build were used: 8 pictures, 2 shards" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["i", "mine.jsonl", "r.jsonl", "s"]
     assert svco(monkeypatch, *build) == 2, "what is whole is not overwritten"
     assert "already holds shards" in capsys.readouterr().err
     corrupt = ["data", "corrupt", shards, "--kind", "grey", "-o", tmp_path / "vlf"]

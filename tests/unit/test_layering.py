@@ -41,6 +41,8 @@ DOORS = {
     "fsspec": {"data.remote"},
     "aiohttp": {"data.remote"},
     "openai": {"endpoint.client"},
+    "imagehash": {"data.looks"},
+    "scipy": {"data.alike"},
     "peft": {"model.lora", "model.adapter_files", "commands.bench"},  # the peer is given peft's own configuration
     "trl": {"commands.bench"},
     "lmms_eval": {"commands.harness.plugin", "commands.harness.model"},  # imported in its own environment alone

@@ -41,7 +41,7 @@ def store(request, monkeypatch, tmp_path):
 @pytest.fixture
 def made(shards, make_pairs):
     """A folder as a build makes it: three shards of training, one of validation, indices and a manifest."""
-    from svco.commands.data.build import described
+    from svco.commands.data.manifest import described
 
     write_shards(make_pairs("val", 0, 4), shards, "val", 7)
     (shards / MANIFEST).write_text(json.dumps({"shards": described(sorted(shards.glob("*.tar")))}))

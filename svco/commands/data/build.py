@@ -1,36 +1,32 @@
-"""Records to shards: deterministic, with no image in two splits."""
+"""Records to shards: deterministic, resumable, with nothing that looks alike in two splits."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ... import __version__
 from ...basics.errors import BadSample, UserError
-from ...basics.files import file_digest, write_whole
+from ...basics.files import write_whole
 from ...basics.progress import Progress
 from ...basics.strict_json import json_text
-from ...data.pairs import Pair, PairText
-from ...data.pictures import BLANK, picture_file, read_picture, stored_alike
-from ...data.shards import write_shards
+from ...data.near_bits import NEAR
+from .apart import SPLITS, divided, draw, grouped
+from .choices import Rejects
 from .images import Roots
-from .records import NOT_STATED, Record
+from .manifest import VERSION, described
+from .pairs_known import Pairs
+from .records import Record
+from .shard_writer import ShardWriter
+from .spool import Spool
 from .target import MANIFEST, filling
-
-SPLITS = ("heldout", "val", "train")
-
-
-@dataclass(frozen=True)
-class Known:
-    """What an image file is known by."""
-
-    pixels: str
-    """``Picture.digest``: equal for one picture in whatever file."""
-    bytes: str
-    """The SHA-256 of the file, in hex."""
+from .unfinished import Unfinished
 
 
 @dataclass(frozen=True)
@@ -47,170 +43,108 @@ class BuildPlan:
     """Pairs a tar."""
     max_unreadable: float = 0.0
     """Share of pairs that may be left out because an image does not decode."""
+    near_duplicates: int | None = NEAR
+    """Bits in which the hashes of pictures that look alike may differ (:mod:`svco.data.looks`); None: equal pixels alone."""
+    size: int | None = None
+    """Pixels that the longer side of a stored picture may have; larger ones are reduced."""
+
+
+@dataclass
+class Built:
+    """What a build made, and what it used of an earlier one."""
+
+    manifest: dict[str, Any]
+    """As it was written."""
+    pictures_used: int
+    """Pictures that an unfinished build had looked at."""
+    shards_used: int
+    """Shards that it had written."""
 
 
 def build(
-    records: list[Record],
+    records: Iterable[Record],
     images: Roots,
     target: Path | str,
     plan: BuildPlan,
     progress: Progress,
+    *,
+    workers: int = 1,
     no_contrast: list[BadSample] | None = None,
-    rejected: int = 0,
-) -> dict[str, Any]:
-    """Writes shards and MANIFEST.json into ``target`` and returns the manifest, which also says that ``rejected`` pairs were left
-    out before; nothing is left of them if that fails. UserError if ``target`` holds shards. Pairs whose two pictures are one are
-    left out and go into ``no_contrast``.
+    rejects: Rejects | None = None,
+    origin: Callable[[], Mapping[str, Any]] = dict,
+) -> Built:
+    """Writes shards and MANIFEST.json into ``target``: the same bytes whatever ``workers``, threads that read, decode and encode.
+
+    What it has done is beside the target until it is finished (:class:`~.unfinished.Unfinished`), and a build of the same target
+    goes on with it. ``records`` are read once; those that ``rejects`` names are left out. Pairs whose two pictures are one
+    are left out and go into ``no_contrast``. ``origin`` is asked, once they are read, what the manifest
+    is to say of where they come from. UserError if ``target``
+    holds other shards.
     """
-    with filling(target, progress) as folder:
-        return _build(records, images, folder, plan, progress, [] if no_contrast is None else no_contrast, rejected)
-
-
-def _build(
-    records: list[Record],
-    images: Roots,
-    target: Path,
-    plan: BuildPlan,
-    progress: Progress,
-    no_contrast: list[BadSample],
-    rejected: int,
-) -> dict[str, Any]:
     if plan.val + plan.heldout >= 1:
         raise UserError(f"--val {plan.val} and --heldout {plan.heldout} leave nothing to train on.")
-    if unwritten := sum(not record.written for record in records):
-        raise UserError(
-            f"{unwritten} of {len(records)} pairs have no question and answers yet: svco data rewrite makes them of captions and "
-            "instructions."
-        )
-    known, unreadable = _read_images(records, images, progress)
-    usable = [record for record in records if all(path in known for path in record.images)]
-    lost = len(records) - len(usable)
-    if lost > plan.max_unreadable * len(records) or not usable:
-        raise UserError(
-            f"{lost} of {len(records)} pairs have an image that cannot be decoded; the first: {unreadable[0]}. Mend or "
-            "remove them, or allow a share to be left out with --max-unreadable."
-        )
-    contrasts = [record for record in usable if not _one_picture(record, known)]
-    no_contrast += [
-        BadSample("same-images", f"{' and '.join(record.images)} show the same, which is no contrast")
-        for record in usable
-        if _one_picture(record, known)
-    ]
-    if not contrasts:
-        raise UserError(f"No pair is a contrast; the first: {no_contrast[0]}.")
-    unique = _unique(contrasts, known)
-    splits = _split(unique, known, plan)
-    written: list[Path] = []
-    for split in SPLITS:
-        chosen = sorted(splits[split], key=lambda number: _draw(plan.seed, f"order {number}"))
-        pairs = _pairs([unique[number] for number in chosen], images, known, split, progress)
-        written += write_shards(pairs, target, split, plan.pairs_per_shard)
-    manifest = {
-        "version": 1,
-        "seed": plan.seed,
-        "pairs": {split: len(splits[split]) for split in SPLITS},
-        "types": dict(sorted(Counter(record.type for record in unique).items())),
-        "sources": dict(sorted(Counter(record.source for record in unique).items())),
-        "licences": dict(sorted(Counter(record.licence or NOT_STATED for record in unique).items())),
-        "left_out": {
-            "unreadable": lost,
-            "no_contrast": len(no_contrast),
-            "duplicate": len(contrasts) - len(unique),
-            "rejected": rejected,
-        },
-        "shards": described(written),
-    }
-    write_whole(target / MANIFEST, json_text(manifest, indent=1))
-    return manifest
-
-
-def described(shards: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """What a manifest says of each of ``shards``: name -> bytes and digest."""
-    return {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in shards}
-
-
-def _read_images(records: list[Record], images: Roots, progress: Progress) -> tuple[dict[str, Known], list[str]]:
-    """({path: what it is known by} of the images that decode, messages of those that do not)."""
-    known, messages = {}, []
-    for path in progress(sorted({path for record in records for path in record.images}), "reading images"):
+    bad = [] if no_contrast is None else no_contrast
+    with Unfinished(target) as work, ExitStack() as stack:
+        # Whether there is room at a URL is known at once; a local folder may hold what an earlier try had put there.
+        folder = stack.enter_context(filling(target, progress)) if work.remote else None
+        spool = Spool(work.records)
         try:
-            data = picture_file(images / path)
-            picture = read_picture(data, str(images / path))
-        except BadSample as error:
-            messages.append(str(error))
-            continue
-        known[path] = Known(picture.digest, hashlib.sha256(data).hexdigest())
-    return known, messages
+            pairs = Pairs(spool)
+            pairs.take_in(rejects.without(records) if rejects else records, progress)
+            used = pairs.pictures.read(images, plan.size, workers, work.pictures, progress)
+            left_out = pairs.choose(plan.max_unreadable, bad, progress)
+            told = _write(pairs, plan, ShardWriter(pairs, images, plan.size, workers, work), progress)
+        finally:
+            spool.close()
+        left_out["rejected"] = rejects.left_out if rejects else 0
+        head = {"version": VERSION, "svco": __version__, "made_of": dict(origin()), "build": asdict(plan)}
+        manifest = {**head, "seed": plan.seed, "left_out": left_out, **told}
+        text = json_text(manifest, indent=1)
+        names = list(told["shards"])
+        if not work.clear_target(names, text):
+            folder = folder or stack.enter_context(filling(target, progress))
+            work.hand_over(names, folder)
+            write_whole(folder / MANIFEST, text)
+    return Built(manifest, used, work.shards_used)
 
 
-def _one_picture(record: Record, known: dict[str, Known]) -> bool:
-    return len({known[path].pixels for path in record.images}) == 1
+def _write(pairs: Pairs, plan: BuildPlan, writer: ShardWriter, progress: Progress) -> dict[str, Any]:
+    """Divides the pairs and writes their shards; what the manifest says of both."""
+    groups = grouped(pairs.sides, pairs.pictures, plan.near_duplicates)
+    names, strata = pairs.strata()
+    shares = {"heldout": plan.heldout, "val": plan.val}
+    split_of = divided(groups, strata, pairs.content, shares, plan.seed)
+    numbers = {split: [n for n, of in enumerate(split_of) if of == split] for split in SPLITS}
+    shards: dict[str, dict[str, Any]] = {}
+    for split in SPLITS:
+        order = sorted(numbers[split], key=lambda number: draw(plan.seed, f"order {pairs.content[number].hex()}"))
+        chunks = [order[at : at + plan.pairs_per_shard] for at in range(0, len(order), plan.pairs_per_shard)]
+        for number, chunk in enumerate(progress(chunks, f"writing shards of {split}")):
+            path = writer.write(f"{split}-{number:06d}.tar", chunk)
+            made = " ".join(str(pairs.made[n]) for n in chunk)
+            shards[path.name] = {**described([path])[path.name], "pairs": len(chunk), "recipes": made}
+    sizes = np.unique(groups, return_counts=True)[1]
+    counts = {split: Counter(strata[numbers[split]].tolist()) for split in SPLITS}
+    in_strata = [
+        {"source": source, "type": kind, **{split: counts[split][number] for split in SPLITS}}
+        for number, (source, kind) in enumerate(names)
+    ]
+    return {
+        "pairs": {split: len(numbers[split]) for split in SPLITS},
+        "types": _summed(names, strata, 1),
+        "sources": _summed(names, strata, 0),
+        "licences": dict(sorted(pairs.licences.items())),
+        "strata": in_strata,
+        "components": {"count": len(sizes), "largest": int(sizes.max()), "of_several": int((sizes > 1).sum())},
+        "pictures": {"files": len(pairs.pictures), "resized": pairs.pictures.resized},
+        "recipes": pairs.recipes.found,
+        "shards": shards,
+    }
 
 
-def _unique(records: list[Record], known: dict[str, Known]) -> list[Record]:
-    """Without repetitions of pictures, question and answers: the first record of each, in the place of the last."""
-    seen = {_content(record, known): record for record in reversed(records)}
-    return list(reversed(seen.values()))
-
-
-def _content(record: Record, known: dict[str, Known]) -> str:
-    """What makes a pair the pair it is, as a digest."""
-    parts = [*(known[path].pixels for path in record.images), record.query, *record.responses, record.system]
-    return hashlib.sha256(json_text(parts).encode()).hexdigest()
-
-
-def _split(records: list[Record], known: dict[str, Known], plan: BuildPlan) -> dict[str, list[int]]:
-    """Split -> record numbers. Pairs that share a picture of more than one colour, directly or through others, stay together."""
-    parent: dict[str, str] = {}
-
-    def node(number: int, path: str) -> str:
-        pixels = known[path].pixels
-        return f"{pixels} {number}" if pixels.startswith(BLANK) else pixels
-
-    def root(image: str) -> str:
-        while (above := parent.setdefault(image, image)) != image:
-            parent[image] = parent[above]
-            image = parent[image]
-        return image
-
-    for number, record in enumerate(records):
-        first, second = (root(node(number, path)) for path in record.images)
-        parent[max(first, second)] = min(first, second)
-    groups: dict[str, list[int]] = {}
-    for number, record in enumerate(records):
-        groups.setdefault(root(node(number, record.images[0])), []).append(number)
-    wanted = {"heldout": round(plan.heldout * len(records)), "val": round(plan.val * len(records))}
-    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for group in sorted(groups, key=lambda image: _draw(plan.seed, image)):
-        # A group that would overfill a small split goes to training, so that one large cluster cannot swallow it.
-        split = next((s for s, size in wanted.items() if len(splits[s]) + len(groups[group]) <= size), "train")
-        splits[split] += groups[group]
-    if not splits["train"]:
-        raise UserError(
-            "No pair is left for training: the pairs share so few pictures' groups that val and heldout took all. Lower "
-            "--val and --heldout."
-        )
-    return splits
-
-
-def _draw(seed: int, name: str) -> str:
-    return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
-
-
-def _pairs(
-    chosen: list[Record], images: Roots, known: dict[str, Known], split: str, progress: Progress
-) -> Iterator[Pair]:
-    for record in progress(chosen, f"writing {split}"):
-        text = PairText(
-            key=f"pair-{_content(record, known)[:16]}",  # so that two builds share keys only where they share pairs
-            query=record.query,
-            responses=record.responses,
-            contrast=record.type,
-            source=record.source,
-            ids={**record.ids, **{f"sha256_{side}": known[path].bytes for side, path in enumerate(record.images)}},
-            system=record.system,
-            kind=record.kind,
-            facts={**record.facts, **({"provenance": record.provenance} if record.provenance else {})},
-        )
-        first, second = (picture_file(images / path) for path in record.images)
-        yield Pair(text, stored_alike(first, second, " and ".join(record.images)))
+def _summed(names: list[tuple[str, str]], strata: np.ndarray, place: int) -> dict[str, int]:
+    """Source or type -> pairs."""
+    counts: Counter[str] = Counter()
+    for name, count in zip(names, np.bincount(strata, minlength=len(names)).tolist(), strict=True):
+        counts[name[place]] += count
+    return dict(sorted(counts.items()))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ...basics.errors import UserError
@@ -35,21 +35,34 @@ def read_rejects(path: Path) -> set[str]:
     return {name for name, choice in choices.items() if choice == "reject"}
 
 
-def without_rejects(records: Iterable[Record], path: Path) -> tuple[list[Record], int]:
-    """(``records`` without those rejected in the file ``path``, how many rejected ones are not among them). UserError where none
-    of the rejected is: the choices are about others."""
-    rejects = read_rejects(path)
-    kept: list[Record] = []
-    found: set[str] = set()
-    for record in records:
-        name = name_of(record)
-        if name in rejects:
-            found.add(name)
-        else:
-            kept.append(record)
-    if rejects and not found:
-        raise UserError(
-            f"None of the {len(rejects)} pairs rejected in {path} is among the records. The choices are about other records, or "
-            "about these before they were rewritten."
-        )
-    return kept, len(rejects - found)
+class Rejects:
+    """The pairs that were rejected in the file ``path``, on their way out of the records."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.names = read_rejects(path)
+        self._found: set[str] = set()
+
+    def without(self, records: Iterable[Record]) -> Iterator[Record]:
+        """``records`` without them, as they come. UserError at the end where none of them was there: the choices are about
+        others."""
+        for record in records:
+            name = name_of(record)
+            if name not in self.names:
+                yield record
+            else:
+                self._found.add(name)
+                self.left_out += 1
+        if self.names and not self._found:
+            raise UserError(
+                f"None of the {len(self.names)} pairs rejected in {self.path} is among the records. The choices are about other "
+                "records, or about these before they were rewritten."
+            )
+
+    left_out = 0
+    """Records that were."""
+
+    @property
+    def strangers(self) -> int:
+        """Rejected ones that are not among the records."""
+        return len(self.names - self._found)

@@ -22,7 +22,7 @@ from ...data.pictures import decode_image, png_bytes
 from ...data.shards import ShardSet, expand, write_shards
 from ...data.splits import split_of
 from ...recipe.config import CorruptConfig
-from .build import described
+from .manifest import described
 from .target import MANIFEST, check, filling
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ... import __version__
 from ...basics.errors import UserError, allowing
 from ...basics.progress import Progress
 from .images import folder_of, missing_lines
@@ -38,6 +39,9 @@ def import_records(raw: Raw, target: Path, max_missing: float, progress: Progres
     """
     done = Imported()
 
+    how = {"source": raw.source.name, "svco": __version__, "release": raw.path.name}
+    how |= {name: value for name, value in raw.options.items() if value}
+
     def kept() -> Iterator[Record]:
         for record in progress(raw.source.read(raw), f"importing {raw.source.name}"):
             done.records += 1
@@ -49,7 +53,7 @@ def import_records(raw: Raw, target: Path, max_missing: float, progress: Progres
                 done.kept += 1
                 done.types[record.type] += 1
                 done.unwritten += not record.written
-                yield record
+                yield replace(record, stages={"import": how, **record.stages})
         _refuse_too_few(raw, done, max_missing)
 
     write_records(target, kept())
