@@ -19,7 +19,8 @@ from svco.tiny_world.contrast import world_pairs
 PAIRS, STEPS = 2, 4
 RECIPE = [f"model.base={BASE}", "lora.rank=4", "lora.alpha=8"]
 LAYERS = 4
-
+COMPILES = 900
+"""Seconds for ranks that compile."""
 
 DIAL = [f"lora, {place} of {LAYERS} recomputed" for place in range(LAYERS + 1)]
 FULL = ["full", "full, recomputed"]
@@ -40,7 +41,7 @@ def product(zero3, adapter, tmp_path_factory):
     cases |= {name: (place, [*RECIPE, *full]) for name, place in zip(FULL, (0, LAYERS))}
     cases["compiled"] = 2, [*RECIPE, *lora, "model.compile=true"]
     out = tmp_path_factory.mktemp("product") / "report.json"
-    output = launch.output(2, "tests/distributed/four_steps.py", zero3, PAIRS, out, json.dumps(cases))
+    output = launch.output(2, "tests/distributed/four_steps.py", zero3, PAIRS, out, json.dumps(cases), timeout=COMPILES)
     reports = json.loads(out.read_text())
     assert reports.keys() == cases.keys()
     parts = dict(part.split("\n", 1) for part in output.split("case ")[1:])
