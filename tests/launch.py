@@ -1,4 +1,4 @@
-"""Starts real runs the way a user does, and reads what they leave behind."""
+"""Starts real runs, as a user does or as forks of a process with the imports done, and reads what they leave behind."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import tempfile
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
+from forked import run_forked, worlds
 from places import ROOT
 
 ENVIRONMENT = os.environ | {
@@ -53,14 +54,20 @@ def command(ranks: int | None, ds: Path | str, *arguments: str) -> list[str]:
     return launched(ranks, script, "--ds", ds, *arguments)
 
 
-def output(ranks: int, script: str, *arguments: object) -> str:
-    """Runs ``script`` to its end on ``ranks``; what it says."""
-    line = launched(ranks, script, *arguments)
-    done = subprocess.run(
-        line, cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=400
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
+def ended(
+    ranks: int | None, script: Path | str, *arguments: object, timeout: float = 400
+) -> tuple[list[int | None], str]:
+    """Runs ``script`` to its end on ``ranks``, forks of one process that has the imports done: (exit codes, what it says).
+    ``ranks`` None is one process that no launcher has told of ranks."""
+    places = worlds(ranks, free_port()) if ranks else [{}]
+    return run_forked([str(ROOT / script), *map(str, arguments)], [ENVIRONMENT | place for place in places], timeout)
+
+
+def output(ranks: int | None, script: Path | str, *arguments: object, timeout: float = 400) -> str:
+    """The same; what it says. Fails with it when an exit code is not 0."""
+    codes, said = ended(ranks, script, *arguments, timeout=timeout)
+    assert not any(codes), f"exit codes {codes}\n{said[-6000:]}"
+    return said
 
 
 def start(ranks: int | None, ds: Path | str, *arguments: str, **how) -> subprocess.Popen:
@@ -77,11 +84,16 @@ def start(ranks: int | None, ds: Path | str, *arguments: str, **how) -> subproce
 
 
 def run(ranks: int | None, ds: Path | str, *arguments: str, timeout: float = 400) -> str:
-    """Runs to the end; its output. Fails with the output when the exit code is not 0."""
+    """Trains to the end, as :func:`output` runs a script."""
+    return output(ranks, "launchers/train.py", "--ds", ds, *arguments, timeout=timeout)
+
+
+def run_anew(ranks: int | None, ds: Path | str, *arguments: str, timeout: float = 400) -> str:
+    """The same as a user starts it: interpreter, imports and launcher."""
     process = start(ranks, ds, *arguments)
-    output, _ = process.communicate(timeout=timeout)
-    assert process.returncode == 0, output[-6000:]
-    return output
+    said, _ = process.communicate(timeout=timeout)
+    assert process.returncode == 0, said[-6000:]
+    return said
 
 
 def runs(ranks: int, *those: tuple[Path, list[str]]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import lru_cache
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -59,8 +60,10 @@ def make_adapter(base, folder, rank=4, alpha=8, seed=3, whole=None):
     wrapped.save_pretrained(folder)
 
 
-def sequence_logp(model, processor, query, response, image):
-    """(log-probability of the response's tokens and the end token, number of them) under an image, or None."""
+@lru_cache(maxsize=64)
+def sequence(processor, query, response, image):
+    """(ids (1, T) with the end token, pixels or None, where the response begins). The last ones are kept: policy and reference,
+    and every step of a training, read the same."""
     content = ([{"type": "image"}] if image is not None else []) + [{"type": "text", "text": query}]
     user = {"role": "user", "content": content}
     answer = {"role": "assistant", "content": [{"type": "text", "text": response}]}
@@ -70,8 +73,13 @@ def sequence_logp(model, processor, query, response, image):
     inputs = processor(text=whole, images=picture, return_tensors="pt")
     start = len(processor(text=prompt, images=picture)["input_ids"][0])
     eos = torch.tensor([[processor.tokenizer.eos_token_id]])
-    ids = torch.cat([inputs["input_ids"], eos], dim=1)
-    extra = {} if image is None else {"pixel_values": inputs["pixel_values"].to(model.dtype)}
+    return torch.cat([inputs["input_ids"], eos], dim=1), inputs.get("pixel_values"), start
+
+
+def sequence_logp(model, processor, query, response, image):
+    """(log-probability of the response's tokens and the end token, number of them) under an image, or None."""
+    ids, pixels, start = sequence(processor, query, response, image)
+    extra = {} if image is None else {"pixel_values": pixels.to(model.dtype)}
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits[0].double()
     logps = logits.log_softmax(-1)[start - 1 : -1]
     return logps.gather(1, ids[0, start:, None]).sum(), ids.shape[1] - start

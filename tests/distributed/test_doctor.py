@@ -3,36 +3,33 @@
 import os
 import socket
 import subprocess
-import sys
 
 import launch
 import pytest
+from forked import forks, worlds
 from places import ROOT
 
 from svco.basics.dist import world_from_environment
 from svco.basics.errors import UserError
 
 
-def doctor(arguments, size=2, ranks=None, **each):
-    """Starts ``ranks`` (default all) of a world of ``size`` by hand; ``each`` is rank -> its own variables. Outputs, codes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "launchers/doctor.py", "--megabytes", "1", *arguments],
-            cwd=ROOT,
-            env=launch.ENVIRONMENT
-            | {"RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": str(size)}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            | each.get(f"rank{r}", {}),
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for r in (ranks or range(size))
-    ]
-    return [(process.communicate(timeout=100)[0], process.returncode) for process in processes]
+class Doctor:
+    """Ranks of a world of two that are started by hand: those of ``each``, rank -> its own variables."""
+
+    def __init__(self, folder, arguments, each):
+        line = [str(ROOT / "launchers" / "doctor.py"), "--megabytes", "1", *map(str, arguments)]
+        places = worlds(2, launch.free_port())
+        folder.mkdir()
+        self.ranks = [
+            (forks.start(line, folder / f"{rank}.txt", launch.ENVIRONMENT | places[rank] | own), folder / f"{rank}.txt")
+            for rank, own in each.items()
+        ]
+
+    def told(self):
+        """[(output, exit code)] of each."""
+        for process, _ in self.ranks:
+            process.join(300)
+        return [(said.read_text(), process.exitcode) for process, said in self.ranks]
 
 
 def test_all_is_well_by_the_launcher(tmp_path):
@@ -46,18 +43,21 @@ def test_all_is_well_by_the_launcher(tmp_path):
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
-def test_faults_are_found(tmp_path):
-    """Another environment on rank 1, an interface, a base model and shards that are not there, a folder nobody can make."""
-    (tmp_path / "file").touch()
-    arguments = [
-        "model.base=nowhere/tiny",
-        "data.train=nowhere/*.tar",
-        f"run.root={tmp_path}/file/runs",
-        "--timeout",
-        "20",
-    ]
+@pytest.fixture(scope="module")
+def doctors(tmp_path_factory):
+    """Three worlds at once, which wait for most of their time: one of many faults, two of which a rank never comes."""
+    folder = tmp_path_factory.mktemp("doctors")
+    (folder / "file").touch()
+    many = ["model.base=nowhere/tiny", "data.train=nowhere/*.tar", f"run.root={folder}/file/runs", "--timeout", "20"]
     apart = {"HF_HOME": "/elsewhere", "OMP_NUM_THREADS": "7", "GLOO_SOCKET_IFNAME": "nothere0"}
-    (report, code), (_, other) = doctor(arguments, rank1=apart)
+    worlds = {"faults": (many, {0: {}, 1: apart}), 0: (["--timeout", "4"], {0: {}}), 1: (["--timeout", "4"], {1: {}})}
+    started = {name: Doctor(folder / str(name), *world) for name, world in worlds.items()}
+    return {name: doctor.told() for name, doctor in started.items()}
+
+
+def test_faults_are_found(doctors):
+    """Another environment on rank 1, an interface, a base model and shards that are not there, a folder nobody can make."""
+    (report, code), (_, other) = doctors["faults"]
     assert code == other == 1
     host = socket.gethostname()
     assert f"HF_HOME: none on {host} (rank 0); /elsewhere on {host} (rank 1)" in report
@@ -73,20 +73,21 @@ def test_faults_are_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ranks", "says"),
+    ("rank", "says"),
     [
-        ([0], "1 of 2 ranks did not arrive within 4 s: rank 1. Arrived:"),
-        ([1], "cannot reach rank 0 at 127.0.0.1:"),
+        (0, "1 of 2 ranks did not arrive within 4 s: rank 1. Arrived:"),
+        (1, "cannot reach rank 0 at 127.0.0.1:"),
     ],
 )
-def test_a_rank_never_comes(ranks, says):
-    ((output, code),) = doctor(["--timeout", "4"], ranks=ranks)
+def test_a_rank_never_comes(rank, says, doctors):
+    """``rank`` alone comes."""
+    ((output, code),) = doctors[rank]
     assert code == 2
     assert says in " ".join(output.split())
     assert "Traceback" not in output
 
 
-def test_srun_says_who_a_rank_is(monkeypatch):
+def test_srun_says_who_a_rank_is(monkeypatch, tmp_path):
     """srun's own variables, real processes; MASTER_ADDR comes from the job script."""
     code = (
         "import os; from svco import engine; from svco.basics.dist import world_from_environment as w; world = w(); "
@@ -101,17 +102,15 @@ def test_srun_says_who_a_rank_is(monkeypatch):
             "SLURM_NTASKS": "2",
         }
 
-    def task(number):
-        told = variables(number) | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29672"}
-        return subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, env=launch.ENVIRONMENT | told, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
+    program = tmp_path / "task.py"
+    program.write_text(code)
     assert not {"RANK", "MASTER_ADDR"} & os.environ.keys()
-    tasks = [task(n) for n in (0, 1)]
-    # Whoever starts first on a machine compiles DeepSpeed's operator, which takes minutes.
-    outputs = [process.communicate(timeout=400)[0] for process in tasks]
+    meet = launch.ENVIRONMENT | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(launch.free_port())}
+    files = [tmp_path / f"{number}.txt" for number in (0, 1)]
+    tasks = [forks.start([str(program)], file, meet | variables(number)) for number, file in enumerate(files)]
+    for task in tasks:
+        task.join(400)  # whoever starts first on a machine compiles DeepSpeed's operator, which takes minutes
+    outputs = [file.read_text() for file in files]
     for number, output in enumerate(outputs):
         assert output.splitlines()[-1] == f"{number} 2 {number} ['0', '1']", output
     for name, value in variables(0).items():

@@ -11,12 +11,13 @@ import shutil
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 
 import launch
 import psutil
 import pytest
 from bad_pairs import GOOD, write_bad_pairs
+from forked import forks, worlds
+from places import ROOT
 
 from svco.record.status import look
 
@@ -67,7 +68,8 @@ def assert_close(ours, theirs, tolerance=1e-5):
 
 
 def test_one_rank_by_the_bare_command(root, two, zero3):
-    assert_close(train(root, "one", 0, zero3), two)
+    launch.run_anew(0, zero3, *RECIPE, f"run.root={root}", "run.name=one")
+    assert_close(root / "one", two)
 
 
 def test_four_ranks(root, two, zero3):
@@ -115,37 +117,25 @@ def test_without_deepspeed_and_with_other_micro_batches(root, two):
 
 
 def kill_after(root, name, step, ranks, ds):
-    """Starts or continues the run and kills every process of it with SIGKILL once ``step`` is logged."""
-    process = launch.start(ranks, ds, *RECIPE, f"run.root={root}", f"run.name={name}", "run.resume=auto")
-    wait_for(root / name, step, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    # The launcher puts its children in sessions of their own on some versions: none may be left to write on.
-    for pid in find(str(root / name) + r"|run\.name=" + name):
-        os.kill(pid, signal.SIGKILL)
-    process.communicate()
+    """Continues the run and kills every process of it with SIGKILL once ``step`` is logged."""
+    line = [str(ROOT / "launchers" / "train.py"), "--ds", str(ds), *RECIPE, f"run.root={root}", f"run.name={name}"]
+    said = root / "killed.txt"
+    places = worlds(ranks, launch.free_port())
+    processes = [forks.start([*line, "run.resume=auto"], said, launch.ENVIRONMENT | place) for place in places]
+    wait_for(root / name, step, lambda: any(process.exitcode is not None for process in processes) and said.read_text())
+    for process in processes:
+        os.killpg(process.pid, signal.SIGKILL)  # its loader's workers too
+        process.join()
 
 
-def wait_for(folder, step, process):
-    """Returns once ``step`` is logged."""
+def wait_for(folder, step, over):
+    """Returns once ``step`` is logged. ``over`` gives what a process that has ended said."""
     deadline = time.monotonic() + 300
     file = folder / "metrics.jsonl"
     while not (file.exists() and re.search(rf'"step": {step}\b', file.read_text())):
-        assert process.poll() is None, process.communicate()[0][-4000:]
+        assert not (said := over()), said[-4000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def find(pattern):
-    found = []
-    for folder in os.listdir("/proc"):
-        if folder.isdigit() and int(folder) != os.getpid():
-            try:
-                line = Path(f"/proc/{folder}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if re.search(pattern, line):
-                    found.append(int(folder))
-            except OSError:
-                continue
-    return found
 
 
 def test_asked_to_stop_in_every_way_then_killed_and_resumed(root, two, zero3, zero2):
@@ -181,7 +171,7 @@ def stop(root, step, whom, number, code, reason, ds):
     """Starts or continues run ``asked``, sends signal ``number`` once ``step`` is logged, and says where it stopped."""
     folder = root / "asked"
     process = launch.start(2, ds, *RECIPE, f"run.root={root}", "run.name=asked", "run.resume=auto")
-    wait_for(folder, step, process)
+    wait_for(folder, step, lambda: process.poll() is not None and process.communicate()[0])
     runner = psutil.Process(process.pid)
     (launcher,) = (p for p in runner.children() if "deepspeed.launcher.launch" in p.cmdline())
     ranks = launcher.children()

@@ -21,11 +21,13 @@ base, adapter, spec, count, out = sys.argv[1:]
 shards = ShardSet.open(spec)
 pairs = [shards.read(i) for i in range(int(count))]
 processor, model = oracle.load(base, torch.float32)
+tuned = PeftModel.from_pretrained(oracle.load_model(base, torch.float32), adapter)
+scores = {"before": [], "after": []}
 with torch.no_grad():
-    before = torch.stack([oracle.pair_logps(model, processor, pair) for pair in pairs])
-    tuned = PeftModel.from_pretrained(model, adapter)
-    after = torch.stack([oracle.pair_logps(tuned, processor, pair) for pair in pairs])
-json.dump({"before": before.tolist(), "after": after.tolist()}, open(out, "w"))
+    for pair in pairs:
+        scores["before"].append(oracle.pair_logps(model, processor, pair).tolist())
+        scores["after"].append(oracle.pair_logps(tuned, processor, pair).tolist())
+json.dump(scores, open(out, "w"))
 """
 
 

@@ -20,12 +20,6 @@ from svco.basics.views import BLIND, CLASH, MATCH
 from svco.recipe.config import OptimConfig
 
 
-def run(*command):
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=launch.ENVIRONMENT, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def tables(out):
     """The (2, 3) tables of the example's output, in order."""
     rows = [[float(number) for number in row.split()] for row in re.findall(r"^answer \d +(.*)$", out, re.M)]
@@ -33,7 +27,7 @@ def tables(out):
 
 
 def test_the_example_prints_what_the_oracle_computes(tmp_path):
-    out = run("launchers/example.py", f"run.root={tmp_path}")
+    out = launch.output(None, "launchers/example.py", f"run.root={tmp_path}")
     before, gradient, after = tables(out)
 
     images = [Image.new("RGB", (48, 48), "lightgrey") for _ in (0, 1)]
@@ -81,7 +75,7 @@ except UserError as error:
 
 def test_runs_of_one_script(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
-    found, refused = json.loads(run(tmp_path / "script.py", tmp_path).splitlines()[-1])
+    found, refused = json.loads(launch.output(None, tmp_path / "script.py", tmp_path).splitlines()[-1])
     plain, sharded, again = found
     assert plain == again
     assert sharded == pytest.approx(plain, rel=1e-5)

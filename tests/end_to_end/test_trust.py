@@ -163,9 +163,9 @@ def test_a_strangers_checkpoint_runs_nothing(partitioned, svco, tmp_path, monkey
     for file in folder.rglob("*pp_rank_1*"):
         file.unlink()
     where = (f"run.root={tmp_path}", "run.name=full", "run.resume=auto", "evaluate.pictures=0")
-    process = launch.start(1, "ds_configs/zero3.json", "--recipe", "tiny_full", *where, *SMALL)
-    said, _ = process.communicate(timeout=400)
-    assert process.returncode == 2 and "which no checkpoint needs" in " ".join(said.split()), said
+    resumed = ("launchers/train.py", "--ds", "ds_configs/zero3.json", "--recipe", "tiny_full", *where, *SMALL)
+    (code,), said = launch.ended(1, *resumed)
+    assert code == 2 and "which no checkpoint needs" in " ".join(said.split()), said
     assert not mark.exists() and not (tmp_path / "out").exists()
     torch.load(next(folder.rglob("*_optim_states.pt")), weights_only=False)
     assert mark.exists(), "the control: read without the list, it does harm"

@@ -1,47 +1,28 @@
-"""Processes of a row: forked from one that has the imports done, watched from the inside by an audit hook, and found again.
+"""Processes of a row: forked from one that has the imports done (forked.py), watched from the inside by an audit hook, and found
+again.
 
-A start costs seconds of imports and a row needs two or three, so they are made once, in a fork server (a fresh process that has
-imported the product and run nothing of it). Python's audit hooks tell of every file that is opened, renamed or removed just
-before it happens: an instant of a run is the n-th event of a kind, on any machine at any speed.
+Python's audit hooks tell of every file that is opened, renamed or removed just before it happens: an instant of a run is the n-th
+event of a kind, on any machine at any speed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import re
-import runpy
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
-from places import ROOT
+from forked import forks
 
-PRELOADED = (
-    *("svco.cli", "svco.run.train", "svco.run.outcome", "svco.run.start", "svco.scores.sheet", "svco.export.merge"),
-    *(
-        "svco.families.llava",
-        "svco.families.text",
-        "torch",
-        "torch.utils.tensorboard",
-        "matplotlib.pyplot",
-        "peft",
-        "webdataset",
-    ),
-    *(
-        "transformers.models.llava.modeling_llava",
-        "transformers.models.clip.modeling_clip",
-        "safetensors.numpy",
-        "deepspeed",
-    ),
-    *("transformers.models.clip.image_processing_pil_clip", "transformers.models.llama.modeling_llama"),
-)
 WATCHED = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 BEFORE_IT_COUNTS = 20.0
 """Seconds that a process and its children get to end after the process that was waited for."""
@@ -85,7 +66,7 @@ def ask_to_stop() -> None:
 class Process:
     """A process that was started, and where its output goes."""
 
-    worker: multiprocessing.process.BaseProcess
+    worker: BaseProcess
     output: Path
     trace: Path
     began: float = field(default_factory=time.monotonic)
@@ -113,62 +94,17 @@ class Process:
             os.kill(self.pid, number)
 
 
-class Forks:
-    """The fork server, started at first use and once a Python process."""
-
-    def __init__(self) -> None:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(PRELOADED))
-
-    def start(
-        self,
-        arguments: list[str],
-        output: Path,
-        folder: Path,
-        injected: tuple[Injected, ...] = (),
-        environment: dict[str, str] | None = None,
-    ) -> Process:
-        """``python ARGUMENTS`` in a session of its own. Events are those of files in ``folder``."""
-        trace = output.with_suffix(".events")
-        told = (arguments, str(output), str(trace), str(folder), injected, environment or {})
-        worker = self._context.Process(target=_be, args=told)
-        worker.start()
-        return Process(worker, output, trace)
-
-
-forks = Forks()
-
-
-def _be(
+def start(
     arguments: list[str],
-    output: str,
-    trace: str,
-    folder: str,
-    injected: tuple[Injected, ...],
-    environment: dict[str, str],
-) -> None:
-    """Becomes the program ``arguments``."""
-    os.setsid()
-    told = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
-    os.dup2(told, 1)
-    os.dup2(told, 2)
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-    os.environ.update(environment)
-    os.chdir(ROOT)
-    _watch(trace, folder, injected)
-    sys.argv = arguments
-    # As the interpreter ends a program: multiprocessing would take its own way out, with its own words for an exception.
-    code = 0
-    try:
-        runpy.run_path(arguments[0], run_name="__main__")
-    except SystemExit as done:
-        code = done.code if isinstance(done.code, int) else int(done.code is not None)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        code = 1
-    sys.exit(code)
+    output: Path,
+    folder: Path,
+    injected: tuple[Injected, ...] = (),
+    environment: dict[str, str] | None = None,
+) -> Process:
+    """``python ARGUMENTS`` in a session of its own. Events are those of files in ``folder``."""
+    trace = output.with_suffix(".events")
+    watch = partial(_watch, str(trace), str(folder), injected)
+    return Process(forks.start(arguments, output, environment or {}, watch), output, trace)
 
 
 def _watch(trace: str, folder: str, injected: tuple[Injected, ...]) -> None:

@@ -19,9 +19,10 @@ from functools import cached_property
 from pathlib import Path
 
 import launch
+from forked import worlds
 from places import BASE, ROOT
 
-from faults.processes import BEFORE_IT_COUNTS, Injected, Process, forks, of_session, with_mark
+from faults.processes import BEFORE_IT_COUNTS, Injected, Process, of_session, start, with_mark
 
 STEPS, PAIRS_A_STEP = 6, 4
 RECIPE = (
@@ -189,7 +190,7 @@ class Stage:
         self, arguments: list[str], inject: tuple[Injected, ...] = (), environment: dict[str, str] | None = None
     ) -> Process:
         output = self.told / f"said-{len(self.started)}.txt"
-        self.started.append(forks.start(arguments, output, self.folder, inject, environment))
+        self.started.append(start(arguments, output, self.folder, inject, environment))
         return self.started[-1]
 
     def end(self, process: Process, seconds: float = 300) -> Ended:
@@ -219,16 +220,14 @@ class Stage:
         """``count`` ranks under ZeRO-3, whose launcher is the fork server."""
         port = launch.free_port()
         self.ports.append(port)
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
-        place |= {"LOCAL_WORLD_SIZE": str(count), "LOCAL_SIZE": str(count)}
         return [
             self.start(
                 *changes,
                 inject=(inject or {}).get(rank, ()),
-                environment=place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                environment=place,
                 **{"ds": self.world.zero3, **how},
             )
-            for rank in range(count)
+            for rank, place in enumerate(worlds(count, port))
         ]
 
     def anew(self, command: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen:
