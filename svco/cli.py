@@ -16,7 +16,7 @@ COMMANDS = {
     "bench": ("commands.bench", "what each idea of the fast path is worth, counted and timed"),
     "doctor": ("commands.doctor", "look at every rank's machine before a run does"),
     "study": ("commands.study", "train and evaluate a matrix of methods, data and seeds, with its tables"),
-    "data": ("commands.data", "import, filter, rewrite, view, build, corrupt and verify pairs and shards"),
+    "data": ("commands.data", "import, filter, rewrite, view, build, corrupt, inspect and verify pairs and shards"),
     "plan": ("commands.plan", "memory, traffic and time of a recipe on a machine, before it is run"),
     "status": ("commands.status", "how runs are, and what to do next"),
     "export": ("commands.export", "a run as a PEFT adapter, an adapter merged into its base, or a whole model"),

@@ -22,7 +22,7 @@ def near(looks: np.ndarray, within: int) -> Iterator[np.ndarray]:
     """Pairs of rows of ``looks`` that look alike, each as (k, 2) row numbers, in pieces; a pair may come more than once.
 
     ``looks``: (n, 4) uint64, a :data:`~svco.data.looks.Look` a row, none ``UNKNOWN``. Two look alike when pHash and dHash both
-    differ in at most ``within`` bits, or do so once one of the two, or both, are mirrored. ValueError for ``within`` above
+    differ in at most ``within`` bits, or do so once one of the two is mirrored. ValueError for ``within`` above
     ``MOST_NEAR``.
     """
     if not 0 <= within <= MOST_NEAR:
@@ -33,13 +33,21 @@ def near(looks: np.ndarray, within: int) -> Iterator[np.ndarray]:
     hashes, first, which = np.unique(both, axis=0, return_index=True, return_inverse=True)
     owner = first % count if count else first
     which = which.reshape(-1)
-    yield np.stack([np.arange(2 * count) % max(1, count), owner[which]], 1)
+    everyone = np.stack([np.arange(2 * count) % max(1, count), owner[which]], 1)
+    # Two that are alike only when both are mirrored are not: that would be one more way to be so by chance.
+    upright = np.zeros(len(hashes), bool)
+    upright[which[:count]] = True
+    yield everyone[upright[which]]
+    met = upright.copy()
     for left, right in _candidates(hashes[:, 0], within // BANDS):
         found = np.bitwise_count(hashes[left, 0] ^ hashes[right, 0]) <= within
         left, right = left[found], right[found]
         found = np.bitwise_count(hashes[left, 1] ^ hashes[right, 1]) <= within
+        found &= upright[left] | upright[right]
         if found.any():
+            met[left[found]] = met[right[found]] = True
             yield np.stack([owner[left[found]], owner[right[found]]], 1)
+    yield everyone[(met & ~upright)[which]]
 
 
 def _candidates(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

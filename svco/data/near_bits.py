@@ -3,7 +3,7 @@ quickly."""
 
 from __future__ import annotations
 
-NEAR = 8
+NEAR = 7
 """Bits of 64 in which each hash may differ by default: copies, recoloured pictures and most pasted objects are within, crops to
 90% and less, and other photographs, are not."""
 MOST_NEAR = 15

@@ -241,7 +241,7 @@ def brute(looks, within):
     for i in range(len(looks)):
         for j in range(i):
             a, b = looks[i], looks[j]
-            for x, y in ((a[:2], b[:2]), (a[:2], b[2:]), (a[2:], b[:2]), (a[2:], b[2:])):
+            for x, y in ((a[:2], b[:2]), (a[:2], b[2:]), (a[2:], b[:2])):
                 if bits(x[0], y[0]) <= within and bits(x[1], y[1]) <= within:
                     yield i, j
                     break
@@ -311,7 +311,7 @@ def test_pixels_alone_let_edits_leak_and_verify_says_so(tmp_path, capsys):
     build = ["build", records_of(tmp_path, pairs), "--images", tmp_path / "i", "--val", 0.3, "--heldout", 0.3]
     assert run(*build, "--near-duplicates", "off", "-o", tmp_path / "s") == 0
     assert run("verify", tmp_path / "s") == 0, "as it was built"
-    assert run("verify", tmp_path / "s", "--near-duplicates", 8) == 1
+    assert run("verify", tmp_path / "s", "--near-duplicates", 7) == 1
     said = capsys.readouterr().out
     assert "near-duplicate: image 0 of" in said
     assert "bits apart, mirrored)" in said
@@ -405,3 +405,25 @@ def test_a_manifest_says_how_each_pair_came_to_be(mixed):
     many = [Record(images=("a", "b"), stages={"own": {"n": n}}) for n in range(1200)]
     assert max(recipes.number(record) for record in many) == 1000
     assert recipes.found[1000]["pairs"] == 202
+
+
+def test_verify_names_absurd_sizes(tmp_path, capsys):
+    """What is named is what was drawn, and nothing at the bounds."""
+    sizes = [(8, 160), (7, 40), (40, 7), (10, 201), (40, 40)]
+    pairs = []
+    for n, size in enumerate(sizes):
+        save(photograph(n, (200, 200)).resize(size), tmp_path / "i" / f"{n}.png")
+        save(photograph(50 + n, (40, 40)), tmp_path / "i" / f"other{n}.png")
+        pairs.append((f"{n}.png", f"other{n}.png", "object", "x"))
+    build = ["build", records_of(tmp_path, pairs), "--images", tmp_path / "i", "--val", 0, "--heldout", 0]
+    assert run(*build, "-o", tmp_path / "s") == 0
+    assert run("verify", tmp_path / "s") == 1
+    said = capsys.readouterr().out
+    assert [shape in said for shape in ("8 × 160", "7 × 40", "40 × 7", "10 × 201", "40 × 40")] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert "3 problems" in said

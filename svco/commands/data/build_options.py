@@ -38,7 +38,7 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--val", type=real("[0, 1)"), default=0.02, help="share of validation pairs (default 0.02)")
     parser.add_argument("--heldout", type=real("[0, 1)"), default=0.02, help="share of held-out pairs (default 0.02)")
-    add_near_duplicates(parser, "one split has both (default 8)")
+    add_near_duplicates(parser, "one split has both (default 7)")
     parser.add_argument(
         "--size",
         type=whole(8, 32767),

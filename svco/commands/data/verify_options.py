@@ -19,7 +19,7 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--equal-pictures", action="store_true", help="the run's data.equal_pictures: take pairs whose pictures are one"
     )
-    add_near_duplicates(parser, "a problem in two splits (default: as the shards were built, else 8)", AS_BUILT)
+    add_near_duplicates(parser, "a problem in two splits (default: as the shards were built, else 7)", AS_BUILT)
     parser.set_defaults(work=run)
 
 
