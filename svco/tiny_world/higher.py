@@ -5,6 +5,7 @@ still). The embedded shards and base know neither; they are drawn when asked for
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -59,10 +60,15 @@ def higher_pair(split: str, index: int, style: str = "solid") -> Pair:
         kind=kind,
         source="svco-world",
         ids={"index": str(index)},
-        facts={"scenes": [scene.facts(), scene.facts()], "values": [first, second], "unseen": unseen},
+        facts={"scenes": [_told(scene, first), _told(scene, second)], "values": [first, second], "unseen": unseen},
     )
     told = Told(text, (scene, scene), rng.randrange(2**62))
     return drawn(told, style, lambda side, image: _shown(image, (first, second)[side], scene.things[0]))
+
+
+def _told(scene: Scene, value: str) -> list[dict[str, Any]]:
+    """The facts of one side: of its things, and what is said of them all."""
+    return [thing | {"state": value} for thing in scene.facts()]
 
 
 def _shown(image: Image.Image, value: str, thing: Thing) -> Image.Image:

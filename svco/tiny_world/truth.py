@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .grammar import NUMBERS
+from .higher import TEXTS
 from .scenes import COLOURS, COLUMNS, ROWS, SHAPES, SIZES, Scene, Thing, relation
 
+_STATE = re.compile(rf"\b({'|'.join(value for values, _, _ in TEXTS.values() for value in values)})\b")
 _RELATION = re.compile(r"\b((?:left|right) of(?! the picture)|above|below)\b")
 
 
@@ -16,10 +18,13 @@ def false_words(answer: str, facts: Iterable[Mapping[str, Any]], query: str = ""
     """The words of ``answer`` that are not true of the scene; empty where it says nothing false.
 
     ``facts`` are the objects of one side, ``PairText.facts["scenes"][side]``. Shapes, colours, sizes, numbers, places and
-    relations are looked at: a word that stands before a shape is said of that shape, any other of the shapes that are named, in
-    the answer or else in the ``query``, or of all objects where none is.
+    relations are looked at, and light and motion (:mod:`svco.tiny_world.higher`) where the facts hold a ``state``: a word that
+    stands before a shape is said of that shape, any other of the shapes that are named, in the answer or else in the ``query``,
+    or of all objects where none is.
     """
+    facts = list(facts)
     things = [Thing(f["shape"], f["colour"], f["size"], tuple(f["cell"])) for f in facts]
+    states = {f["state"] for f in facts if "state" in f}
     text = answer.lower()
     related = _RELATION.findall(text)
     words = _singular(re.findall(r"[a-z]+", _RELATION.sub(" ", text)))
@@ -33,6 +38,7 @@ def false_words(answer: str, facts: Iterable[Mapping[str, Any]], query: str = ""
         untrue = word in _LOOKS and not any(word in _looks(thing) for thing in subjects)
         if untrue or (_counts(words, place) and NUMBERS.index(word) + 1 != len(subjects)):
             false.append(word)
+    false += [word for word in _STATE.findall(text) if states and word not in states]
     return false + [word for word in related if not _related(word, asked, things)]
 
 

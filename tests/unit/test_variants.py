@@ -89,6 +89,8 @@ def test_scene_and_action_differ_in_what_they_say_alone():
             assert value in pair.text.responses[side]
             assert value not in pair.text.responses[1 - side]
             assert false_words(pair.text.responses[side], pair.text.facts["scenes"][side], pair.text.query) == []
+            false = false_words(pair.text.responses[1 - side], pair.text.facts["scenes"][side], pair.text.query)
+            assert false == [values[1 - side]], "what is said of the other picture is false of this one"
         if pair.text.kind == "light":
             day, night = (first, second) if values[0] == "day" else (second, first)
             assert day.mean() > 1.5 * night.mean()

@@ -174,7 +174,7 @@ def _typical(study: Study, group: Group, evaluation: Path) -> Measures:
     scores, facts = SetScores.load(evaluation / f"{test}.npz"), texts(shards_of(study, study.tests[test]))
 
     def usual(scene: list[dict[str, Any]]) -> float:
-        return typicality(Scene(tuple(Thing(**{**thing, "cell": tuple(thing["cell"])}) for thing in scene)))
+        return typicality(Scene(tuple(Thing(f["shape"], f["colour"], f["size"], tuple(f["cell"])) for f in scene)))
 
     usuals = np.array([[usual(scene) for scene in facts[key].facts["scenes"]] for key in scores.key.tolist()])
     differ = usuals[:, 0] != usuals[:, 1]
