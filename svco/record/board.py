@@ -159,5 +159,5 @@ def _record(line: str) -> dict[str, Any] | None:
     try:
         found = json.loads(line)
         return found if isinstance(found["step"], int) else None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -167,7 +167,7 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
 
 def finish(session: Session, identity: Identity) -> None:
     """What was learned, on disk with the run's ``identity``, and what it changed on the held-out pairs."""
-    from .outcome import describe_tuned, draw_samples, save_tuned
+    from .outcome import describe_tuned, draw_samples, keep_scores, save_tuned
 
     job, tuned, world, board, folder = session.job, session.tuned, session.world, session.board, session.folder
     session.heartbeat.tell(doing="exporting")
@@ -178,9 +178,10 @@ def finish(session: Session, identity: Identity) -> None:
         summary, scores, split = session.compare("heldout")
         if world.is_main:
             write_whole(folder.path / "heldout.json", json_text(summary, indent=1))
+            kept = keep_scores(folder, split.shards, scores)
             lines.insert(0, table(summary, "held-out pairs, before and after training") + "\n")
             if job.config.evaluate.pictures:
-                picture = draw_samples(folder, split.shards, scores, job.config.evaluate.pictures)
+                picture = draw_samples(folder, split.shards, kept, job.config.evaluate.pictures)
                 board.picture("samples", picture, job.steps)
                 lines.append(f"pictures:     {picture}")
     if best := best_of(folder.path / "checkpoints", job.config.checkpoint.keep_best):

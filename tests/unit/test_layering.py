@@ -28,6 +28,9 @@ FLOOR = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 NEIGHBOURS = {
     ("bench", "plan"),
     ("probe", "evaluation"),
+    ("report", "probe"),
+    ("ask", "probe"),
+    ("ask", "evaluation"),
     ("study", "plan"),
     ("study", "evaluation"),
     ("study", "data"),

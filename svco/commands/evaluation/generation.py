@@ -71,9 +71,14 @@ def ask(
 
 
 def generate(
-    subject: Subject, prompts: Sequence[np.ndarray], images: Sequence[Image], max_new_tokens: int
+    subject: Subject,
+    prompts: Sequence[np.ndarray],
+    images: Sequence[Image],
+    max_new_tokens: int,
+    listener: Any = None,
 ) -> list[str]:
-    """The greedy continuation of each of P prompts (1-D int64, a placeholder a feature) about its image."""
+    """The greedy continuation of each of P prompts (1-D int64, a placeholder a feature) about its image. ``listener``, a
+    ``streamer`` of transformers, hears the ids of a single one as they come."""
     import torch
 
     family, longest = subject.family, max(map(len, prompts))
@@ -87,7 +92,7 @@ def generate(
     inputs |= {"input_ids": ids, "attention_mask": attended}
     inputs = {name: value.to(subject.device) for name, value in inputs.items()}
     with subject.answering() as model, torch.no_grad():
-        made = model.generate(**inputs, max_new_tokens=max_new_tokens)
+        made = model.generate(**inputs, max_new_tokens=max_new_tokens, streamer=listener)
     return [family.decode(row) for row in made[:, longest:].tolist()]
 
 
