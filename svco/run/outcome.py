@@ -13,6 +13,7 @@ from ..export import new_folder, public_base, read_facts, save_model, write_card
 from ..model.adapter_files import AdapterForm, stored_name, write_adapter
 from ..model.provenance import BASE_WEIGHTS, Provenance
 from ..recipe.config import Config
+from ..record.board import Board
 from ..record.identity import Identity
 from ..scores.kept import KeptScores
 from ..scores.pair_scores import PairScores
@@ -89,3 +90,13 @@ def draw_samples(folder: RunFolder, shards: ShardSet, kept: KeptScores, count: i
     path = folder.path / "samples.png"
     contact_sheet(rows, path, "Held-out pairs, before and after training")
     return path
+
+
+def show_samples(board: Board, picture: Path, step: int) -> None:
+    """``samples.png`` to the trackers, whole and pair by pair."""
+    from ..scores.sheet import each_pair
+
+    sheet = picture.read_bytes()
+    board.picture("samples", sheet, step)
+    for number, pair in enumerate(each_pair(sheet)):
+        board.picture(f"pairs/{number}", pair, step)

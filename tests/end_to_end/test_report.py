@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from browser import each_look, faults, whole
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from svco import cli
 from svco.scores.before_after import metrics
@@ -38,6 +39,15 @@ def test_what_a_run_keeps_of_its_pairs_is_what_it_tells(demo):
     assert metrics(kept.before, kept.tokens) == pytest.approx(summary["before"])
     assert metrics(kept.after, kept.tokens) == pytest.approx(summary["after"])
     assert len(set(kept.key.tolist())) == summary["pairs"]
+
+
+def test_tensorboard_has_the_pairs_and_once_the_recipe(demo):
+    events = EventAccumulator(str(demo[0] / "tensorboard")).Reload()
+    assert {"samples", *(f"pairs/{n}" for n in range(6))} == set(events.Tags()["images"])
+    found = [data.plugin_data for data in events.summary_metadata.values() if data.plugin_data.plugin_name == "hparams"]
+    assert len(found) == 3 and any(b"objective.beta" in one.content for one in found)
+    summary = json.loads((demo[0] / "heldout.json").read_text())
+    assert events.Scalars("heldout/pair_accuracy")[0].value == pytest.approx(summary["after"]["pair_accuracy"])
 
 
 def test_the_figures_are_the_run_s(demo, page):

@@ -4,9 +4,11 @@ import io
 import re
 import sys
 
+import numpy as np
 import oracle
 import pytest
 import torch
+from browser import each_look, faults, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
@@ -14,7 +16,7 @@ from places import BASE
 
 from svco import cli
 from svco.commands.ask import command
-from svco.commands.ask.answers import Answer
+from svco.commands.ask.answers import Answer, Picture
 from svco.commands.ask.page import page
 from svco.commands.ask.terminal import Board, Part, Screen, wide, wrapped
 from svco.data.pairs import Pair, PairText
@@ -203,9 +205,25 @@ def test_a_long_word_is_broken_and_a_short_one_is_not():
     assert ["".join(part.text for part in row) for row in rows] == ["one two", "threethr", "eethreet", "hreethre", "e"]
 
 
-def test_the_page_escapes(place):
-    from svco.commands.ask.answers import Picture
+def test_the_page_on_every_screen(place, tmp_path):
+    scored = [-np.random.default_rng(n).gamma(1, 2, (60, 3)) for n in range(2)]
+    words = tuple(f" {'long' * (n % 7)}word" for n in range(60))
+    told = {
+        name: Answer("".join(words), False, words, (False,) * 60, logps)
+        for name, logps in zip(("base", "tuned"), scored)
+    }
+    told["nothing"] = Answer("", False, why="the answer is empty")
+    pictures = [Picture(f"{'name' * 20}{side}.jpg", place[1].images[side], None) for side in (0, 1)]
+    facts = {"base": "tiny_llava", "adapter": "demo"}
+    (tmp_path / "ask.html").write_text(page("What size is it? " * 9, facts, [(picture, told) for picture in pictures]))
+    with each_look(tmp_path, tmp_path / "ask.html") as looks:
+        for driver, name in looks:
+            assert not faults(driver), name
+            (tmp_path / f"ask-{name}.png").write_bytes(whole(driver))
+        assert not [line for line in driver.get_log("browser") if line["level"] == "SEVERE"]
 
+
+def test_the_page_escapes(place):
     evil = "</p><script>x()</script>"
     picture = Picture(evil, place[1].images[0], None)
     text = page(evil, {"base": evil}, [(picture, {evil: Answer(evil, True, why=evil)})])

@@ -49,6 +49,8 @@ DOORS = {
     "tensorboard": {"record.board"},
     "torch.utils.tensorboard": {"record.board"},
     "pyarrow": {"commands.evaluation", "commands.data.sources"},
+    "wandb": {"record.trackers"},
+    "trackio": {"record.trackers"},
     "matplotlib": {"scores.style", "scores.sheet", "commands"},
     "tqdm": {"basics.progress"},
     "jinja2": {"basics.html"},
