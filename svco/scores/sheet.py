@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.files import writing
 from ..basics.views import VIEWS
-from ..data.pictures import decode_image
+from ..data.pictures import decode_image, png_bytes
 from .pair_scores import pair_right
 from .style import COLOURS, WORDS, blank
 
@@ -78,9 +78,7 @@ def each_pair(sheet: bytes) -> list[bytes]:
             one = Image.new("RGB", (image.width, head + row), "white")
             one.paste(image.crop((0, 0, image.width, head)))
             one.paste(image.crop((0, top, image.width, min(image.height, top + row))), (0, head))
-            stream = io.BytesIO()
-            one.save(stream, "PNG")
-            pictures.append(stream.getvalue())
+            pictures.append(png_bytes(one))
     return pictures
 
 

@@ -88,6 +88,7 @@ def number(value: float) -> str:
 
 def _svg(chart: Chart, lines: Sequence[tuple[str, bool, Points]]) -> str:
     from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     from ...scores.style import blank
 
@@ -104,7 +105,7 @@ def _svg(chart: Chart, lines: Sequence[tuple[str, bool, Points]]) -> str:
             axes.plot(x, y, marker="o" if len(x) < 24 else "", markersize=2.6, **style)
         _dress(axes, chart, [y for _, _, (_, y) in lines])
         stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        FigureCanvasSVG(figure).print_svg(stream, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, count=1)
