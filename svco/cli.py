@@ -21,6 +21,8 @@ COMMANDS = {
     "status": ("commands.status", "how runs are, and what to do next"),
     "export": ("commands.export", "a run as a PEFT adapter, an adapter merged into its base, or a whole model"),
     "probe": ("commands.probe", "perplexity with the image, without and with the other; token by token"),
+    "ask": ("commands.ask", "one question about an image or two: base and tuned answers side by side"),
+    "report": ("commands.report", "one page of one or several runs, to look at while they run and after"),
 }
 """Name -> (the package whose module ``options`` has its ``add`` and ``run``, what it does)."""
 

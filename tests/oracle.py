@@ -85,6 +85,17 @@ def sequence_logp(model, processor, query, response, image):
     return logps.gather(1, ids[0, start:, None]).sum(), ids.shape[1] - start
 
 
+def answer(model, processor, query, image, at_most):
+    """What the model says to ``query`` about the encoded ``image``, greedily, in at most so many tokens."""
+    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": query}]}
+    prompt = processor.apply_chat_template([user], add_generation_prompt=True)
+    picture = Image.open(io.BytesIO(image)).convert("RGB")
+    inputs = processor(text=prompt, images=picture, return_tensors="pt")
+    inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+    made = model.generate(**inputs, max_new_tokens=at_most, do_sample=False)
+    return processor.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
 def pair_logps(model, processor, pair):
     """(2, 3) log-probabilities, float64: side, (match, blind, clash)."""
     rows = []

@@ -9,6 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 _SHARED = Path(__file__).parent
 """Where the layout of all pages is, ``base.html.j2``, with its ``base.css``."""
+_HOUSE = _SHARED.parent
+"""A template names another folder's file by its path in ``svco/``, e.g. ``commands/probe/parts.html.j2``."""
 
 
 def render(template: Path, **values: Any) -> str:
@@ -19,7 +21,7 @@ def render(template: Path, **values: Any) -> str:
     jinja2's ``UndefinedError``, not an empty place on the page.
     """
     environment = Environment(
-        loader=FileSystemLoader([template.parent, _SHARED]),
+        loader=FileSystemLoader([template.parent, _SHARED, _HOUSE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -36,6 +36,11 @@ class RunConfig:
     subfolder of its name and empties it when it ends."""
     log_every: int = 1
     """Steps between two lines of metrics.jsonl."""
+    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """Where numbers, pictures and the recipe go besides the run's own files: ``tensorboard``, ``wandb``, ``trackio``, any of
+    them; empty: nowhere. One that is not installed is said and left out, and none but TensorBoard's files, for which the disk
+    must have room, can end a run. All stay on this machine unless the packages' own environment variables (``WANDB_MODE``,
+    ``TRACKIO_SPACE_ID``) say otherwise."""
     time_limit: str = ""
     """How long the process may run, its start included: ``3:55:00``, ``1-12:00:00``, ``45m``, ``2h``, or seconds. It stops
     early enough to save, with exit code 75, and run.resume=auto continues it; empty: no limit."""

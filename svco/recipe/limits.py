@@ -79,8 +79,13 @@ def kinds() -> Iterator[tuple[str, Any]]:
 def check(config: Config) -> None:
     """Refuses values that no run can mean."""
     for key, kind in kinds():
-        if typing.get_origin(kind) is Literal and (value := get(config, key)) not in typing.get_args(kind):
-            raise UserError(f"{key} is {value!r}; it must be one of {', '.join(typing.get_args(kind))}.")
+        value, several = get(config, key), typing.get_origin(kind) is tuple
+        one = typing.get_args(kind)[0] if several else kind
+        if typing.get_origin(one) is Literal:
+            choices = typing.get_args(one)
+            for part in value if several else (value,):
+                if part not in choices:
+                    raise UserError(f"{key} is {part!r}; it must be one of {', '.join(choices)}.")
     for key, interval in BOUNDS.items():
         value = get(config, key)
         values = value if isinstance(value, tuple) else (value,)

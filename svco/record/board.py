@@ -1,4 +1,4 @@
-"""Where a run's numbers go: metrics.jsonl, TensorBoard and the line of progress. The only door to tensorboard.
+"""Where a run's numbers go: metrics.jsonl, TensorBoard, other trackers, the line of progress. The only door to tensorboard.
 
 On ranks above 0 a board is made with ``enabled=False`` and does nothing, so its callers never ask for their rank.
 """
@@ -12,22 +12,34 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TextIO
 
 from ..basics.files import append, write_whole, writing
 from ..basics.progress import Shown
+from ..basics.secrets import redacted_tree
 from ..basics.strict_json import json_text
+from .trackers import Tracker, trackers
 
 METRICS_FILE = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+"""Its name among ``run.report_to``, and of its folder."""
 
 
 class Board:
-    """The log of one run. ``start`` is the step the run begins after: lines of later steps are a dead run's and go."""
+    """The log of one run. ``start`` is the step the run begins after: lines of later steps are a dead run's and go.
+    ``report_to``: ``run.report_to``; ``recipe``: its keys and their values, as trackers show them."""
 
-    def __init__(self, folder: Path, enabled: bool, start: int = 0):
+    def __init__(
+        self,
+        folder: Path,
+        enabled: bool,
+        start: int = 0,
+        report_to: Sequence[str] = (TENSORBOARD,),
+        recipe: Mapping[str, Any] | None = None,
+    ):
         self.enabled = enabled
         self._bar: Shown | None = None
         self._last: dict[str, Any] = {}
@@ -38,7 +50,11 @@ class Board:
         self._last = last_line(self._lines)
         if self._last.get("step", 0) < start:
             self.note(f"warning: {self._lines} lacks what was logged up to step {start}, where the run goes on")
-        self._events = _Events(folder / "tensorboard", start)
+        self._recipe = redacted_tree(dict(recipe or {}))
+        self._trackers: list[Tracker] = []
+        if TENSORBOARD in report_to:
+            self._trackers.append(_Events(folder / TENSORBOARD, start))
+        self._trackers += trackers(report_to, folder, start, self._recipe, self.note)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """One JSON object with ``step`` on a line of its own, at once on disk; the same values as TensorBoard scalars.
@@ -50,7 +66,9 @@ class Board:
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         append(self._lines, json_text({"step": step, **finite}) + "\n")
         self._last = {"step": step, **finite}
-        self._events.scalars({name if "/" in name else f"run/{name}": value for name, value in metrics.items()}, step)
+        named = {name if "/" in name else f"run/{name}": value for name, value in metrics.items()}
+        for tracker in self._trackers:
+            tracker.scalars(named, step)
         if self._bar is not None:
             shown = {"loss": "loss {:.4f}", "pairs_per_second": "{:.1f} pairs/s"}
             self._bar.note = ", ".join(form.format(metrics[key]) for key, form in shown.items() if key in metrics)
@@ -63,6 +81,10 @@ class Board:
         """What is logged so far."""
         return whole_lines(self._lines) if self.enabled else []
 
+    def last_numbers(self) -> dict[str, float]:
+        """The numbers of the last line, where there are no held-out pairs to sum a run up."""
+        return {f"last/{name}": value for name, value in self._last.items() if isinstance(value, (int, float))}
+
     def progress(self, steps: Iterable[Any], done: int, total: int) -> Iterator[Any]:
         """``steps`` with a progress bar that shows loss and throughput."""
         if not self.enabled:
@@ -72,10 +94,22 @@ class Board:
         yield from self._bar
         self._bar = None
 
-    def picture(self, tag: str, path: Path, step: int) -> None:
-        """An image file, shown by TensorBoard as well."""
-        if self.enabled:
-            self._events.picture(tag, path, step)
+    def picture(self, tag: str, data: bytes, step: int) -> None:
+        """An image, as a file holds it, for the trackers to show."""
+        for tracker in self._trackers if self.enabled else ():
+            tracker.picture(tag, data, step)
+
+    def finish(self, step: int, results: Mapping[str, float]) -> None:
+        """What the run came to, with its recipe: to the trackers, once, at its end."""
+        finite = {name: value for name, value in results.items() if math.isfinite(value)}
+        for tracker in self._trackers if self.enabled else ():
+            tracker.scalars(finite, step)
+            tracker.finish(self._recipe, finite, step)
+
+    def close(self) -> None:
+        """Trackers that keep something open let it go, however the run ended."""
+        for tracker in self._trackers if self.enabled else ():
+            tracker.close()
 
     def note(self, text: str, out: TextIO | None = None) -> None:
         """Text for the person at the terminal (stderr unless ``out`` is given); an empty one prints nothing."""
@@ -106,15 +140,26 @@ class _Events:
         found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._put(summary=Summary(value=found), step=step)
 
-    def picture(self, tag: str, path: Path, step: int) -> None:
+    def picture(self, tag: str, data: bytes, step: int) -> None:
         """An image file."""
         from PIL import Image
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        with Image.open(path) as image:
+        with Image.open(BytesIO(data)) as image:
             width, height = image.size
-        shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
+        shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
         self._put(summary=Summary(value=[Summary.Value(tag=tag, image=shown)]), step=step)
+
+    def finish(self, recipe: Mapping[str, Any], results: Mapping[str, float], step: int) -> None:
+        """The recipe as hyper-parameters beside the scalars of ``results``, for the HPARAMS tab."""
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {name: value if isinstance(value, (bool, int, float)) else str(value) for name, value in recipe.items()}
+        for summary in hparams(plain, dict(results)):
+            self._put(summary=summary, step=step)
+
+    def close(self) -> None:
+        """Every event is on disk already."""
 
     def _put(self, **event: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -159,5 +204,5 @@ def _record(line: str) -> dict[str, Any] | None:
     try:
         found = json.loads(line)
         return found if isinstance(found["step"], int) else None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None

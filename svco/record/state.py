@@ -78,7 +78,7 @@ class RunState:
             found = _printable(json.loads((folder / STATE).read_text(encoding="utf-8")))
             state = cls(**{f.name: found[f.name] for f in fields(cls) if f.name in found or f.name not in _NEW})
             return state if state._is_one() else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _is_one(self) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..basics.dist import World
 from ..basics.errors import BadSample
 from ..basics.progress import shown
@@ -15,8 +13,10 @@ from ..export import new_folder, public_base, read_facts, save_model, write_card
 from ..model.adapter_files import AdapterForm, stored_name, write_adapter
 from ..model.provenance import BASE_WEIGHTS, Provenance
 from ..recipe.config import Config
+from ..record.board import Board
 from ..record.identity import Identity
-from ..scores.pair_scores import PairScores, in_turn, pair_right
+from ..scores.kept import KeptScores
+from ..scores.pair_scores import PairScores
 from .folder import RunFolder
 
 if TYPE_CHECKING:
@@ -58,24 +58,22 @@ def describe_tuned(folder: RunFolder, weights: Path) -> None:
     write_card(weights, "adapter" if weights.name == "adapter" else "full", facts.base, facts, facts.dtype, "5")
 
 
-def draw_samples(folder: RunFolder, shards: ShardSet, scores: PairScores, count: int) -> Path:
-    """``samples.png``: held-out pairs of every contrast type with their six log-probabilities before and after.
+def keep_scores(folder: RunFolder, shards: ShardSet, scores: PairScores) -> KeptScores:
+    """``heldout.npz``: the held-out pairs' names with their log-probabilities before and after."""
+    texts = (shards.read_text(index) for index in scores.index.tolist())
+    kept = KeptScores.of(scores, [(text.key, text.contrast) for text in texts])
+    kept.save(folder.path)
+    return kept
 
-    Pairs that training turned come first within a type, then pairs in order: the rule is fixed, the pictures are not
-    picked by hand.
-    """
+
+def draw_samples(folder: RunFolder, shards: ShardSet, kept: KeptScores, count: int) -> Path:
+    """``samples.png``: held-out pairs of every contrast type with their six log-probabilities before and after."""
     from ..scores.sheet import SheetRow, contact_sheet
 
-    turned = pair_right(scores.policy) & ~pair_right(scores.reference)
-    texts = {row: shards.read_text(int(index)) for row, index in enumerate(scores.index)}
-    kinds = sorted({text.contrast for text in texts.values()})
-    queues = [
-        sorted((row for row in texts if texts[row].contrast == kind), key=lambda row: not turned[row]) for kind in kinds
-    ]
     rows = []
-    for row in in_turn(queues)[:count]:
+    for row in kept.examples(count):
         try:
-            pair = shards.read(int(scores.index[row]))
+            pair = shards.read(int(kept.index[row]))
         except BadSample:
             continue
         rows.append(
@@ -84,11 +82,21 @@ def draw_samples(folder: RunFolder, shards: ShardSet, scores: PairScores, count:
                 query=pair.text.query,
                 responses=pair.text.responses,
                 images=pair.images,
-                before=np.asarray(scores.reference[row]),
-                after=np.asarray(scores.policy[row]),
+                before=kept.before[row],
+                after=kept.after[row],
                 contrast=pair.text.contrast,
             )
         )
     path = folder.path / "samples.png"
     contact_sheet(rows, path, "Held-out pairs, before and after training")
     return path
+
+
+def show_samples(board: Board, picture: Path, step: int) -> None:
+    """``samples.png`` to the trackers, whole and pair by pair."""
+    from ..scores.sheet import each_pair
+
+    sheet = picture.read_bytes()
+    board.picture("samples", sheet, step)
+    for number, pair in enumerate(each_pair(sheet)):
+        board.picture(f"pairs/{number}", pair, step)

@@ -19,8 +19,9 @@ from ..engine.optimizer import learning_rate
 from ..model.load import load_tuned, outline, resolve_dtype
 from ..model.recompute import RecomputeDial
 from ..recipe.ds_config import fill
+from ..recipe.limits import get, kinds
 from ..recipe.paper import deviations
-from ..record.board import Board
+from ..record.board import METRICS_FILE, TENSORBOARD, Board
 from ..record.checkpoint import Checkpoints
 from ..record.identity import Identity
 from ..record.manifest import Position, best_of, save_seconds
@@ -96,7 +97,8 @@ def load_and_fit(
     # Everything is accepted: only now is anything in the folder replaced.
     folder.describe(config, world, ds)
     aside = checkpoints.set_aside(before.step) if before else []
-    board = Board(folder.path, enabled=world.is_main, start=before.step if before else 0)
+    told = {key: get(config, key) for key, _ in kinds()}
+    board = Board(folder.path, world.is_main, before.step if before else 0, config.run.report_to, told)
     board.note(f"run {folder.path}\n{describe(job, world)}")
     board.note(deviations(config, dtype))
     board.note(f"attention: {tuned.attention} ({tuned.why_attention})")
@@ -113,6 +115,8 @@ def load_and_fit(
             f"run.name={folder.path.name}"
         )
         raise
+    finally:
+        board.close()
 
 
 def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> None:
@@ -167,28 +171,34 @@ def fit(session: Session, checkpoints: Checkpoints, before: Position | None) -> 
 
 def finish(session: Session, identity: Identity) -> None:
     """What was learned, on disk with the run's ``identity``, and what it changed on the held-out pairs."""
-    from .outcome import describe_tuned, draw_samples, save_tuned
+    from .outcome import describe_tuned, draw_samples, keep_scores, save_tuned, show_samples
 
     job, tuned, world, board, folder = session.job, session.tuned, session.world, session.board, session.folder
     session.heartbeat.tell(doing="exporting")
     session.check_before_writing()
     weights = save_tuned(folder, tuned, session.engine, job.config, world, identity)
     lines = [f"{'adapter' if tuned.wrapped else 'model'}:      {weights}"]
+    results: dict[str, float] = {}
     if "heldout" in job.splits:
         summary, scores, split = session.compare("heldout")
         if world.is_main:
             write_whole(folder.path / "heldout.json", json_text(summary, indent=1))
+            results = {f"heldout/{name}": value for name, value in summary["after"].items()}
+            kept = keep_scores(folder, split.shards, scores)
             lines.insert(0, table(summary, "held-out pairs, before and after training") + "\n")
             if job.config.evaluate.pictures:
-                picture = draw_samples(folder, split.shards, scores, job.config.evaluate.pictures)
-                board.picture("samples", picture, job.steps)
+                picture = draw_samples(folder, split.shards, kept, job.config.evaluate.pictures)
+                show_samples(board, picture, job.steps)
                 lines.append(f"pictures:     {picture}")
     if best := best_of(folder.path / "checkpoints", job.config.checkpoint.keep_best):
         lines.append(f"best:         {best[0].name}, {best[1]}: svco export {folder.path} --checkpoint best")
+    if TENSORBOARD in job.config.run.report_to:
+        lines.append(f"TensorBoard:  tensorboard --logdir {folder.path / TENSORBOARD}")
     lines += [
-        f"TensorBoard:  tensorboard --logdir {folder.path / 'tensorboard'}",
-        f"metrics:      {folder.path / 'metrics.jsonl'}",
+        f"metrics:      {folder.path / METRICS_FILE}",
+        f"to look at:   svco report {folder.path}",
     ]
+    board.finish(job.steps, results or board.last_numbers())
     if world.is_main:
         describe_tuned(folder, weights)
     board.note("\n" + "\n".join(lines), out=sys.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.files import writing
 from ..basics.views import VIEWS
-from ..data.pictures import decode_image
+from ..data.pictures import decode_image, png_bytes
 from .pair_scores import pair_right
 from .style import COLOURS, WORDS, blank
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _INK, _SOFT, _GOOD, _POOR = "#1a1a1a", "#6b6b6b", "#00735c", "#a33a00"
 _WIDTH, _HEAD, _ROW = 11.5, 0.95, 2.3
 """Inches: the sheet, its head, a row."""
+_DPI = 100
 _COLUMNS = {"before": (0.575, 0.18), "after": (0.79, 0.18)}
 """Left edge and width of the two panels of bars, as shares of the sheet."""
 
@@ -51,7 +53,7 @@ def contact_sheet(rows: Sequence[SheetRow], path: Path, title: str) -> None:
     log-probabilities in nats, all on the row's own scale: longer means less likely.
     """
     total = _HEAD + _ROW * len(rows)
-    figure = blank(_WIDTH, total, 100)
+    figure = blank(_WIDTH, total, _DPI)
     figure.text(0.02, 1 - 0.3 / total, title, fontsize=15, weight="bold", color=_INK, va="center")
     subtitle = "log-probability of each response, in nats, read with"
     figure.text(0.02, 1 - 0.65 / total, subtitle, fontsize=10, color=_SOFT, va="center")
@@ -63,6 +65,21 @@ def contact_sheet(rows: Sequence[SheetRow], path: Path, title: str) -> None:
         _draw_row(figure, row, top=1 - (_HEAD + _ROW * number) / total, inch=1 / total)
     with writing(path):
         figure.savefig(path)
+
+
+def each_pair(sheet: bytes) -> list[bytes]:
+    """The pairs of a sheet that :func:`contact_sheet` drew, one a PNG, each under the sheet's head."""
+    from PIL import Image
+
+    pictures = []
+    with Image.open(io.BytesIO(sheet)) as image:
+        head, row = round(_HEAD * _DPI), round(_ROW * _DPI)
+        for top in range(head, image.height - row // 2, row):
+            one = Image.new("RGB", (image.width, head + row), "white")
+            one.paste(image.crop((0, 0, image.width, head)))
+            one.paste(image.crop((0, top, image.width, min(image.height, top + row))), (0, head))
+            pictures.append(png_bytes(one))
+    return pictures
 
 
 def _draw_row(figure: Any, row: SheetRow, top: float, inch: float) -> None:

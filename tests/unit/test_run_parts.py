@@ -58,7 +58,7 @@ def test_a_picture_is_shown_by_tensorboard(tmp_path):
     from PIL import Image
 
     Image.new("RGB", (7, 5), "red").save(tmp_path / "red.png")
-    Board(tmp_path, True).picture("samples", tmp_path / "red.png", 3)
+    Board(tmp_path, True).picture("samples", (tmp_path / "red.png").read_bytes(), 3)
     (shown,) = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Images("samples")
     assert (shown.step, shown.width, shown.height) == (3, 7, 5)
     assert shown.encoded_image_string == (tmp_path / "red.png").read_bytes()
@@ -67,7 +67,9 @@ def test_a_picture_is_shown_by_tensorboard(tmp_path):
 def test_a_disabled_board_does_nothing(tmp_path):
     board = Board(tmp_path, False)
     board.write(1, {"loss": 1.0})
-    board.picture("x", tmp_path / "none.png", 1)
+    board.picture("x", b"", 1)
+    board.finish(1, {"loss": 1.0})
+    board.close()
     assert list(board.progress(range(3), 0, 3)) == [0, 1, 2]
     assert not list(tmp_path.iterdir())
 

@@ -72,9 +72,14 @@ def ask(
 
 
 def generate(
-    subject: Subject, prompts: Sequence[np.ndarray], images: Sequence[Image | None], max_new_tokens: int
+    subject: Subject,
+    prompts: Sequence[np.ndarray],
+    images: Sequence[Image | None],
+    max_new_tokens: int,
+    listener: Any = None,
 ) -> list[str]:
-    """The greedy continuation of each of P prompts (1-D int64, a placeholder a feature) about its image, if it has one."""
+    """The greedy continuation of each of P prompts (1-D int64, a placeholder a feature) about its image, if it has one.
+    ``listener``, a ``streamer`` of transformers, hears the ids of a single one as they come."""
     import torch
 
     family, longest = subject.family, max(map(len, prompts))
@@ -89,7 +94,7 @@ def generate(
         inputs["pixel_values"] = inputs["pixel_values"].to(subject.dtype)
     inputs = {name: value.to(subject.device) for name, value in inputs.items()}
     with subject.answering() as model, torch.no_grad():
-        made = model.generate(**inputs, max_new_tokens=max_new_tokens)
+        made = model.generate(**inputs, max_new_tokens=max_new_tokens, streamer=listener)
     return [family.decode(row) for row in made[:, longest:].tolist()]
 
 

@@ -87,7 +87,7 @@ def page(
     chosen; ``table``: rows of cells, the head first; ``words``: of ``perplexity.word_table``; ``views``: V of the
     log-probabilities.
     """
-    quantities = [quantity for quantity in QUANTITIES if max(quantity.views) < views]
+    quantities = quantities_of(views)
     return render(
         Path(__file__).with_name("page.html.j2"),
         title=title,
@@ -98,18 +98,29 @@ def page(
         quantities=quantities,
         legend=legend(),
         rule=rule,
-        pairs=[(card, [_side(card, side, quantities) for side in (0, 1)]) for card in cards],
+        pairs=[(card, sides(card, quantities)) for card in cards],
         words=_halves(words),
     )
 
 
-def _side(card: Card, side: int, quantities: Sequence[Quantity]) -> dict[str, Any]:
-    """One image and, model by model, the response to it."""
-    return {
-        "image": shown(card.images[side]),
-        "corrupted": shown(card.corrupted[side]) if card.corrupted else None,
-        "responses": {model: _response(card, side, logps[side], quantities) for model, logps in card.logps.items()},
-    }
+def quantities_of(views: int) -> list[Quantity]:
+    """What can be told of log-probabilities under the first ``views`` views."""
+    return [quantity for quantity in QUANTITIES if max(quantity.views) < views]
+
+
+def sides(card: Card, quantities: Sequence[Quantity]) -> list[dict[str, Any]]:
+    """Both images of ``card`` and, model by model, the response to each: what the template's ``pair`` takes."""
+    return [
+        {
+            "image": shown(card.images[side]),
+            "corrupted": shown(card.corrupted[side]) if card.corrupted else None,
+            "responses": {
+                model: response(card.pieces[side], card.special[side], logps[side], quantities)
+                for model, logps in card.logps.items()
+            },
+        }
+        for side in (0, 1)
+    ]
 
 
 def shown(data: bytes) -> dict[str, Any]:
@@ -127,16 +138,17 @@ def shown(data: bytes) -> dict[str, Any]:
     return {"src": f"data:{mime};base64,{base64.b64encode(data).decode()}", "small": max(picture.size) < _SMALL}
 
 
-def _response(card: Card, side: int, logps: Side, quantities: Sequence[Quantity]) -> dict[str, Any]:
+def response(
+    pieces: Sequence[str], special: Sequence[bool], logps: Side, quantities: Sequence[Quantity]
+) -> dict[str, Any]:
+    """One response token by token: the text of each token, whether it is a special one, and its (T, V) log-probabilities."""
     gaps = np.stack([quantity.of(logps) for quantity in quantities], axis=1)
     tokens = [
-        _token(piece, special, row, gap, quantities)
-        for piece, special, row, gap in zip(
-            card.pieces[side], card.special[side], logps.tolist(), gaps.tolist(), strict=True
-        )
+        _token(piece, is_special, row, gap, quantities)
+        for piece, is_special, row, gap in zip(pieces, special, logps.tolist(), gaps.tolist(), strict=True)
     ]
     sums = zip(ALL_VIEWS, np.nansum(logps, axis=0).tolist())
-    return {"tokens": tokens, "sums": ", ".join(f"{view} {_signed(total)}" for view, total in sums)}
+    return {"tokens": tokens, "sums": ", ".join(f"{view} {signed(total)}" for view, total in sums)}
 
 
 def _token(
@@ -147,13 +159,13 @@ def _token(
     if special:
         classes.append("special")
     tip = [f"“{piece}”"]
-    tip += [f"{view:<8}{_signed(logp)}  {_chance(logp)}" for view, logp in zip(ALL_VIEWS, row)]
-    tip += [f"{quantity.name}  {_signed(gap, plus=True)}" for quantity, gap in zip(quantities, gaps)]
+    tip += [f"{view:<8}{signed(logp)}  {_chance(logp)}" for view, logp in zip(ALL_VIEWS, row)]
+    tip += [f"{quantity.name}  {signed(gap, plus=True)}" for quantity, gap in zip(quantities, gaps)]
     text = piece.replace("\r\n", "\n").replace("\n", "↵\n")
     return {"classes": " ".join(classes), "tip": "\n".join(tip), "text": text}
 
 
-def _signed(nats: float, plus: bool = False) -> str:
+def signed(nats: float, plus: bool = False) -> str:
     """With a true minus; a dash where the view did not score the token."""
     return "–" if isnan(nats) else f"{nats:{'+' if plus else ''}z.2f}".replace("-", "−")
 
@@ -175,5 +187,5 @@ def _halves(words: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _word(row: Mapping[str, Any]) -> dict[str, Any]:
-    gains = [(step(gain), _signed(gain, plus=True)) for gain in row["gain"].values()]
+    gains = [(step(gain), signed(gain, plus=True)) for gain in row["gain"].values()]
     return {"token": repr(row["token"])[1:-1], "times": f"{row['count']:,}", "gains": gains}
