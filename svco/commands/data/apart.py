@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ...basics.errors import UserError
 from ...data.alike import components, near
 from .known import Pictures
 
@@ -48,7 +47,7 @@ def divided(
 
     ``groups`` and ``strata``: (n,) numbers; ``names``: what a pair is drawn by, with ``seed``. Groups are taken in a drawn
     order and put where no stratum has more than its :func:`quotas`; then those, smallest first, that bring a split nearer to its
-    quotas although one stratum gets more. What is left is training's. UserError where nothing is.
+    quotas although one stratum gets more. What is left is training's: one group at least.
     """
     wanted = quotas(np.bincount(strata), shares, seed)
     have = {split: np.zeros_like(quota) for split, quota in wanted.items()}
@@ -57,16 +56,21 @@ def divided(
         members.setdefault(group, []).append(number)
     drawn = sorted(members, key=lambda group: draw(seed, min(names[number] for number in members[group]).hex()))
     split_of = ["train"] * len(names)
+    training = len(names)
 
     def place(group: int, exact: bool) -> bool:
         """Whether ``group`` found a split that is held back."""
         counts = Counter(strata[members[group]].tolist())
         which, size = list(counts), np.array(list(counts.values()))
+        nonlocal training
+        if training <= size.sum():
+            return False
         # The one that lacks the largest part of what it is to have; the first of equals.
         for split in sorted(wanted, key=lambda split: -lacking(split)):
             room = wanted[split][which] - have[split][which]
             if (room >= size).all() if exact else (np.abs(room - size).sum() < np.abs(room).sum()):
                 have[split][which] += size
+                training -= int(size.sum())
                 for number in members[group]:
                     split_of[number] = split
                 return True
@@ -81,11 +85,6 @@ def divided(
                 place(group, exact)
             if all((have[split] >= wanted[split]).all() for split in wanted):
                 break
-    if "train" not in split_of:
-        raise UserError(
-            "No pair is left for training: the pairs share so few pictures' groups that val and heldout took all. Lower "
-            "--val and --heldout."
-        )
     return split_of
 
 
