@@ -31,7 +31,19 @@ def svco(*words, **how):
 
 
 def test_every_command_has_options_and_a_quick_help():
-    assert list(COMMANDS) == ["train", "eval", "bench", "doctor", "study", "data", "plan", "status", "export", "probe"]
+    assert list(COMMANDS) == [
+        "train",
+        "eval",
+        "judge",
+        "bench",
+        "doctor",
+        "study",
+        "data",
+        "plan",
+        "status",
+        "export",
+        "probe",
+    ]
     done = subprocess.run([sys.executable, "-c", EVERY_HELP], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
     help_text = svco("--help").stdout

@@ -31,6 +31,7 @@ NEIGHBOURS = {
     ("study", "plan"),
     ("study", "evaluation"),
     ("study", "data"),
+    ("judge", "evaluation"),
 }
 """(command, another one it uses); there are no others."""
 DOORS = {

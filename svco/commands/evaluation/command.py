@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,8 @@ class Wanted:
     """Pairs of a set whose questions are answered."""
     generate_on: tuple[str, ...] = ()
     """The sets whose questions are answered; empty: every set."""
-    max_new_tokens: int = 64
-    """Tokens of an answer."""
+    max_new_tokens: int | None = None
+    """Tokens of an answer; None: 64, of one in free words 1,024."""
     against: tuple[Path, ...] = ()
     """Folders of other evaluations."""
     benchmarks: dict[str, Path] = field(default_factory=dict)
@@ -147,7 +147,9 @@ def run(wanted: Wanted, world: World) -> dict[str, Any]:
         split = open_set(subject, name, specs, world, wanted.effort, show)
         _score(wanted, subject, name, split, mine, world, show)
         sets[name] = summary(mine.sets[name], mine.answers.get(name, ()))
-    asking = Asking(subject, world, show, wanted.effort, wanted.max_new_tokens)
+    asking = Asking(subject, world, show, wanted.effort)
+    if wanted.max_new_tokens:
+        asking = replace(asking, max_new_tokens=wanted.max_new_tokens, max_free_tokens=wanted.max_new_tokens)
     for name, asked in items.items():
         mine.benchmarks[name] = BENCHMARKS[name].answer(asked, asking)
         world.on_main(partial(_write_lines, answers_file(wanted.out, name), mine.benchmarks[name]))
@@ -179,7 +181,7 @@ def _score(
             split.shards,
             first,
             world,
-            max_new_tokens=wanted.max_new_tokens,
+            max_new_tokens=wanted.max_new_tokens or Asking.max_new_tokens,
             at_once=wanted.effort.answers,
             show=show,
         )
