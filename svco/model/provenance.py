@@ -131,8 +131,21 @@ def model_files(base: str) -> list[Path]:
 def weights_digest(base: str, memory: Path) -> str:
     """Digest of the contents of a base's weights and config. They are read once: those of files that have
     not changed, as far as their times and a few of their places show, are remembered in ``memory``."""
-    digests = _digests(model_files(base), memory)
+    return files_digest(model_files(base), memory)
+
+
+def files_digest(files: Iterable[Path], memory: Path) -> str:
+    """Digest of the names and contents of ``files``, remembered as :func:`weights_digest` does."""
+    digests = _digests(files, memory)
     return fingerprint({"files": [(file.name, digests[file]) for file in sorted(digests)]})
+
+
+def subject_digest(base: str, adapter: str | None, memory: Path) -> str:
+    """Digest of a base with an adapter, or without: a run that has trained on makes another."""
+    told = {"base": weights_digest(base, memory)}
+    if adapter is not None:
+        told["adapter"] = files_digest(_decisive(Path(adapter)), memory)
+    return fingerprint(told)
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:

@@ -91,6 +91,12 @@ def _add_sets(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--benchmarks", type=typed, metavar="DIR", help="every benchmark that has a folder of its name in DIR"
     )
+    parser.add_argument(
+        "--apart",
+        action="store_true",
+        help="each set and benchmark into a folder of its own in --out; what the same model finished there is left alone, so "
+        "that a command that was stopped goes on",
+    )
 
 
 def _add_effort(parser: argparse.ArgumentParser) -> None:

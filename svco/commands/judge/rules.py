@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ class Rule(Prompt):
 
     reply: str = ""
     """A regular expression whose named groups are what a judgement says."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """What words of it count as, in small letters: of a judge that says ``wrong``, ``half``, ``right``."""
     judging: Judging = Judging((), {})  # noqa: RUF009 frozen
     """What the benchmark wants of it."""
     name: str = ""
@@ -46,22 +48,31 @@ class Rule(Prompt):
         short = repr(" ".join(said.split())[:80])
         if len(found) != 1:
             raise ValueError(f"{'no judgement' if not found else 'judgements that differ'} in {short}")
-        values = {name: float(number) for name, number in found.pop()}
+        values = {name: self._number(text or "") for name, text in found.pop()}
         for name, (least, greatest) in self.judging.says.items():
             if not least <= values[name] <= greatest or (self.judging.whole and values[name] % 1):
                 raise ValueError(f"{name} is {values[name]:g} in {short}; it must be {least:g} to {greatest:g}")
         return values
+
+    def _number(self, text: str) -> float:
+        try:
+            return float(self.numbers.get(text.strip().lower(), text))
+        except ValueError:
+            raise ValueError(f"{text!r} is no number, and none of the prompt's numbers") from None
 
 
 def read_rule(benchmark: str, judging: Judging, file: Path | None = None, temperature: float | None = None) -> Rule:
     """The rule in ``file`` (None: the shipped one) for ``benchmark``; UserError for a file that is none, naming what is wrong."""
     path = file or FOLDER / f"{benchmark}.yaml"
     raw = read_yaml(path)
-    check_prompt(raw, str(path), judging.told, {"reply": str})
+    check_prompt(raw, str(path), judging.told, {"reply": str, "numbers": dict})
     if absent := [name for name in judging.told if name not in Prompt(raw["user"], raw.get("system")).names]:
         raise UserError(
             f"{path} says nothing of ${absent[0]}: a judge of {benchmark} is told {', '.join(judging.told)}."
         )
+    for word, number in raw.get("numbers", {}).items():
+        if not isinstance(word, str) or isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise UserError(f"{path}: numbers must give a number to each word; it has {word!r}: {number!r}.")
     try:
         groups = re.compile(raw.get("reply", "")).groupindex.keys()
     except re.error as error:
