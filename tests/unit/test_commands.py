@@ -35,6 +35,7 @@ def test_every_command_has_options_and_a_quick_help():
         "train",
         "eval",
         "judge",
+        "table",
         "bench",
         "doctor",
         "study",

@@ -32,6 +32,9 @@ NEIGHBOURS = {
     ("study", "evaluation"),
     ("study", "data"),
     ("judge", "evaluation"),
+    ("table", "evaluation"),
+    ("table", "judge"),
+    ("table", "study"),
 }
 """(command, another one it uses); there are no others."""
 DOORS = {

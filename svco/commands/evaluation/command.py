@@ -14,7 +14,7 @@ from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.files import write_whole
 from ...basics.progress import Progress, shown
-from ...basics.shipped import located, typed
+from ...basics.shipped import located
 from ...basics.strict_json import json_text
 from ...batches.split import Split
 from ...data.shards import DEFAULT_CACHE
@@ -24,7 +24,7 @@ from ...recipe.config import CorruptConfig
 from . import RESULT
 from .against import Evaluation, answers_file, paired
 from .benchmarks.protocol import Asking
-from .benchmarks.table import BENCHMARKS, held_by, known
+from .benchmarks.table import BENCHMARKS, chosen_benchmarks
 from .figures import draw
 from .generation import answer_set
 from .measures import summary
@@ -46,7 +46,7 @@ def read_arguments(arguments: argparse.Namespace) -> Wanted:
         if name in BENCHMARKS:
             raise UserError(f"--set {name}=: that name is a benchmark's. Call the set otherwise.")
         sets[name] = (*sets.get(name, ()), spec)
-    benchmarks = _benchmarks(arguments)
+    benchmarks = chosen_benchmarks(arguments.benchmarks, arguments.benchmark)
     if not (sets or benchmarks):
         raise UserError("Nothing to evaluate on: give --set NAME=SHARDS, --benchmark NAME=DIR or --benchmarks DIR.")
     if unknown := sorted(set(arguments.generate_on) - set(sets)):
@@ -76,17 +76,6 @@ def read_arguments(arguments: argparse.Namespace) -> Wanted:
         options,
         effort,
     )
-
-
-def _benchmarks(arguments: argparse.Namespace) -> dict[str, Path]:
-    """{name: folder} of what ``--benchmarks``, and over it ``--benchmark``, ask for."""
-    found = {} if arguments.benchmarks is None else held_by(arguments.benchmarks)
-    for given in arguments.benchmark:
-        name, equals, folder = given.partition("=")
-        if not (equals and folder.strip()):
-            raise UserError(f"--benchmark is {given!r}; it must be NAME=DIR, e.g. --benchmark mmvp=benchmarks/mmvp.")
-        found[known(name)] = typed(folder)
-    return {name: found[name] for name in BENCHMARKS if name in found}
 
 
 def run(wanted: Wanted, world: World) -> dict[str, Any]:

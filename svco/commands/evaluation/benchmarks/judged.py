@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ....basics.errors import UserError
+from ....endpoint.prices import money
 from ....scores.agreement import agreement
 from ....scores.statistics import Measure, estimate
 from ..generation import Question, ask
@@ -134,7 +135,7 @@ def about_judging(lines: Lines, number: Callable[[Values], float], unit: str) ->
 def _rule(told: Mapping[str, Any]) -> str:
     judge = told["judge"]
     days = sorted({judge["first"][:10], judge["last"][:10]})
-    cost = "cost unknown" if judge["cost"] is None else f"${judge['cost']:.2f}" if judge["cost"] else "no cost"
+    cost = "cost unknown" if judge["cost"] is None else money(judge["cost"]) if judge["cost"] else "no cost"
     each = told["judgements"] / told["judged"]
     return (
         f"judged by {', '.join(judge['answered'])} (asked as {judge['asked']}), prompt {judge['prompt']} "
