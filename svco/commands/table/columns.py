@@ -23,6 +23,8 @@ class Column:
     """What it is multiplied by."""
     digits: int = 1
     """Shown."""
+    printed: int = 1
+    """Digits in the paper."""
     lower_is_better: bool = False
     """Whether its sign is flipped in TOTAL."""
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -31,8 +33,10 @@ class Column:
 
 _JUDGED = "another judge and prompt than the paper's"
 COLUMNS = (
-    Column("MMHal score", ("mmhal",), scale=1.0, digits=2, notes={"mmhal": _JUDGED}),
-    Column("MMHal hallucination %", ("mmhal",), "hallucination", lower_is_better=True, notes={"mmhal": _JUDGED}),
+    Column("MMHal score", ("mmhal",), scale=1.0, digits=2, printed=2, notes={"mmhal": _JUDGED}),
+    Column(
+        "MMHal hallucination %", ("mmhal",), "hallucination", printed=0, lower_is_better=True, notes={"mmhal": _JUDGED}
+    ),
     Column(
         "CV-Bench",
         ("cv_bench",),
@@ -40,17 +44,18 @@ COLUMNS = (
     ),
     Column("MMVP", ("mmvp",), notes={"mmvp": "pairs, with the files' answers; lmms-eval's copy corrects two pairs"}),
     Column("RealWorldQA", ("realworldqa",)),
-    Column("MM-Vet", ("mm_vet",), notes={"mm_vet": _JUDGED}),
+    Column("MM-Vet", ("mm_vet",), printed=2, notes={"mm_vet": _JUDGED}),
     Column("LLaVA-Bench-W", ("llava_bench_w",), notes={"llava_bench_w": _JUDGED}),
     Column(
         "TextVQA",
         ("textvqa_ocr", "textvqa"),
+        printed=2,
         notes={
             "textvqa_ocr": "OCR tokens in the prompt, as in the authors'; lmms-eval has none",
             "textvqa": "no OCR tokens in the prompt, where the authors' has them",
         },
     ),
-    Column("ScienceQA", ("scienceqa",), notes={"scienceqa": "the questions with an image"}),
+    Column("ScienceQA", ("scienceqa",), printed=2, notes={"scienceqa": "the questions with an image"}),
 )
 """In the order of the paper."""
 

@@ -99,7 +99,7 @@ def _evaluated(model: Model, wanted: Wanted, children: Children, say: Callable[[
     told = {"base": model.base, "adapter": model.adapter and str(model.adapter), "weights": digest}
     found = Evaluated(model.name, folder, told)
     left = [name for name in wanted.benchmarks if not found.has(name)]
-    if not left:
+    if not left or children.stopping:
         return found
     if not folder.exists() and (others := sorted(root.glob(f"{Path(model.name).name}-{'?' * 10}"))):
         say(
@@ -112,7 +112,7 @@ def _evaluated(model: Model, wanted: Wanted, children: Children, say: Callable[[
     if code and not children.stopping:
         text = (folder / LOG).read_text(encoding="utf-8", errors="replace")
         print(f"\nfailed: {model.name} ({folder / LOG}):", *text.splitlines()[-_LOG_TAIL:], sep="\n", file=sys.stderr)
-    return Evaluated(model.name, folder, told, failed=bool(code))
+    return Evaluated(model.name, folder, told, failed=bool(code) and not children.stopping)
 
 
 def _line(model: Model, wanted: Wanted, folder: Path) -> list[str]:

@@ -156,10 +156,15 @@ def _paper_part(part: Mapping[str, Any]) -> dict[str, Any]:
     rows = []
     for row in part["rows"]:
         partly = row["total_over_same"]
-        over = "" if partly is None else f"{partly:+.2f} over the columns here"
-        cells = [f"{row['figures'][column.title]:g}" for column in COLUMNS]
+        over = f"{partly:+.2f} over the columns here" if partly else ""
+        cells = [f"{row['figures'][column.title]:.{column.printed}f}" for column in COLUMNS]
         rows.append(
-            {"name": row["name"], "cells": cells, "total": f"{row['total']:+g}" if row["total"] else "0", "over": over}
+            {
+                "name": row["name"],
+                "cells": cells,
+                "total": f"{row['total']:+.2f}" if row["total"] else "0",
+                "over": over,
+            }
         )
     return {"model": part["model"], "rows": rows}
 
