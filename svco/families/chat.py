@@ -158,9 +158,9 @@ class ChatEncoder:
         )
         return [*self.begin, *made["input_ids"]], [(0, 0)] * len(self.begin) + made["offset_mapping"]
 
-    def ask(self, text: PairText) -> list[int]:
-        """The ids of the prompt with its image alone, one placeholder: the prefix of ``encode``, for generation."""
-        return self._tokens(self.render(text, True, None))[0]
+    def ask(self, text: PairText, with_image: bool = True) -> list[int]:
+        """The ids of the prompt alone, one placeholder for its image: the prefix of ``encode``, for generation."""
+        return self._tokens(self.render(text, with_image, None))[0]
 
     @property
     def ends(self) -> list[int]:

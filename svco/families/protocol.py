@@ -131,9 +131,9 @@ class Family(ModelSide, Protocol):
         scored as asked."""
         ...
 
-    def prompt(self, text: PairText, size: Size) -> np.ndarray:
-        """Token ids (1-D int64) with which the model is asked ``text``'s query about an image of ``size``: the prefix of
-        ``encode_text``; with ``paper_compat`` as the authors ask."""
+    def prompt(self, text: PairText, size: Size | None) -> np.ndarray:
+        """Token ids (1-D int64) with which the model is asked ``text``'s query about an image of ``size``, or about none: the
+        prefix of ``encode_text``; with ``paper_compat`` as the authors ask."""
         ...
 
     @property

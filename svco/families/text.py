@@ -120,14 +120,15 @@ class TextSide:
             budgets=(shown_budget, shown_budget, blind_budget),
         )
 
-    def prompt(self, text: PairText, size: Size) -> np.ndarray:
-        """What the model is given to answer ``text``'s query about an image of ``size``: 1-D int64, a placeholder a feature.
+    def prompt(self, text: PairText, size: Size | None) -> np.ndarray:
+        """What the model is given to answer ``text``'s query about an image of ``size``, or about none: 1-D int64, a placeholder
+        a feature.
 
         The prefix of :meth:`encode_text`, which no budget cuts. ``paper_compat``: where the family ends responses with the
         end-of-sequence token (LLaVA-1.5), the prompt ends with one too, as the authors' evaluator writes it.
         """
-        ids = self.chat.ask(text)
-        self.special.check(text, True, ids)
+        ids = self.chat.ask(text, size is not None)
+        self.special.check(text, size is not None, ids)
         if self.paper_compat:
             ids = [*ids, *self.chat.end_of_response]
         return self._prefix(text, ids, size)[0]

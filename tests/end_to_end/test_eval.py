@@ -7,7 +7,7 @@ import sys
 import launch
 import numpy as np
 import pytest
-from benchmarks import make_cv_bench, make_mmvp
+from benchmarks import RELEASES
 from places import BASE, ROOT
 
 from svco.commands.evaluation.against import Evaluation, paired
@@ -15,6 +15,10 @@ from svco.scores.before_after import metrics
 from svco.scores.pair_scores import pair_right
 
 SET = "heldout=data_shards/heldout-000000.tar"
+QUESTIONS = {"mmvp": 6, "cv_bench": 9, "scienceqa": 3, "realworldqa": 3, "textvqa": 3, "textvqa_ocr": 3, "pope": 6} | {
+    "hallusionbench": 6
+}
+"""Benchmark -> questions of the release that ``benchmarks.py`` makes; some are about no picture."""
 
 
 @pytest.fixture
@@ -30,10 +34,10 @@ def evaluate(capsys):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """One process, three workers' worth of everything: a set with answers and a corrupt view, both benchmarks."""
+    """One process, three workers' worth of everything: a set with answers and a corrupt view, every benchmark of words."""
     folder = tmp_path_factory.mktemp("eval")
-    make_mmvp(folder / "mmvp")
-    make_cv_bench(folder / "cv")
+    for name, make in RELEASES.items():
+        make(folder / "benchmarks" / name.replace("_", "-"))
     assert launch.here("eval.py", *_asked(folder, "alone")) == 0
     return folder
 
@@ -41,8 +45,8 @@ def alone(tmp_path_factory):
 def _asked(folder, out):
     return [
         *("--base", str(BASE), "--out", str(folder / out), "--set", SET, "--pairs", "21", "--generate", "5"),
-        *("--corrupt", "grey", "--answers-per-batch", "3", "--benchmark", f"mmvp={folder / 'mmvp'}"),
-        *("--benchmark", f"cv-bench={folder / 'cv'}"),
+        *("--corrupt", "grey", "--answers-per-batch", "3", "--benchmarks", str(folder / "benchmarks")),
+        *("--benchmark", f"textvqa-ocr={folder / 'benchmarks/textvqa'}"),
     ]
 
 
@@ -73,9 +77,13 @@ def test_what_it_leaves_behind(alone):
     ]
     assert part["hallucination"]["value"] == sum(bool(line["false"]) for line in said) / 10
     assert any(line["false"] for line in said) and any(line["false"] == [] for line in said)
-    benchmarks = found["benchmarks"]
-    assert (benchmarks["mmvp"]["questions"], benchmarks["cv_bench"]["questions"]) == (6, 9)
-    assert len(answers(out / "mmvp.answers.jsonl")) == 6
+    assert {name: part["questions"] for name, part in found["benchmarks"].items()} == QUESTIONS
+    for name, count in QUESTIONS.items():
+        lines = answers(out / f"{name}.answers.jsonl")
+        assert len({line["key"] for line in lines}) == count and all(line["asked"] for line in lines)
+        assert found["benchmarks"][name]["rule"] and 0 <= found["benchmarks"][name]["score"] <= 1
+    told_with = [line["query"] for line in answers(out / "textvqa_ocr.answers.jsonl")]
+    assert "DAKOTA" in told_with[0] and "DAKOTA" not in answers(out / "textvqa.answers.jsonl")[0]["query"]
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in ("pair_accuracy.png", "gaps.png"))
     page = (out / "eval.md").read_text()
     assert (
@@ -93,7 +101,7 @@ def test_two_ranks_say_what_one_process_says(alone):
     one, two = (np.load(alone / name / "heldout.npz") for name in ("alone", "two"))
     assert (one["key"] == two["key"]).all() and (one["tokens"] == two["tokens"]).all()
     assert np.abs(one["logps"] - two["logps"]).max() < 1e-4  # other packs, float32
-    for name in ("heldout", "mmvp", "cv_bench"):
+    for name in ("heldout", *QUESTIONS):
         assert answers(alone / "alone" / f"{name}.answers.jsonl") == answers(alone / "two" / f"{name}.answers.jsonl")
     assert told(alone / "two")["benchmarks"] == told(alone / "alone")["benchmarks"]
 
@@ -116,7 +124,7 @@ def test_against_itself_nothing_differs_and_against_another_something_does(alone
         and "difference" in (tmp_path / "out" / "eval.md").read_text()
     )
     same = paired(theirs, theirs, False)
-    assert {"heldout"} == same["sets"].keys() and {"mmvp", "cv_bench"} == same["benchmarks"].keys()
+    assert {"heldout"} == same["sets"].keys() and QUESTIONS.keys() == same["benchmarks"].keys()
     for comparison in (c for of in (same["sets"], same["benchmarks"]) for part in of.values() for c in part.values()):
         assert comparison["value"] == 0 and comparison["p"] == 1
 

@@ -136,8 +136,11 @@ def test_the_model_is_asked_what_is_scored(name, tmp_path):
     prompts = [of.family.prompt(pair.text, image.size) for pair, image in zip(pairs, images)]
     for pair, image, prompt in zip(pairs, images, prompts):
         assert np.array_equal(of.family.encode_text(pair.text, (image.size, image.size)).prefixes[0], prompt)
-    together = generate(of, prompts, images, 5)
-    assert together == [generate(of, [prompt], [image], 5)[0] for prompt, image in zip(prompts, images)]
+    blind = of.family.prompt(pairs[0].text, None)
+    assert np.array_equal(of.family.encode_text(pairs[0].text, (images[0].size, images[0].size)).prefixes[2], blind)
+    mixed = [prompts[0], blind, *prompts[1:]], [images[0], None, *images[1:]]
+    together = generate(of, *mixed, 5)
+    assert together == [generate(of, [prompt], [image], 5)[0] for prompt, image in zip(*mixed)]
     assert len(set(together)) > 1
     vocabulary = of.policy.config.get_text_config().vocab_size
     slots = -(-vocabulary // 6)

@@ -26,7 +26,8 @@ from svco.commands.data.filter.encoders import Encoder
 from svco.commands.data.filter.store import Store
 from svco.commands.data.filter.thresholds import Threshold, Thresholds
 from svco.commands.data.images import Roots
-from svco.commands.data.records import Record, as_line, file_lines, make_record
+from svco.commands.data.records import Record, as_line, make_record
+from svco.data.tables import file_lines
 from svco.tiny_world.contrast import world_pair
 from svco.tiny_world.variants import Variant
 

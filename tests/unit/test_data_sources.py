@@ -16,12 +16,12 @@ from test_data_tools import svco
 from svco.basics import strict_json
 from svco.basics.errors import UserError
 from svco.basics.progress import silent
-from svco.commands.data import records as own_records
 from svco.commands.data.images import Roots
 from svco.commands.data.importing import import_records
 from svco.commands.data.records import stream_records
 from svco.commands.data.sources.raw import Raw
 from svco.commands.data.sources.table import SOURCES
+from svco.data import tables
 from svco.data.shards import ShardSet
 
 
@@ -441,7 +441,7 @@ def test_a_release_with_anything_in_it(tmp_path_factory, name, data):
 
 
 def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path, imported, monkeypatch):
-    monkeypatch.setattr(own_records, "MOST_ITEM", 200)
+    monkeypatch.setattr(tables, "MOST_ITEM", 200)
     line = json.dumps({"images": ["a.jpg", "b.jpg"], "captions": ["x" * 300, "y"]})
     assert "line 1 has more than 200 bytes" in imported.refused("jsonl", put(tmp_path / "long.jsonl", line))
 

@@ -49,7 +49,7 @@ DOORS = {
     "datasets": {"commands.bench"},
     "tensorboard": {"record.board"},
     "torch.utils.tensorboard": {"record.board"},
-    "pyarrow": {"commands.evaluation", "commands.data.sources"},
+    "pyarrow": {"data.tables"},
     "matplotlib": {"scores.style", "scores.sheet", "commands"},
     "tqdm": {"basics.progress"},
     "jinja2": {"basics.html"},

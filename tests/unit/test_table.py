@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,6 +125,9 @@ def test_what_stands_under_a_figure_and_what_is_not_there(made):
     assert told["CV-Bench", "A"][0] == "not evaluated yet"
     (fetch,) = [do for (column, _), (_, do) in told.items() if "LLaVA-Bench-W" in column]
     assert fetch.startswith(f"cd {folder} && git clone https://huggingface.co/datasets/liuhaotian")
+    damaged = [replace(model, problems={"llava_bench_w": "questions.jsonl is empty."}) for model in models]
+    lacking = gaps(rows_of(damaged, held | {"llava_bench_w": folder}, folder))
+    assert {"column": "LLaVA-Bench-W", "of": "", "gap": "questions.jsonl is empty.", "do": ""} in lacking
     for column in COLUMNS:
         for name in set(column.benchmarks) & BENCHMARKS.keys():
             assert BENCHMARKS[name].fetch.split()[0] in ("git", "wget", "svco", "curl", "hf", "huggingface-cli"), name

@@ -18,8 +18,9 @@ from typing import Any
 
 from ...basics.errors import BadSample, UserError
 from ...basics.files import replacing
-from ...basics.strict_json import MOST_ITEM, json_text, parse_json
+from ...basics.strict_json import json_text
 from ...data.schema import NO_CONTRAST, checked, shortened
+from ...data.tables import file_lines
 
 NOT_STATED = "not stated"
 """The licence of a sample whose source names none."""
@@ -166,48 +167,6 @@ def stream_records(path: Path, left_out: list[BadSample] | None = None) -> Itera
 def read_records(path: Path, left_out: list[BadSample] | None = None) -> list[Record]:
     """All records of a JSONL file, as :func:`stream_records` gives them."""
     return list(stream_records(path, left_out))
-
-
-def file_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, what it holds) of each line of JSON that is not blank, in the memory of one line. Only ``\\n`` ends a line,
-    and a byte-order mark is none of it. UserError for what cannot be read or is no JSON."""
-    try:
-        with path.open("rb") as stream:
-            read = 0
-            for number, line in enumerate(iter(lambda: stream.readline(MOST_ITEM + 1), b""), 1):
-                if len(line) > MOST_ITEM:
-                    raise UserError(f"{path}, line {number} has more than {MOST_ITEM:,} bytes.")
-                text = _decoded(path, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, read)
-                read += len(line)
-                if text.strip():
-                    yield number, _parsed(path, number, text)
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-
-
-def _decoded(path: Path, line: bytes, read: int) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        place = read + error.start
-        raise UserError(
-            f"{path} is not UTF-8 text: byte {place} is {error.object[error.start]:#04x}. Save it as UTF-8."
-        ) from None
-
-
-def _parsed(path: Path, number: int, text: str) -> Any:
-    if number == 1 and text.lstrip().startswith("["):
-        raise UserError(
-            f"{path} holds a JSON list; records are JSON lines, one object a line. If it is the S-VCO authors' release, its "
-            "format is mvc-json; of a list of records, jq -c '.[]' makes lines."
-        )
-    try:
-        return parse_json(text)
-    except ValueError as error:
-        several = " (an object that runs over several lines? jq -c . makes one of it)" if text.strip() == "{" else ""
-        raise UserError(f"{path}, line {number} is not JSON: {error}{several}") from None
 
 
 def as_line(record: Record) -> str:

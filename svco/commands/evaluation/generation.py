@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """A question about an image."""
+    """A question about an image, or about none."""
 
     key: str
     """What messages call it."""
     query: str
     """What is asked."""
-    image: Callable[[], Image]
-    """Opens the image, RGB; BadSample if it cannot be decoded."""
+    image: Callable[[], Image] | None
+    """Opens the image, RGB; BadSample if it cannot be decoded. None: it is asked without one."""
     system: str | None = None
     """System prompt, or None."""
 
@@ -56,9 +56,10 @@ def ask(
         prepared = {}
         for place in batch:
             try:
-                image = questions[place].image()
+                opened = questions[place].image
+                image = opened and opened()
                 text = PairText(questions[place].key, questions[place].query, ("", ""), system=questions[place].system)
-                prepared[place] = (subject.family.prompt(text, image.size), image)
+                prepared[place] = (subject.family.prompt(text, image and image.size), image)
             except BadSample:
                 mine[place] = None
         if prepared:
@@ -71,9 +72,9 @@ def ask(
 
 
 def generate(
-    subject: Subject, prompts: Sequence[np.ndarray], images: Sequence[Image], max_new_tokens: int
+    subject: Subject, prompts: Sequence[np.ndarray], images: Sequence[Image | None], max_new_tokens: int
 ) -> list[str]:
-    """The greedy continuation of each of P prompts (1-D int64, a placeholder a feature) about its image."""
+    """The greedy continuation of each of P prompts (1-D int64, a placeholder a feature) about its image, if it has one."""
     import torch
 
     family, longest = subject.family, max(map(len, prompts))
@@ -82,9 +83,10 @@ def generate(
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.from_numpy(prompt)
         attended[row, longest - len(prompt) :] = 1
-    inputs = family.shown(family.pixels(list(images)), family.image_token_mask(ids))
-    inputs["pixel_values"] = inputs["pixel_values"].to(subject.dtype)
-    inputs |= {"input_ids": ids, "attention_mask": attended}
+    inputs = {"input_ids": ids, "attention_mask": attended}
+    if pictures := [image for image in images if image is not None]:
+        inputs |= family.shown(family.pixels(pictures), family.image_token_mask(ids))
+        inputs["pixel_values"] = inputs["pixel_values"].to(subject.dtype)
     inputs = {name: value.to(subject.device) for name, value in inputs.items()}
     with subject.answering() as model, torch.no_grad():
         made = model.generate(**inputs, max_new_tokens=max_new_tokens)

@@ -71,7 +71,7 @@ def _conduct(wanted: Wanted, say: Callable[[str], None]) -> int:
     heard = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     before = {number: signal.signal(number, children.stop) for number in heard}
     try:
-        models = [_evaluated(model, wanted, children, say) for model in models_of(wanted.base, wanted.runs, say)]
+        models = _evaluate(wanted, children, say)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -91,13 +91,31 @@ def _conduct(wanted: Wanted, say: Callable[[str], None]) -> int:
     return 1 if any(model.failed for model in models) else 0
 
 
-def _evaluated(model: Model, wanted: Wanted, children: Children, say: Callable[[str], None]) -> Evaluated:
-    """``model`` with its evaluations, those that were not there made now, in processes of their own."""
-    digest = model.digest(dict(wanted.settings), wanted.cache)
-    root = wanted.out / "evaluations"
-    folder = root / f"{Path(model.name).name}-{digest[:10]}"
-    told = {"base": model.base, "adapter": model.adapter and str(model.adapter), "weights": digest}
-    found = Evaluated(model.name, folder, told)
+def _evaluate(wanted: Wanted, children: Children, say: Callable[[str], None]) -> list[Evaluated]:
+    """The models with their evaluations, those that were not there made now. A release that cannot be read keeps back
+    no other."""
+    root, found = wanted.out / "evaluations", []
+    models = models_of(wanted.base, wanted.runs, say)
+    for model in models:
+        digest = model.digest(dict(wanted.settings), wanted.cache)
+        told = {"base": model.base, "adapter": model.adapter and str(model.adapter), "weights": digest}
+        found.append(Evaluated(model.name, root / f"{Path(model.name).name}-{digest[:10]}", told))
+    problems = {}
+    for name in [name for name in wanted.benchmarks if not all(one.has(name) for one in found)]:
+        try:
+            BENCHMARKS[name].read(wanted.benchmarks[name])
+        except UserError as error:
+            problems[name] = str(error)
+    readable = replace(wanted, benchmarks={n: path for n, path in wanted.benchmarks.items() if n not in problems})
+    rows = [_evaluated(model, one, readable, children, say) for model, one in zip(models, found, strict=True)]
+    return [replace(row, problems=problems) for row in rows]
+
+
+def _evaluated(
+    model: Model, found: Evaluated, wanted: Wanted, children: Children, say: Callable[[str], None]
+) -> Evaluated:
+    """``found`` of ``model`` with what was not there, made in processes of their own."""
+    folder, root = found.folder, found.folder.parent
     left = [name for name in wanted.benchmarks if not found.has(name)]
     if not left or children.stopping:
         return found
@@ -112,7 +130,7 @@ def _evaluated(model: Model, wanted: Wanted, children: Children, say: Callable[[
     if code and not children.stopping:
         text = (folder / LOG).read_text(encoding="utf-8", errors="replace")
         print(f"\nfailed: {model.name} ({folder / LOG}):", *text.splitlines()[-_LOG_TAIL:], sep="\n", file=sys.stderr)
-    return Evaluated(model.name, folder, told, failed=bool(code) and not children.stopping)
+    return replace(found, failed=bool(code) and not children.stopping)
 
 
 def _line(model: Model, wanted: Wanted, folder: Path) -> list[str]:

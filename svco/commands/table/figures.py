@@ -33,6 +33,8 @@ class Evaluated:
     """What else table.json says of it."""
     failed: bool = False
     """Whether its evaluation did not come to an end."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Benchmark -> why its files cannot be read."""
 
     def has(self, benchmark: str) -> bool:
         """Whether that evaluation is whole."""
@@ -125,6 +127,8 @@ def gap(
     if not known:
         return {"gap": "svco does not score it yet", "do": ""}
     there = [name for name in known if name in held]
+    if there and all(name in model.problems for name in there):
+        return {"gap": model.problems[there[-1]], "do": ""}
     if not there:
         return {"gap": f"{known[0]} is not in {where}", "do": f"cd {where} && {BENCHMARKS[known[0]].fetch}"}
     if benchmark and model.has(benchmark):

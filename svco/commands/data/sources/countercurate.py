@@ -13,10 +13,10 @@ from typing import Any
 
 from ....basics.errors import BadSample, UserError
 from ....data.pictures import decode_image
+from ....data.tables import items
 from ..records import Record
 from .lookup import Lookup
 from .raw import Option, Raw, Source, need, rest
-from .streams import items
 
 TYPES = {"left_right": "position", "up_down": "position", "counting": "relation"}
 """Part -> contrast type."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ....basics.errors import UserError
+from ....data.tables import rows
 from ..records import Record
 from .lookup import Lookup
 from .raw import Option, Raw, Source, need, rest
-from .streams import rows
 
 TYPES = {"object": "object", "attribute": "attribute", "relation": "relation"}
 """``negative_type`` -> contrast type."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ....basics.errors import UserError
+from ....data.tables import csv_rows
 from ..records import Record
 from .lookup import Lookup
 from .raw import Option, Raw, Source
-from .streams import csv_rows
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Of files that count as pictures, in the order in which they are looked for."""

@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ....basics.errors import UserError
+from ....data.tables import rows
 from ..records import Record
 from .raw import Raw, Source, need, rest
-from .streams import rows
 
 _PART = Path("preference", "train")
 _FIELDS = ("prompt", "chosen", "rejected")

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ....basics.errors import UserError
+from ....data.tables import rows
 from ..records import Record
 from .raw import Raw, Source, need, rest, safe
-from .streams import rows
 
 _FIELDS = ("source_img", "target_img", "instruction")
 

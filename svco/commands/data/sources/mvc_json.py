@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ....basics.errors import UserError
+from ....data.tables import items
 from ..records import Record
 from . import countercurate
 from .raw import Raw, Source, need, rest
-from .streams import items
 
 _FIELDS = ("instruction_prompt", "chosen_images", "rejected_images", "chosen_response", "rejected_response")
 

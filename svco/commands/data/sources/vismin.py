@@ -7,9 +7,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ....basics.errors import UserError
+from ....data.tables import rows
 from ..records import Record
 from .raw import Raw, Source, need, rest, safe
-from .streams import rows
 
 TYPES = {
     "object": "object",

@@ -13,10 +13,10 @@ from typing import Any, get_args
 
 from ....basics.errors import BadSample, UserError
 from ....data.pictures import decode_image
+from ....data.tables import rows
 from ....recipe.config import CorruptConfig, CorruptKind
 from ..records import Record
 from .raw import Option, Raw, Source, need, rest
-from .streams import rows
 
 ASPECTS = ("Helpfulness", "Visual Faithfulness", "Ethical Considerations")
 """What an answer is rated for; a pair is judged by their mean."""

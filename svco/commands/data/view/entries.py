@@ -10,9 +10,10 @@ from pathlib import Path
 from ....basics.errors import BadSample, UserError
 from ....data.pairs import Pair
 from ....data.shards import ShardSet
+from ....data.tables import file_lines
 from ..choices import name_of
 from ..images import Roots
-from ..records import Record, file_lines, make_record
+from ..records import Record, make_record
 
 Images = tuple[Callable[[], bytes], Callable[[], bytes]]
 

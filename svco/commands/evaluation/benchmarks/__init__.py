@@ -1,4 +1,16 @@
 """Benchmarks from their official files: one file each, named here, gathered in ``table.py``."""
 
-NAMES = ("mmvp", "cv_bench", "mmhal", "mm_vet", "llava_bench_w")
+NAMES = (
+    "mmvp",
+    "cv_bench",
+    "scienceqa",
+    "realworldqa",
+    "textvqa",
+    "textvqa_ocr",
+    "pope",
+    "hallusionbench",
+    "mmhal",
+    "mm_vet",
+    "llava_bench_w",
+)
 """The benchmarks, in the order of tables: each is the file of that name, and its ``BENCHMARK``."""

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ....basics.errors import UserError
 from ....basics.strict_json import json_lines
-from ....data.pictures import decode_image, picture_file
-from ..generation import Question, ask
+from ..generation import Question
+from .asked import counts, say
 from .protocol import Asking
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from .rows import Picture, opener
 
 SUFFIX = "\nAnswer with the option's letter from the given choices directly."
 """What the authors' evaluators, and LLaVA's before them, put behind a multiple-choice question."""
+LETTER_RULE = "letter or whole option (Cambrian)"
+"""What ``letter`` is called where a figure names its rule."""
 _MARKED = re.compile(r"\(([a-z])\)|([a-z])(?:[.:,)\s]*$|[.:,)]\s)")
 """A letter in parentheses, alone, or with a mark behind it, at the start."""
+_BOXED = re.compile(r"\\boxed\s*\{\s*(?:\\text\w*\s*\{)?([^{}]*)\}")
+_DRESS = re.compile(r"[*_`$\"“”]|</?answer>")
+"""Marks by which models set an answer off: bold, code, formula, quotes, tags."""
+_BRACKETS = str.maketrans("[]{}", "()()")
+_DENIED = re.compile(
+    r"\(?[a-z]\)?[.:,)]?\s*(?:is|was|are|can)(?:n't|not|\s+(?:not|wrong|incorrect|false|ruled out))\b[^.!?\n]*[.!?\n]?"
+)
+"""An option that is named to say that it is not the one, as far as its sentence goes."""
+_LAST = re.compile(r"(?:^|[.!?:\n])\s*(?:\(([a-z])\)|([a-z]))[.!]?$")
+"""A letter that is the whole of the last sentence."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +46,52 @@ class Item:
     """Lower-case letter -> text."""
     right: str
     """The right letter."""
-    image: Path | bytes
-    """The image file, or its bytes."""
+    image: Picture | None
+    """Its picture; None of a question about none."""
     labels: Mapping[str, str]
     """What scores are told apart by: source, task."""
+
+
+Rule = Callable[[str, Mapping[str, str]], str | None]
+"""(answer, options) -> the letter of the option that is meant; None when none is."""
 
 
 def letter(answer: str, options: Mapping[str, str]) -> str | None:
     """The option that ``answer`` means; None when it says none.
 
-    What follows "answer is" or "answer:" counts, if that is said; then the answer is an option's letter (``B``, ``(B)``, ``B.``,
-    ``(B) two``) or the whole text of an option. Cambrian's own rule for these benchmarks (cambrian-mllm/cambrian, eval/),
-    without its taking the first character of any longer text.
+    What follows "answer is" or "answer:" counts, if that is said, and of a ``\\boxed{}`` its content; then the answer is an
+    option's letter (``B``, ``(B)``, ``B.``, ``(B) two``, ``**B**``) or the whole text of an option. Cambrian's own rule for these
+    benchmarks (cambrian-mllm/cambrian, eval/), without its taking the first character of any longer text, and with bold, code,
+    formulas, quotes and brackets taken off. An option that is named to be denied (``(A) is wrong.``) is passed over, and a letter
+    that is the whole last sentence goes before one that begins the answer, unless that one's own text follows it.
     """
-    text = re.split(r"answer is:?|answer:", answer.lower())[-1].strip()
-    found = _MARKED.match(text)
-    chosen = (found.group(1) or found.group(2)) if found else None
+    boxed = _BOXED.findall(answer)
+    text = _bare(boxed[-1]) if boxed else re.split(r"answer is:?|answer:", _bare(answer))[-1].strip()
+    while denied := _DENIED.match(text):
+        text = text[denied.end() :].strip()
+    found, last = _MARKED.match(text), _LAST.search(text)
+    chosen, final = _said(found), _said(last)
+    if final in options and not (found and last and (last.start() < found.end() or _follows(text, found, options))):
+        return final
     if chosen in options:
         return chosen
-    bare = text.rstrip(".:,").removeprefix("(").removesuffix(")").strip()
-    return next((key for key, option in options.items() if option.lower().strip().rstrip(".") == bare), None)
+    return next((key for key, option in options.items() if _plain(option) == _plain(text)), None)
+
+
+def _bare(text: str) -> str:
+    return _DRESS.sub("", text.lower()).translate(_BRACKETS).strip()
+
+
+def _plain(text: str) -> str:
+    return _bare(text).rstrip(".:,").removeprefix("(").removesuffix(")").strip()
+
+
+def _said(found: re.Match[str] | None) -> str | None:
+    return (found.group(1) or found.group(2)) if found else None
+
+
+def _follows(text: str, found: re.Match[str], options: Mapping[str, str]) -> bool:
+    return _plain(text[found.end() :]) == _plain(options.get(_said(found) or "", ""))
 
 
 def first_four(answer: str, options: Mapping[str, str]) -> str | None:
@@ -66,68 +101,42 @@ def first_four(answer: str, options: Mapping[str, str]) -> str | None:
     return text if text in options else None
 
 
-def ask_items(what: str, items: Sequence[Item], asking: Asking) -> list[dict[str, Any]]:
+def ask_items(
+    what: str, items: Sequence[Item], asking: Asking, *, suffix: str = SUFFIX, authors: Rule = first_four
+) -> list[dict[str, Any]]:
     """Asks every item; the lines of the answers file, in order, on every rank. A collective.
 
-    A line: name, prompt, right, answer, ``asked`` (false: the image could not be read, which counts as wrong), ``letter`` and
-    ``authors_letter`` (null: none was said), and the labels.
+    A line: :func:`say`'s, right, ``letter`` and ``authors_letter`` (null: none was said; the one by the rule ``authors``), and
+    the labels.
     """
-    questions = [Question(item.name, item.prompt + SUFFIX, opener(item)) for item in items]
-    answers = ask(
-        asking.subject,
-        questions,
-        asking.world,
-        max_new_tokens=asking.max_new_tokens,
-        at_once=asking.effort.answers,
-        show=asking.show,
-        what=what,
-    )
-    if unread := [item.name for item, answer in zip(items, answers, strict=True) if answer is None]:
-        warnings.warn(
-            f"{len(unread)} questions of {what} could not be asked and count as wrong: their image cannot be read, or their "
-            f"text holds a special token of the base: {', '.join(unread[:10])}",
-            stacklevel=2,
-        )
+    questions = [Question(item.name, item.prompt + suffix, opener(item.image, item.name)) for item in items]
     return [
-        {
-            "key": item.name,
-            "query": item.prompt + SUFFIX,
+        line
+        | {
             "right": item.right,
-            "answer": answer or "",
-            "asked": answer is not None,
-            "letter": letter(answer or "", item.options),
-            "authors_letter": first_four(answer or "", item.options),
+            "letter": letter(line["answer"], item.options),
+            "authors_letter": authors(line["answer"], item.options),
             **item.labels,
         }
-        for item, answer in zip(items, answers, strict=True)
+        for item, line in zip(items, say(what, questions, asking), strict=True)
     ]
 
 
 def marks(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> list[bool]:
-    """Whether each answer is right, by Cambrian's rule, or with ``paper_compat`` by the authors'."""
+    """Whether each answer is right, by ``letter``, or with ``paper_compat`` by the authors' rule."""
     rule = "authors_letter" if paper_compat else "letter"
     return [line[rule] == line["right"] for line in lines]
 
 
-def count_answers(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str, Any]:
-    """What every benchmark's part of eval.json has beside its scores: how many answers could be used, by which rule."""
-    rule = "authors_letter" if paper_compat else "letter"
-    return {
-        "questions": len(lines),
-        "unparseable": sum(line[rule] is None for line in lines),
-        "empty": sum(not line["answer"] for line in lines),
-        "not_asked": sum(not line.get("asked", True) for line in lines),
-        "rule": "first four characters (S-VCO authors)" if paper_compat else "letter or whole option (Cambrian)",
-    }
-
-
-def check_images(items: Sequence[Item], folder: Path) -> None:
-    """UserError when images of the release are not there."""
-    missing = [item.image for item in items if isinstance(item.image, Path) and not item.image.is_file()]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(items)} images of {folder} are missing, e.g. {missing[0]}. Is the release whole?"
-        )
+def count_answers(
+    lines: Sequence[Mapping[str, Any]],
+    paper_compat: bool,
+    rule: str = LETTER_RULE,
+    authors: str = "first four characters (S-VCO authors)",
+) -> dict[str, Any]:
+    """:func:`counts`, by which of the two rules."""
+    name = "authors_letter" if paper_compat else "letter"
+    return counts(lines, authors if paper_compat else rule, sum(line[name] is None for line in lines))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -136,13 +145,3 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for _, line in json_lines(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as lines of JSON: {error}.") from None
-
-
-def opener(item: Item) -> Callable[[], Image]:
-    """What opens the image of ``item``, RGB; BadSample if it cannot be read."""
-
-    def opened() -> Image:
-        data = item.image if isinstance(item.image, bytes) else picture_file(item.image)
-        return decode_image(data, f"the image of question {item.name}")
-
-    return opened

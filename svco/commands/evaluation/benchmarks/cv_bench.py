@@ -7,7 +7,7 @@ share of all questions, which some harnesses give.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from ....basics.errors import UserError
-from ....basics.shipped import is_inside
 from ....scores.statistics import Estimate, Measure, Z, estimate
-from .choices import Item, ask_items, check_images, count_answers, marks, read_lines
+from .choices import Item, ask_items, count_answers, marks
 from .protocol import Benchmark
+from .rows import check_pictures, need, picture, split_rows
 
 NAME = "cv_bench"
 WEIGHTS = {"ADE20K": 0.25, "COCO": 0.25, "Omni3D": 0.5}
@@ -27,69 +27,29 @@ _FIELDS = ("idx", "task", "source", "prompt", "choices", "answer")
 
 
 def read(folder: Path) -> list[Item]:
-    """The questions of all ``test*`` files; JSON lines where they are there, else parquet, which needs pyarrow."""
-    files = sorted(folder.glob("test*.jsonl")) or sorted(folder.glob("*.jsonl"))
-    records = (record for file in files for record in read_lines(file)) if files else _parquet(folder)
-    items = [_item(record, folder) for record in records]
+    """The questions of all ``test*`` files: JSON lines beside ``img`` where they are there, else parquet or arrow."""
+    items = [_item(where, record, folder) for where, record in split_rows(folder, "test", NAME)]
     if absent := WEIGHTS.keys() - {item.labels["source"] for item in items}:
         raise UserError(
             f"{folder} has no question from {', '.join(sorted(absent))}; the score needs {', '.join(WEIGHTS)}. The "
             "release has test_2d and test_3d."
         )
-    check_images(items, folder)
+    check_pictures([item.image for item in items], folder)
     return items
 
 
-def _parquet(folder: Path) -> Iterator[Mapping[str, Any]]:
-    files = sorted(folder.glob("test*.parquet"))
-    if not files:
-        raise UserError(
-            f"{folder} holds neither test*.jsonl nor test*.parquet. cv_bench is the folder of CV-Bench's release."
-        )
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(
-            f"{folder} holds parquet alone, which needs pyarrow: pip install pyarrow, or take the release's test_2d.jsonl, "
-            "test_3d.jsonl and img."
-        ) from None
-    for file in files:
-        try:
-            table = pyarrow.parquet.read_table(str(file))
-        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-            raise UserError(
-                f"{file} cannot be read: {error} Fetch the release again (a clone of it needs Git LFS)."
-            ) from None
-        yield from table.to_pylist()
-
-
-def _item(record: Mapping[str, Any], folder: Path) -> Item:
-    if absent := [name for name in _FIELDS if name not in record]:
-        raise UserError(f"A question of {folder} (idx {record.get('idx')!r}) lacks {', '.join(absent)}.")
+def _item(where: str, record: Mapping[str, Any], folder: Path) -> Item:
+    need(record, where, *_FIELDS)
     options = {chr(ord("a") + place): str(text) for place, text in enumerate(record["choices"])}
     right = str(record["answer"]).strip().lower().strip("()")
     if right not in options or record["source"] not in WEIGHTS:
         raise UserError(
-            f"Question {record['idx']} of {folder}: answer {record['answer']!r} of choices {record['choices']!r}, source "
+            f"{where}: answer {record['answer']!r} of choices {record['choices']!r}, source "
             f"{record['source']!r}; that is not CV-Bench's form."
         )
     labels = {"source": record["source"], "task": record["task"]}
-    return Item(str(record["idx"]), record["prompt"], options, right, _image(record, folder), labels)
-
-
-def _image(record: Mapping[str, Any], folder: Path) -> Path | bytes:
-    image = record.get("image")  # a file's name, or in parquet its bytes with its path
-    if isinstance(image, Mapping):
-        if image.get("bytes"):
-            return image["bytes"]
-        image = image.get("path")
-    name = record.get("filename") or image
-    if not name:
-        raise UserError(f"Question {record['idx']} of {folder} names no image (filename).")
-    if not is_inside(name):
-        raise UserError(f"Question {record['idx']} of {folder} names the image {name!r}, outside of that folder.")
-    places = [folder / name, folder / "img" / name]
-    return next((place for place in places if place.is_file()), places[0])
+    image = picture(record, where, folder, "image", "filename", beside=["img"])
+    return Item(str(record["idx"]), record["prompt"], options, right, image, labels)
 
 
 def measures(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str, Measure]:

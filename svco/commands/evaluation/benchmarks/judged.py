@@ -9,9 +9,8 @@ unknown); ``judgements``, each with what it says (``values``), the model that ``
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,11 @@ from ....basics.errors import UserError
 from ....endpoint.prices import money
 from ....scores.agreement import agreement
 from ....scores.statistics import Measure, estimate
-from ..generation import Question, ask
-from .choices import Item, opener, read_lines
+from ..generation import Question
+from .asked import say
+from .choices import Item, read_lines
 from .protocol import Asking, Lines
+from .rows import opener
 
 Values = Mapping[str, float]
 """What one judgement says, by name."""
@@ -37,27 +38,12 @@ def judged_file(folder: Path, name: str) -> Path:
 def ask_freely(what: str, items: Sequence[Item], asking: Asking) -> list[dict[str, Any]]:
     """Asks every item; the lines of the answers file, in order, on every rank. A collective.
 
-    A line: name, prompt, answer, ``asked`` (false: the image could not be read; nobody judges it), and the labels.
+    A line: :func:`say`'s, and the labels. An answer that could not be asked for is judged by nobody.
     """
-    answers = ask(
-        asking.subject,
-        [Question(item.name, item.prompt, opener(item)) for item in items],
-        asking.world,
-        max_new_tokens=asking.max_free_tokens,
-        at_once=asking.effort.answers,
-        show=asking.show,
-        what=what,
-    )
-    if unread := [item.name for item, answer in zip(items, answers, strict=True) if answer is None]:
-        warnings.warn(
-            f"{len(unread)} questions of {what} could not be asked and are left out of its figures: their image cannot be read, "
-            f"or their text holds a special token of the base: {', '.join(unread[:10])}",
-            stacklevel=2,
-        )
-    return [
-        {"key": item.name, "query": item.prompt, "answer": answer or "", "asked": answer is not None, **item.labels}
-        for item, answer in zip(items, answers, strict=True)
-    ]
+    questions = [Question(item.name, item.prompt, opener(item.image, item.name)) for item in items]
+    at_length = replace(asking, max_new_tokens=asking.max_free_tokens)
+    said = say(what, questions, at_length, "are left out of its figures")
+    return [{**line, **item.labels} for item, line in zip(items, said, strict=True)]
 
 
 def with_judgements(folder: Path, name: str, lines: Lines) -> Lines:

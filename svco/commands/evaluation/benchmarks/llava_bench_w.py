@@ -15,9 +15,10 @@ from typing import Any
 from ....basics.errors import UserError
 from ....basics.shipped import is_inside
 from ....scores.statistics import Measure, estimate
-from .choices import Item, check_images, read_lines
+from .choices import Item, read_lines
 from .judged import about_judging, ask_freely, estimates_by, judged_mean
 from .protocol import Benchmark, Judging, Lines
+from .rows import check_pictures
 
 NAME = "llava_bench_w"
 QUESTIONS, CONTEXT, REFERENCE = "questions.jsonl", "context.jsonl", "answers_gpt4.jsonl"
@@ -43,7 +44,7 @@ def read(folder: Path) -> list[Item]:
             "category": str(line["category"]),
         }
         items.append(Item(name, str(line["text"]), {}, "", folder / "images" / image, labels))
-    check_images(items, folder)
+    check_pictures([item.image for item in items], folder)
     return items
 
 

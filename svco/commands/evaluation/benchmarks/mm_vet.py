@@ -14,9 +14,10 @@ from typing import Any
 from ....basics.errors import UserError
 from ....basics.shipped import is_inside
 from ....scores.statistics import Measure, estimate
-from .choices import Item, check_images
+from .choices import Item
 from .judged import about_judging, ask_freely, estimates_by, judged_mean, read_json
 from .protocol import Benchmark, Judging, Lines
+from .rows import check_pictures
 
 NAME = "mm_vet"
 FILE = "mm-vet.json"
@@ -30,7 +31,7 @@ def read(folder: Path) -> list[Item]:
     if not isinstance(records, dict) or not records:
         raise UserError(f"{folder / FILE} holds no questions by name. {_WHAT}")
     items = [_item(name, record, folder) for name, record in records.items()]
-    check_images(items, folder)
+    check_pictures([item.image for item in items], folder)
     return items
 
 

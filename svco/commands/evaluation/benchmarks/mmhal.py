@@ -13,9 +13,10 @@ from typing import Any
 
 from ....basics.errors import UserError
 from ....scores.statistics import Measure, estimate
-from .choices import Item, check_images
+from .choices import Item
 from .judged import Values, about_judging, ask_freely, estimates_by, judged_mean, read_json
 from .protocol import Benchmark, Judging, Lines
+from .rows import check_pictures
 
 NAME = "mmhal"
 FILE = "response_template.json"
@@ -31,7 +32,7 @@ def read(folder: Path) -> list[Item]:
     if not isinstance(records, list) or not records:
         raise UserError(f"{folder / FILE} holds no list of questions. {_WHAT}")
     items = [_item(record, number, folder) for number, record in enumerate(records)]
-    check_images(items, folder)
+    check_pictures([item.image for item in items], folder)
     return items
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from ....basics.errors import UserError
 from ....scores.statistics import Measure, estimate
-from .choices import Item, ask_items, check_images, count_answers, marks
+from .choices import Item, ask_items, count_answers, marks
 from .protocol import Benchmark
+from .rows import check_pictures
 
 NAME = "mmvp"
 _COLUMNS = ("Question", "Options", "Correct Answer")
@@ -36,7 +37,7 @@ def read(folder: Path) -> list[Item]:
     if len(rows) % 2:
         raise UserError(f"{path} has {len(rows)} questions; MMVP's come in pairs, rows 2k − 1 and 2k.")
     items = [_item(row, number, folder) for number, row in enumerate(rows, 1)]
-    check_images(items, folder)
+    check_pictures([item.image for item in items], folder)
     return items
 
 
