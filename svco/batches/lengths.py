@@ -14,6 +14,7 @@ import numpy as np
 from ..basics.errors import BadSample
 from ..basics.sealed import read_arrays, write_arrays
 from ..data.contrast import decode_pair, same_images
+from ..data.pairs import PairSource
 from ..families import EncodedText, Family
 from .encode import FILLER_TOKEN
 
@@ -50,7 +51,7 @@ class Lengths:
         return {"pairs": len(self.cut), "cut": int((self.cut > 0).sum()), "bad": dict(reasons)}
 
 
-def measured(shards: Any, family: Family, index: int, equal_pictures: bool = False) -> EncodedText:
+def measured(shards: PairSource, family: Family, index: int, equal_pictures: bool = False) -> EncodedText:
     """The token ids of pair ``index``, all of them checked; BadSample for what :func:`~svco.batches.encode.admitted` refuses.
     Only pictures that could not be read when their shard was indexed are decoded, to say what is the matter with them."""
     text, (first, second) = shards.read_text(index), shards.pixels(index)
@@ -73,6 +74,15 @@ def measure_lengths(
                 return known
         except (OSError, ValueError):
             pass  # a damaged sidecar is measured again
+    lengths = measure(shards, family, progress, equal_pictures)
+    lengths.save(path)
+    return lengths
+
+
+def measure(
+    shards: PairSource, family: Family, progress: Callable[[Any], Any] = iter, equal_pictures: bool = False
+) -> Lengths:
+    """Lengths of every pair of ``shards``."""
     count = len(shards)
     prefixes, responses = np.zeros((count, 3), np.int32), np.zeros((count, 2), np.int32)
     cut, reasons = np.zeros(count, np.int32), np.full(count, "", dtype="U24")
@@ -86,6 +96,4 @@ def measure_lengths(
         prefixes[index] = [len(ids) for ids in encoded.prefixes]
         responses[index] = [len(ids) for ids in encoded.responses]
         cut[index] = encoded.cut
-    lengths = Lengths(prefixes, responses, cut, reasons)
-    lengths.save(path)
-    return lengths
+    return Lengths(prefixes, responses, cut, reasons)

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..basics.errors import BadSample, UserError, first_line
 from ..basics.signals import outlive_stop_signals
-from ..data.pairs import Pair
-from ..data.shards import ShardSet
+from ..data.pairs import Pair, PairSource
 from .balance import divide, imbalance
 
 Encoder = Callable[[Sequence[Pair | BadSample]], tuple[Any, list[BadSample]]]
@@ -58,7 +57,7 @@ class Loader:
 
     def __init__(
         self,
-        shards: ShardSet,
+        shards: PairSource,
         order: PairOrder,
         costs: np.ndarray,
         encode: Encoder,
@@ -111,7 +110,7 @@ def naming_lost_workers() -> Iterator[None]:
 class _Steps(Dataset[StepBatches | UserError]):
     """A map-style dataset whose items are steps."""
 
-    shards: ShardSet
+    shards: PairSource
     order: PairOrder
     costs: np.ndarray
     encode: Encoder

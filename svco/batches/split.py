@@ -12,6 +12,7 @@ from ..basics.progress import Progress
 from ..basics.views import Cell
 from ..data.corruption import Corruptions
 from ..data.order import GivenOrder
+from ..data.pairs import PairSource
 from ..data.shards import DEFAULT_CACHE, ShardSet
 from ..data.splits import check_apart
 from ..families import Family
@@ -23,13 +24,21 @@ from .pack import PackedCollate
 
 
 @dataclass(frozen=True)
-class Split:
+class Measured:
+    """Pairs with their lengths: what a loader needs of them."""
+
+    shards: PairSource
+    """The pairs."""
+    lengths: Lengths
+    """Their token counts."""
+
+
+@dataclass(frozen=True)
+class Split(Measured):
     """One split's shards with the lengths of its pairs."""
 
     shards: ShardSet
     """The pairs."""
-    lengths: Lengths
-    """Their token counts."""
 
     @classmethod
     def open(
@@ -80,7 +89,7 @@ def cache_dir(config: Config) -> Path:
 
 
 def make_loader(
-    split: Split,
+    split: Measured,
     order: PairOrder,
     cells: frozenset[Cell],
     family: Family,
@@ -108,7 +117,7 @@ def make_loader(
 
 
 def evaluation_loader(
-    split: Split,
+    split: Measured,
     cells: frozenset[Cell],
     family: Family,
     config: Config,

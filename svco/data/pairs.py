@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..basics.errors import BadSample, UserError
 from ..basics.strict_json import json_text, parse_json
@@ -27,7 +27,7 @@ MEMBERS = (*IMAGE_MEMBERS[0], *IMAGE_MEMBERS[1], TEXT_MEMBER)
 LARGEST_TEXT = 1 << 24
 """Bytes that a ``pair.json`` may have in a shard (an image: ``pictures.MAX_BYTES``): no sample fills a loader's memory."""
 
-__all__ = ["CONTRASTS", "IMAGE_MEMBERS", "MEMBERS", "Pair", "PairText", "decode_text", "encode_text"]
+__all__ = ["CONTRASTS", "IMAGE_MEMBERS", "MEMBERS", "Pair", "PairSource", "PairText", "decode_text", "encode_text"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,32 @@ class Pair:
             raise UserError(f"Pair.of: the pair {key!r} has {len(images)} images; a pair has two.")
         first, second = (_file_of(image, f"Pair.of: {key!r}: image {side}") for side, image in enumerate(images))
         return cls(text, (first, second))
+
+
+class PairSource(Protocol):
+    """Pairs by their number, from 0: a shard set, or pairs that lie elsewhere. Picklable: a loader's workers read them."""
+
+    def __len__(self) -> int: ...
+
+    def key(self, i: int) -> str:
+        """The key of pair ``i``."""
+        ...
+
+    def image_sizes(self, i: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """((width, height), (width, height)) of its images, upright; (0, 0) for one that cannot be read."""
+        ...
+
+    def pixels(self, i: int) -> tuple[str, str]:
+        """What its images are known by, equal where they show the same; empty for one that cannot be read."""
+        ...
+
+    def read(self, i: int) -> Pair:
+        """The pair; BadSample where it cannot be read."""
+        ...
+
+    def read_text(self, i: int) -> PairText:
+        """Its text alone; BadSample as in ``read``."""
+        ...
 
 
 def _file_of(image: Image | Path | str | bytes, where: str) -> bytes:

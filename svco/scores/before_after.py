@@ -11,11 +11,12 @@ import numpy as np
 from ..basics.errors import UserError, nearest
 from ..basics.views import ALL_VIEWS
 from ..data.schema import CONTRASTS
-from .measures import NAMES, scored
+from .measures import MATCHES, NAMES, matched, scored
 from .pair_scores import PairScores, pair_right
+from .statistics import compare
 
 _FORMATS = {
-    "pair_accuracy": "{:.1%}",
+    **dict.fromkeys(MATCHES, "{:.1%}"),
     "match_minus_blind": "{:+.2f}",
     "blind_minus_clash": "{:+.2f}",
     "match_minus_corrupt": "{:+.2f}",
@@ -51,8 +52,9 @@ def metrics(logps: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
 def summarise(scores: PairScores, contrast_of: Mapping[int, str]) -> dict[str, Any]:
     """Before (the reference) and after (the policy): overall, and pair accuracy by contrast type.
 
-    ``{"pairs": N, "bad": left out, "before": metrics, "after": metrics, "by_contrast": {type: part}}``, a part being
-    its pairs and the pair accuracy before and after.
+    ``{"pairs": N, "bad": left out, "before": metrics, "after": metrics, "change": {score: comparison}, "by_contrast": {type:
+    part}}``: of each of ``MATCHES`` after minus before, with its interval and exact test
+    (:func:`~svco.scores.statistics.compare`); a part is its pairs and the pair accuracy before and after.
     """
     kinds = np.array([contrast_of[i] for i in scores.index.tolist()], dtype=object)
     before, after = pair_right(scores.reference), pair_right(scores.policy)
@@ -66,12 +68,16 @@ def summarise(scores: PairScores, contrast_of: Mapping[int, str]) -> dict[str, A
         "bad": scores.bad,
         "before": metrics(scores.reference, scores.tokens),
         "after": metrics(scores.policy, scores.tokens),
+        "change": {
+            name: comparison.json()
+            for name, comparison in compare(matched(scores.policy), matched(scores.reference)).items()
+        },
         "by_contrast": by_contrast,
     }
 
 
 def table(summary: Mapping[str, Any], title: str) -> str:
-    """A before/after table for a terminal; accuracies with their standard error in percentage points. What was no finite number,
+    """A before/after table for a terminal; changes of pair scores with their 95% interval and p. What was no finite number,
     None in a ``summary`` that was read from JSON, is ``nan`` there."""
     if not summary["pairs"]:
         return f"{title}: no pair could be scored."
@@ -83,8 +89,12 @@ def table(summary: Mapping[str, Any], title: str) -> str:
         change = f"{100 * (after - before):+.1f} pts" if "%" in pattern else f"{after - before:+.3g}"
         return f"{name:<28}{pattern.format(before):>12}{pattern.format(after):>12}{change:>12}"
 
-    before, after = summary["before"], summary["after"]
-    lines += [row(NAMES[key], pattern, before[key], after[key]) for key, pattern in _FORMATS.items() if key in after]
+    before, after, change = summary["before"], summary["after"], summary.get("change", {})  # older runs have none
+    lines += [
+        row(NAMES[key], pattern, before[key], after[key]) + _surely(change.get(key))
+        for key, pattern in _FORMATS.items()
+        if key in after
+    ]
     lines += [
         row(f"  {kind} (n={part['pairs']})", "{:.1%}", part["before"], part["after"])
         for kind, part in summary["by_contrast"].items()
@@ -93,3 +103,11 @@ def table(summary: Mapping[str, Any], title: str) -> str:
     error = 100 * (accuracy * (1 - accuracy) / summary["pairs"]) ** 0.5
     lines.append(f"standard error of the pair accuracy after: {error:.1f} points")
     return "\n".join(lines)
+
+
+def _surely(change: Mapping[str, Any] | None) -> str:
+    """`` [low, high], p`` of a comparison, in points."""
+    if change is None or change["low"] is None or change["high"] is None:
+        return ""
+    p = f"{change['p']:.3f}" if change["p"] >= 0.001 else f"{change['p']:.0e}"
+    return f"  [{100 * change['low']:+.1f}, {100 * change['high']:+.1f}], p {p}"

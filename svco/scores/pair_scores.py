@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..basics.dist import World
-from ..basics.views import CLASH, MATCH, VIEWS
+from ..basics.views import BLIND, CLASH, MATCH, VIEWS
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,22 @@ def pair_right(logps: np.ndarray) -> np.ndarray:
     ``logps`` (N, 2, V). Response 1 under image 0 is cell (1, clash), response 0 under image 1 is cell (0, clash).
     """
     return (logps[:, 0, MATCH] > logps[:, 1, CLASH]) & (logps[:, 1, MATCH] > logps[:, 0, CLASH])
+
+
+def image_right(logps: np.ndarray) -> np.ndarray:
+    """(N,) bool, Winoground's image score: BOTH responses are likelier under their own image than under the other side's."""
+    own = logps[..., MATCH] > logps[..., CLASH]
+    return own[:, 0] & own[:, 1]
+
+
+def without_prior(logps: np.ndarray, alpha: float = 1.0) -> np.ndarray:
+    """``logps`` (N, 2, V) less ``alpha`` times what the language alone makes of a response: log p(t | i) − α log p(t), with the
+    blind cell as log p(t) (VisualGPTScore, arXiv 2306.01879, divides P(t | i) by P(t)^α and estimates P(t) from images of noise).
+
+    α = 1 is pointwise mutual information: no response is likelier than another before an image is seen. The paper also tunes α on
+    a validation set; here nothing is tuned.
+    """
+    return logps - alpha * logps[..., BLIND : BLIND + 1]
 
 
 def in_turn(queues: Sequence[Sequence[int]]) -> list[int]:

@@ -4,7 +4,8 @@ The pair is the unit that was drawn: what is measured on its two sides is taken 
 measure is Σ numerator / Σ denominator over pairs (a plain mean has denominators 1), or the exponential of that (perplexity).
 Standard errors are of the linearised ratio (Cochran, Sampling Techniques, 3rd ed., 6.4: for a plain mean s/√n); the
 95% intervals are normal ones around it, Wilson's score interval for shares (with the effective number of cases where a pair has
-several), and the exponential's for a perplexity.
+several), and the exponential's for a perplexity. Of a difference of shares it is the paired bootstrap's percentile interval
+(Efron, Annals of Statistics 7, 1979), of other differences a normal one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ Z = 1.959963984540054
 """Standard normal quantile of 0.975."""
 FLIPS = 10_000
 """Random exchanges of the permutation test; with at most 13 pairs all are made."""
+RESAMPLES = 10_000
+"""Draws of the bootstrap."""
 _CHUNK = 500
 """Exchanges of all pairs that are computed at once."""
 
@@ -127,7 +130,7 @@ class Comparison:
     b: float
     """And of the other."""
     difference: Estimate
-    """a − b, with the error of the paired difference."""
+    """a − b, with the error of the paired difference; its interval is the bootstrap's where the figure is a share."""
     p: float
     """Two-sided p of no difference: McNemar's exact test for a share, else exchanging the models within random pairs."""
 
@@ -144,12 +147,22 @@ def compare(a: Mapping[str, Measure], b: Mapping[str, Measure], seed: int = 0) -
         one, other = a[name], b[name]
         gap = one.value - other.value
         error = standard_error(one.influence - other.influence)
-        p = tests.get(name)
+        low, high, p = gap - Z * error, gap + Z * error, tests.get(name)
         if p is None:
-            p = mcnemar(one.numerator > 0.5, other.numerator > 0.5)
-        interval = Estimate(gap, error, gap - Z * error, gap + Z * error)
-        found[name] = Comparison(len(one.numerator), one.value, other.value, interval, p)
+            right = one.numerator > 0.5, other.numerator > 0.5
+            p, (low, high) = mcnemar(*right), resampled(*right, seed)
+        found[name] = Comparison(len(one.numerator), one.value, other.value, Estimate(gap, error, low, high), p)
     return found
+
+
+def resampled(a: np.ndarray, b: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """The paired bootstrap's 95% percentile interval of share(a) − share(b), (n,) bool each: pairs are drawn with replacement
+    ``RESAMPLES`` times. A draw's difference depends on how many of the pairs that differ it holds, which is multinomial."""
+    n, only_a, only_b = len(a), int((a & ~b).sum()), int((b & ~a).sum())
+    random = np.random.Generator(np.random.Philox(seed))
+    drawn = random.multinomial(n, [only_a / n, only_b / n, (n - only_a - only_b) / n], RESAMPLES)
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, [0.025, 0.975]).tolist()
+    return low, high
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:

@@ -8,6 +8,7 @@ import launch
 import numpy as np
 import pytest
 from benchmarks import RELEASES
+from paired_benchmarks import make_winoground
 from places import BASE, ROOT
 
 from svco.commands.evaluation.against import Evaluation, paired
@@ -34,10 +35,12 @@ def evaluate(capsys):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """One process, three workers' worth of everything: a set with answers and a corrupt view, every benchmark of words."""
+    """One process, three workers' worth of everything: a set with answers and a corrupt view, every benchmark of words, a paired
+    one."""
     folder = tmp_path_factory.mktemp("eval")
     for name, make in RELEASES.items():
         make(folder / "benchmarks" / name.replace("_", "-"))
+    make_winoground(folder / "benchmarks" / "winoground")
     assert launch.here("eval.py", *_asked(folder, "alone")) == 0
     return folder
 
@@ -103,6 +106,9 @@ def test_two_ranks_say_what_one_process_says(alone):
     assert np.abs(one["logps"] - two["logps"]).max() < 1e-4  # other packs, float32
     for name in ("heldout", *QUESTIONS):
         assert answers(alone / "alone" / f"{name}.answers.jsonl") == answers(alone / "two" / f"{name}.answers.jsonl")
+    paired_lines = [answers(alone / name / "winoground.answers.jsonl") for name in ("alone", "two")]
+    ours, theirs = (np.array([line.pop("logps") for line in lines]) for lines in paired_lines)
+    assert paired_lines[0] == paired_lines[1] and np.abs(ours - theirs).max() < 1e-4
     assert told(alone / "two")["benchmarks"] == told(alone / "alone")["benchmarks"]
 
 
@@ -124,7 +130,7 @@ def test_against_itself_nothing_differs_and_against_another_something_does(alone
         and "difference" in (tmp_path / "out" / "eval.md").read_text()
     )
     same = paired(theirs, theirs, False)
-    assert {"heldout"} == same["sets"].keys() and QUESTIONS.keys() == same["benchmarks"].keys()
+    assert {"heldout"} == same["sets"].keys() and {*QUESTIONS, "winoground"} == same["benchmarks"].keys()
     for comparison in (c for of in (same["sets"], same["benchmarks"]) for part in of.values() for c in part.values()):
         assert comparison["value"] == 0 and comparison["p"] == 1
 

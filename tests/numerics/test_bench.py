@@ -10,7 +10,9 @@ import torch
 from svco.basics.dist import World
 from svco.basics.errors import UserError
 from svco.batches.layout import Layout
+from svco.commands.bench import evaluation
 from svco.commands.bench.count import LiveBytes
+from svco.commands.bench.evaluation import SETS, bench_evaluation
 from svco.commands.bench.gpu import Check, Timed, check_step
 from svco.commands.bench.gpu_report import Outcome, page
 from svco.commands.bench.head import bench_head
@@ -146,3 +148,20 @@ def test_the_head_is_compared_with_plain_logits_and_torchs_own():
     for name, _, _, _, logp, gradient in rows:
         assert float(logp) <= 1e-5, name
         assert float(gradient) <= 1e-5, name
+
+
+def test_pairs_scored_packed_and_one_by_one_agree_and_packed_is_less(monkeypatch):
+    """Tokens by hand: three prefixes once and both answers behind each, against a sequence a cell."""
+    plan = Plan(pairs=2, repetitions=1)
+    ((name, texts), *_) = SETS.items()
+    monkeypatch.setattr(evaluation, "SETS", {name: texts})
+    report = bench_evaluation(plan, World())
+    image, text, answer = plan.true_shape.features, texts.prompt, texts.response
+    apart = 4 * (image + text + answer) + 2 * (text + answer)
+    # The last token of an answer predicts nothing and is left out.
+    packed = 2 * (image + text + 2 * (answer - 1)) + text + 2 * (answer - 1)
+    assert f"| {name}, {text} + {answer} tokens of text | {apart:,} → {packed:,} | 4 → 2 |" in report
+    right = evaluation.one_by_one
+    monkeypatch.setattr(evaluation, "one_by_one", lambda *given: right(*given) + 0.5)
+    with pytest.raises(UserError, match=f"{name}: the two ways differ by 0.5"):
+        bench_evaluation(plan, World())

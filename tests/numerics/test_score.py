@@ -1,5 +1,6 @@
 """``svco.score`` against plain transformers and peft: values, and gradients of a model's parameters."""
 
+import numpy as np
 import oracle
 import pytest
 import torch
@@ -13,6 +14,7 @@ from svco.data.corruption import corrupt
 from svco.data.pictures import decode_image
 from svco.model.subject import load_subject
 from svco.recipe.config import CorruptConfig
+from svco.scores.measures import matched
 from svco.tiny_world.contrast import world_pairs
 
 PAIRS = list(world_pairs("val", 3, 5))
@@ -53,6 +55,28 @@ def test_values_in_the_order_of_the_pairs(expected, adapter):
     ends = [[len(processor.tokenizer(f" {r}").input_ids) + 1 for r in pair.text.responses] for pair in PAIRS[::-1]]
     assert found.tokens.tolist() == ends
     assert torch.allclose(svco.score(str(BASE), PAIRS).logps.double(), reference, atol=1e-3)
+
+
+def test_the_scores_of_the_pairs_are_those_of_separate_passes(expected, adapter):
+    """In float64 and by the published words, c{caption}_i{image}; exchanging the sides changes nothing."""
+    policy = expected[0].numpy()
+    for logps, pairs in ((policy, PAIRS), (policy[:, ::-1], [swapped(pair) for pair in PAIRS])):
+        found = matched(svco.score(BASE, pairs, adapter).logps.double().numpy())
+        for name, measure in found.items():
+            assert measure.numerator.tolist() == matched(logps)[name].numerator.tolist(), name
+    for n, ((c0_i0, prior_0, c0_i1), (c1_i1, prior_1, c1_i0)) in enumerate(policy):
+        gaps = np.array([c0_i0 - c1_i0, c1_i1 - c0_i1, c0_i0 - c0_i1, c1_i1 - c1_i0])
+        fair = gaps[:2] - np.array([prior_0 - prior_1, prior_1 - prior_0])
+        assert min(abs(gaps).min(), abs(fair).min()) > 1e-3  # nothing here hangs on float32
+        right = [(gaps[:2] > 0).all(), (gaps[2:] > 0).all(), (gaps > 0).all(), (fair > 0).all()]
+        assert [bool(measure.numerator[n]) for measure in found.values()][:4] == right
+    assert matched(policy)["image_accuracy"].value > 0  # something is right, and something is not
+    assert matched(policy)["group_accuracy"].value < 1
+
+
+def swapped(pair):
+    """The pair with its sides exchanged."""
+    return svco.Pair.of(pair.text.query, pair.text.responses[::-1], pair.images[::-1], key=pair.text.key)
 
 
 def test_gradients_reach_the_parameters_that_ask_for_them(expected, adapter):

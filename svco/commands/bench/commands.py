@@ -42,6 +42,10 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
         from .data import bench_data
 
         text = bench_data(arguments.data, plans(arguments)[0], world)
+    elif arguments.evaluation:
+        from .evaluation import bench_evaluation
+
+        text = bench_evaluation(plans(arguments)[0], world)
     elif arguments.head:
         from .head import bench_head
 

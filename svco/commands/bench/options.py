@@ -36,6 +36,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--head", action="store_true", help="instead: the log-prob head against plain logits and torch's own"
     )
+    parser.add_argument(
+        "--evaluation",
+        action="store_true",
+        help="instead: pairs scored packed, as svco eval does, against one by one",
+    )
     parser.add_argument("--peer", choices=("trl", "swift"), help="instead: another trainer against ours, step by step")
     parser.add_argument(
         "--scaling",

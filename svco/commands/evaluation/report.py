@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...basics.markdown import markdown
-from ...scores.measures import NAMES, SHARES
+from ...scores.measures import MATCHES, NAMES, SHARES
 from .benchmarks.table import BENCHMARKS
 
 _NOTE = (
     "± is a standard error and brackets a 95% interval, both over pairs (the two sides of a pair are taken together): "
     "Wilson's for shares, normal for the rest, on the logarithm for perplexities. Differences are paired by key, their "
-    "intervals normal; p is two-sided: McNemar's exact test for shares of pairs, else 10,000 random exchanges of the two "
-    "models within pairs (all exchanges where pairs are few). Nothing is corrected for the number of rows."
+    "intervals normal, of shares of pairs the paired bootstrap's (10,000 draws). p is two-sided: McNemar's exact test for "
+    "shares of pairs, else 10,000 random exchanges of the two models within pairs (all exchanges where pairs are few). "
+    "Nothing is corrected for the number of rows. Pair, image and group accuracy are Winoground's text, image and group score; "
+    "without the prior a response counts as log p(response | image) − log p(response | no image)."
 )
 
 
@@ -37,7 +39,7 @@ def page(result: Mapping[str, Any]) -> str:
     if result["benchmarks"]:
         lines += ["", "## Benchmarks", "", _benchmarks(result["benchmarks"])]
         for name, part in result["benchmarks"].items():
-            lines += _judged(name, part) if part.get("judged") else []
+            lines += _judged(name, part) if part.get("judged") else _shown(name, part)
     for label, other in result.get("against", {}).items():
         lines += _against(model["name"], label, other)
     return "\n".join([*lines, "", _NOTE, ""])
@@ -57,7 +59,7 @@ def _sets(sets: Mapping[str, Any]) -> str:
 
 
 def _contrasts(name: str, part: Mapping[str, Any]) -> list[str]:
-    shown = ("pair_accuracy", "match_minus_blind", "blind_minus_clash", "own_image")
+    shown = (*MATCHES, "match_minus_blind", "blind_minus_clash", "own_image")
     lines: list[str] = []
     for key, title in (("by_contrast", "by contrast"), ("by_kind", "by kind")):
         if found := part.get(key):
@@ -124,6 +126,21 @@ def _form(name: str, measure: str) -> str:
     return measure if measure in BENCHMARKS[name].plain else "pair_accuracy"
 
 
+def _shown(name: str, part: Mapping[str, Any]) -> list[str]:
+    """The further figures of a benchmark that has some, of all and by kind."""
+    benchmark = BENCHMARKS[name]
+    if not benchmark.shown:
+        return []
+    kinds = part.get("by_kind", {})
+    rows = [
+        ["", "all", *kinds],
+        ["", str(part.get("samples", part["questions"])), *(str(of["pairs"]) for of in kinds.values())],
+    ]
+    for key, title in benchmark.shown.items():
+        rows.append([title, *(_cell("pair_accuracy", of.get(key)) for of in (part, *kinds.values()))])
+    return ["", f"### {benchmark.title}", "", markdown(rows)]
+
+
 def _against(name: str, label: str, other: Mapping[str, Any]) -> list[str]:
     lines = ["", f"## {name} minus {label}"]
     for what, found in (other["sets"] | other["benchmarks"]).items():
@@ -132,7 +149,7 @@ def _against(name: str, label: str, other: Mapping[str, Any]) -> list[str]:
             form = _form(what, measure) if what in BENCHMARKS else "pair_accuracy" if measure in SHARES else measure
             rows.append(
                 [
-                    NAMES.get(measure, measure),
+                    (BENCHMARKS[what].shown if what in BENCHMARKS else NAMES).get(measure, NAMES.get(measure, measure)),
                     str(part["pairs"]),
                     _number(form, part["a"]),
                     _number(form, part["b"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.progress import Progress, silent
 from ...basics.sealed import read_arrays, write_arrays
-from ...basics.views import CORRUPT, cells_to_evaluate
-from ...batches.split import Split, cache_dir, evaluation_loader
+from ...basics.views import ALL_CELLS, CORRUPT, cells_to_evaluate
+from ...batches.lengths import Lengths, measure
+from ...batches.split import Measured, Split, cache_dir, evaluation_loader
+from ...data.pairs import PairSource
 from ...model.subject import Subject
 from ...recipe.config import Config, CorruptConfig, DataConfig, OptimConfig
-from ...scores.pair_scores import score_pairs
+from ...scores.pair_scores import PairScores, score_pairs
 
 PAIRS_A_STEP = 64
 """Pairs a rank reads ahead in one step."""
@@ -117,6 +119,29 @@ def score_set(
     rows = world.on_main(named)
     key, contrast, kind = (np.array([row[n] for row in rows], dtype=str) for n in range(3))
     return SetScores(key, contrast, kind, found.policy, found.tokens, found.bad)
+
+
+def score_source(
+    subject: Subject, pairs: PairSource, world: World, *, effort: Effort, show: Progress, what: str
+) -> tuple[PairScores, Lengths]:
+    """(scores, lengths) of all cells but the corrupted ones of pairs that are in no shard. Two images that show the same are
+    scored too: whoever made a benchmark wanted them. A collective; every rank gets all results."""
+    # Lengths are not kept: measuring them takes no longer than finding out whether the kept ones are these.
+    lengths = world.on_main(
+        lambda: measure(
+            pairs, subject.family, lambda items: show(items, f"{what}: measuring lengths"), equal_pictures=True
+        )
+    )
+    config = _config(effort)
+    loader = evaluation_loader(
+        Measured(pairs, lengths),
+        ALL_CELLS,
+        subject.family,
+        replace(config, data=replace(config.data, equal_pictures=True)),
+        world,
+        at_once=PAIRS_A_STEP * world.size,
+    )
+    return score_pairs(subject.scorer, show(loader, f"{what}: scoring pairs"), world), lengths
 
 
 def _config(effort: Effort, corrupt: CorruptConfig | None = None) -> Config:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...basics.markdown import markdown
 from ...data.schema import CONTRASTS
+from ...scores.measures import MATCHES, NAMES
 from ...scores.statistics import standard_error
 from ..evaluation import benchmarks
 from .cells import BASE
@@ -51,6 +52,7 @@ def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
     first, *others = group.tests
     wanted = [Column(kind, f"{first}.pair_accuracy.{kind}") for kind in CONTRASTS]
     wanted += [Column("all pairs", f"{first}.pair_accuracy", better=0)]
+    wanted += [Column(NAMES[name], f"{first}.{name}", better=0) for name in MATCHES if name != "pair_accuracy"]
     wanted += [Column("unseen combinations", f"{first}.unseen", better=0)]
     for test in others:
         if contrasted(test, there):

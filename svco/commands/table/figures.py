@@ -86,7 +86,7 @@ def figure(
         "measure": measure,
         **{name: value and scale * value for name, value in estimate(mine).json().items()},
         "questions": about["questions"],
-        "notes": [text for text in (note, about["rule"]) if text],
+        "notes": [text for text in (note, about.get("rule")) if text],
         "source": {
             "by": f"svco {__version__}",
             "evaluation": str(model.folder / benchmark),

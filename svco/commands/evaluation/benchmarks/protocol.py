@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +72,5 @@ class Benchmark:
     """How its answers are judged; None: they are graded here."""
     plain: frozenset[str] = frozenset()
     """Measures that are no shares."""
+    shown: Mapping[str, str] = field(default_factory=dict)
+    """Other estimates of ``summary`` that the page shows -> how it calls them; by the labels of ``by_kind`` too."""
