@@ -83,6 +83,8 @@ def _swap(name, old, new):
         ("mmhal", lambda f: (f / "response_template.json").unlink(), "mmhal is the folder of MMHal-Bench's release"),
         ("mmhal", _swap("response_template.json", "gt_answer", "answer"), "Question 0 of .* lacks gt_answer"),
         ("mmhal", lambda f: (f / "images" / "00003_o.jpg").unlink(), "1 of the 8 images"),
+        ("mmhal", _swap("response_template.json", '"image_content": [', '"image_content": 5, "x": ['), "is no list"),
+        ("mm_vet", _swap("mm-vet.json", '"capability": [', '"capability": 5, "x": ['), "capability is no list"),
         ("mm_vet", _swap("mm-vet.json", "v1_0.png", "../v1_0.png"), "outside of images"),
         ("mm_vet", _swap("mm-vet.json", '"capability"', '"ability"'), "Question v1_0 of .* lacks capability"),
         (
@@ -153,6 +155,29 @@ def test_a_prompt_that_is_none_is_said(tmp_path, old, new, said):
     assert head and old in body
     with pytest.raises(UserError, match=said):
         read_rule("mmhal", BENCHMARKS["mmhal"].judging, tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: [],
+        lambda line: line | {"judge": None},
+        lambda line: line | {"judge": line["judge"] | {"dollars": ["2"]}},
+        lambda line: line | {"judgements": [{"values": {"rating": "6"}}]},
+        lambda line: {"key": line["key"]},
+    ],
+)
+def test_judgements_that_are_damaged_are_said(place, capsys, change):
+    assert place.judge("a", "--model", "m", "--yes", "--benchmark", "mmhal") == 0
+    path = place.folder / "a" / "mmhal.judged.jsonl"
+    first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps(change(json.loads(first))), *rest]) + "\n")
+    capsys.readouterr()
+    assert place.judge("a", "--model", "m", "--yes") == 2
+    assert "which is no judgement. Delete that file and judge again" in capsys.readouterr().err
+    path.unlink()
+    asked = len(place.server.bodies)
+    assert place.judge("a", "--model", "m", "--benchmark", "mmhal") == 0 and len(place.server.bodies) == asked
 
 
 def test_said_first_then_judged_then_known(place, capsys):

@@ -50,7 +50,14 @@ def with_judgements(folder: Path, name: str, lines: Lines) -> Lines:
     """``lines``, the answers of benchmark ``name`` in ``folder``, with what they were judged, where they were."""
     if not judged_file(folder, name).exists():
         return lines
-    judged = {line["key"]: line for line in read_lines(judged_file(folder, name))}
+    judged = {}
+    for one in read_lines(judged_file(folder, name)):
+        if not _is_judged(one):
+            raise UserError(
+                f"{judged_file(folder, name)} holds {str(one)[:80]!r}, which is no judgement. Delete that file and judge again: "
+                "replies that are in the cache cost nothing."
+            )
+        judged[one["key"]] = one
     none: dict[str, Any] = {}
     found = []
     for line in lines:
@@ -59,12 +66,27 @@ def with_judgements(folder: Path, name: str, lines: Lines) -> Lines:
     return found
 
 
+def _is_judged(line: Any) -> bool:
+    """Whether ``line`` has the form of a line of ``NAME.judged.jsonl``."""
+    try:
+        judge, judgements = line["judge"], line["judgements"]
+        texts = [line["key"], line["answer"], judge["asked"], judge["prompt"], judge["prompt_sha256"]]
+        texts += [judgement[name] for judgement in judgements for name in ("answered", "at")]
+        numbers = [number for judgement in judgements for number in judgement["values"].values()]
+        numbers += [judgement[name] for judgement in judgements for name in ("prompt_tokens", "reply_tokens")]
+        numbers += judge["dollars"] or []
+        lists = isinstance(line["failed"], list) and isinstance(judge["parameters"], dict)
+    except (KeyError, TypeError, AttributeError):
+        return False
+    return lists and all(isinstance(text, str) for text in texts) and all(type(n) in (int, float) for n in numbers)
+
+
 def judge_of(lines: Lines) -> dict[str, Any] | None:
     """Who judged ``lines``, and by which prompt; None where nobody did. UserError for a file of several judges."""
     found = [line["judge"] for line in lines if line.get("judgements")]
     who = [{name: judge[name] for name in ("asked", "prompt_sha256", "parameters")} for judge in found]
     if any(one != who[0] for one in who):
-        raise UserError("Judgements of several judges are in one file: judge that evaluation again, with svco judge.")
+        raise UserError("Judgements of several judges are in one file. Delete it and judge again.")
     return found[0] if found else None
 
 

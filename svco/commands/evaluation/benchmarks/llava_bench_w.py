@@ -30,17 +30,17 @@ _FIELDS |= {REFERENCE: ("question_id", "text")}
 def read(folder: Path) -> list[Item]:
     """The questions in the file's order; UserError for what is not the release."""
     questions, contexts, references = (_lines(folder / name) for name in (QUESTIONS, CONTEXT, REFERENCE))
-    captions = {line["image"]: line["caption"] for line in contexts}
-    told = {line["question_id"]: line["text"] for line in references}
+    captions = {str(line["image"]): line["caption"] for line in contexts}
+    told = {str(line["question_id"]): line["text"] for line in references}
     items = []
     for line in questions:
-        name, image = str(line["question_id"]), line["image"]
-        if image not in captions or line["question_id"] not in told or not is_inside(image):
+        name, image = str(line["question_id"]), str(line["image"])
+        if image not in captions or name not in told or not is_inside(image):
             raise UserError(f"Question {name} of {folder} has no description or no reference answer. {_WHAT}")
         caption = captions[image]
         labels = {
-            "reference": str(told[line["question_id"]]),
-            "context": caption if isinstance(caption, str) else "\n".join(caption),
+            "reference": str(told[name]),
+            "context": "\n".join(map(str, caption)) if isinstance(caption, list) else str(caption),
             "category": str(line["category"]),
         }
         items.append(Item(name, str(line["text"]), {}, "", folder / "images" / image, labels))

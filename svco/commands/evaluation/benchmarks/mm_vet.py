@@ -42,6 +42,8 @@ def _item(name: str, record: Any, folder: Path) -> Item:
         raise UserError(
             f"Question {name} of {folder / FILE} names the image {record['imagename']!r}, outside of images."
         )
+    if not isinstance(record["capability"], list):
+        raise UserError(f"Question {name} of {folder / FILE}: capability is no list. {_WHAT}")
     reference = str(record["answer"]).replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
     labels = {"reference": reference, "capability": ", ".join(map(str, record["capability"]))}
     return Item(name, str(record["question"]), {}, "", folder / "images" / record["imagename"], labels)

@@ -39,6 +39,8 @@ def read(folder: Path) -> list[Item]:
 def _item(record: Any, number: int, folder: Path) -> Item:
     if not isinstance(record, dict) or (absent := [name for name in _FIELDS if name not in record]):
         raise UserError(f"Question {number} of {folder / FILE} lacks {', '.join(absent) or 'everything'}. {_WHAT}")
+    if not isinstance(record["image_content"], list):
+        raise UserError(f"Question {number} of {folder / FILE}: image_content is no list. {_WHAT}")
     labels = {
         "reference": str(record["gt_answer"]),
         "contents": ", ".join(map(str, record["image_content"])),
