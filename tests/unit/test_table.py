@@ -15,6 +15,8 @@ from places import BASE
 from svco.basics.errors import UserError
 from svco.commands.evaluation.anew import figures_anew
 from svco.commands.evaluation.benchmarks.table import BENCHMARKS
+from svco.commands.evaluation.wanted import Wanted as Evaluating
+from svco.commands.evaluation.wanted import to_do
 from svco.commands.study import published
 from svco.commands.table.columns import COLUMNS, total
 from svco.commands.table.conduct import Wanted
@@ -165,3 +167,19 @@ def test_a_run_that_has_trained_on_is_another_and_one_that_has_not_ended_is_said
         models_of(str(BASE), [tmp_path / "B"], print)
     with pytest.raises(UserError, match="There is no run"):
         models_of(str(BASE), [tmp_path / "C"], print)
+
+
+def test_an_evaluation_apart_is_kept_and_never_mixed_with_another(tmp_path):
+    folder = make_mmvp(tmp_path / "mmvp", 2)
+    wanted = Evaluating(str(BASE), None, tmp_path / "out", {}, benchmarks={"mmvp": folder}, apart=True)
+    (part,) = to_do(wanted)
+    assert part.out == tmp_path / "out" / "mmvp" and part.out.is_dir()
+    (part.out / "eval.json").write_text(json.dumps({"identity": part.identity}))
+    assert to_do(wanted) == []
+    for other in (replace(wanted, max_new_tokens=9), replace(wanted, options={"dtype": "bfloat16"})):
+        with pytest.raises(UserError, match="another model, of other questions, or with other settings"):
+            to_do(other)
+    questions = folder / "Questions.csv"
+    questions.write_text(questions.read_text().replace("(a)\n", "(b)\n", 1))  # a corrected answer
+    with pytest.raises(UserError, match="of other questions"):
+        to_do(wanted)

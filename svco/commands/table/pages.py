@@ -86,17 +86,18 @@ def paper_rows(which: str, base: str, rows: Sequence[Mapping[str, Any]]) -> list
 
 def notes(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, str]]]:
     """Title of a column -> what is to be known of its figures: [{"text", "of": the rows, where it is not all of them}]."""
-    found: dict[str, list[dict[str, str]]] = {}
-    for column in COLUMNS:
-        said: dict[str, list[str]] = {}
-        with_figure = [row for row in rows if "value" in row["figures"][column.title]]
-        for row in with_figure:
-            for text in row["figures"][column.title]["notes"]:
-                said.setdefault(text, []).append(row["name"])
-        told = [{"text": text, "of": ", ".join(of) if len(of) < len(with_figure) else ""} for text, of in said.items()]
-        if told:
-            found[column.title] = told
-    return found
+    found = {column.title: _notes({row["name"]: row["figures"][column.title] for row in rows}) for column in COLUMNS}
+    return {title: told for title, told in found.items() if told}
+
+
+def _notes(figures: Mapping[str, Mapping[str, Any] | None]) -> list[dict[str, str]]:
+    """Of the figures of one column, by row."""
+    there = {name: one for name, one in figures.items() if one and "value" in one}
+    said: dict[str, list[str]] = {}
+    for name, one in there.items():
+        for text in one["notes"]:
+            said.setdefault(text, []).append(name)
+    return [{"text": text, "of": ", ".join(of) if len(of) < len(there) else ""} for text, of in said.items()]
 
 
 def marks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -180,7 +181,11 @@ def _more(found: Mapping[str, Any]) -> dict[str, Any]:
         }
         for row in found["rows"]
     ]
-    return {"titles": list(found["more"].values()), "rows": rows if found["more"] else []}
+    notes_of = {
+        title: _notes({row["name"]: row["more"][name] for row in found["rows"]})
+        for name, title in found["more"].items()
+    }
+    return {"titles": list(found["more"].values()), "rows": rows if found["more"] else [], "notes": notes_of}
 
 
 def page_of(shown: Mapping[str, Any]) -> str:
@@ -214,7 +219,9 @@ def page_of(shown: Mapping[str, Any]) -> str:
         ]
     if shown["more"]["rows"]:
         body = [[row["name"], *map(text, row["cells"])] for row in shown["more"]["rows"]]
-        lines += ["", "## Beyond the paper's columns", "", markdown([["", *shown["more"]["titles"]], *body])]
+        lines += ["", "## Beyond the paper's columns", "", markdown([["", *shown["more"]["titles"]], *body]), ""]
+        for title, told in shown["more"]["notes"].items():
+            lines += [f"- {title}{', ' + note['of'] if note['of'] else ''}: {note['text']}" for note in told]
     if shown["notes"]:
         lines += ["", "## How they are scored", ""]
         for one in shown["columns"]:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from benchmarks import make_mmvp
+from benchmarks import make_mmvp, make_pope
 from browser import browser, pixels
 from endpoint_server import KEY, Server
 from judged import make_mmhal
@@ -28,11 +28,12 @@ def rated(body):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with two benchmarks and a run, and ``table(...)`` of them in it."""
+    """A folder with three benchmarks and a run, and ``table(...)`` of them in it."""
     pytest.importorskip("openai", reason="NOT TESTED: needs openai: pip install 'svco[endpoint]'")
     folder = tmp_path_factory.mktemp("table")
     make_mmvp(folder / "benchmarks" / "mmvp", 2)
     make_mmhal(folder / "benchmarks" / "mmhal", 4)
+    make_pope(folder / "benchmarks" / "pope")
     make_adapter(BASE, folder / "runs" / "tuned" / "adapter")
     words = ["table", "--base", str(BASE), "--run", "runs/tuned", "--benchmarks", "benchmarks", "-o", "out"]
 
@@ -76,8 +77,8 @@ def test_it_goes_on_where_it_was_stopped(place, capfd):
     assert place.table() == 0
     said = capfd.readouterr().out
     assert "runs/tuned has other weights" in said and "evaluated anew" in said
-    assert first.stat().st_mtime_ns == before and len(evaluations(place, "BASE")) == 2
-    assert len(evaluations(place, "tuned")) == 3
+    assert first.stat().st_mtime_ns == before and len(evaluations(place, "BASE")) == 3
+    assert len(evaluations(place, "tuned")) == 4
     assert place.table() == 0 and "evaluating" not in capfd.readouterr().out, "all of it is there"
 
 
@@ -122,6 +123,8 @@ def look(driver, width, dark, file):
         "The paper's, LLaVA-1.5-7B",
         "14.26",
         "What is not there",
+        "Beyond the paper's columns",
+        "POPE, F1",
         "gpt-4o-as-served",
     ):
         assert word in seen, word
