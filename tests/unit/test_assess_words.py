@@ -126,7 +126,7 @@ def test_scienceqa_scores_questions_with_a_picture_and_the_authors_all(tmp_path,
     assert theirs["score"] == pytest.approx(2 / 3) and "S-VCO" in theirs["rule"]
     assert (ours["unparseable"], ours["empty"], ours["not_asked"]) == (1, 1, 1)
     assert ours["llava_accuracy"]["value"] == 0.5
-    assert ours["by_subject"].keys() == {"natural science", "social science"}
+    assert ours["by_kind"].keys() == {"natural science", "social science"}
 
 
 def test_scienceqa_of_the_hub_is_the_same(tmp_path):
@@ -304,7 +304,7 @@ def test_pope_by_hand(tmp_path, lines):
     told = lines(pope, items, ["yes", "no", "yes", "Yes", "No", None])
     found = pope.summary(told, False)
     # random: all right; popular: one of two yes is right; adversarial: none, as what could not be asked is wrong
-    f1 = [found["by_subset"][name]["f1"]["value"] for name in pope.SUBSETS]
+    f1 = [found["by_kind"][name]["f1"]["value"] for name in pope.SUBSETS]
     assert f1 == [pytest.approx(1), pytest.approx(2 / 3), pytest.approx(0)]
     assert found["score"] == pytest.approx(np.mean(f1))
     assert (found["precision"]["value"], found["recall"]["value"], found["yes"]["value"]) == (

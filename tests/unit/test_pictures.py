@@ -25,7 +25,7 @@ from svco.commands.data.corrupt import corrupt_pair
 from svco.commands.data.records import Record
 from svco.commands.data.verify import verify
 from svco.commands.evaluation import generation
-from svco.commands.evaluation.benchmarks import choices
+from svco.commands.evaluation.benchmarks import rows
 from svco.commands.probe import page
 from svco.data.pairs import Pair, PairText
 from svco.data.pictures import BLANK, MAX_SIDE, as_png, decode_image, picture_size, read_picture, stored_alike
@@ -427,7 +427,7 @@ def test_every_entrance_sees_the_same_picture(tmp_path, family):
     assert len(set(opened.indices[0].entries[0].pixels)) == 1
     seen = [*Encode(family, lambda encoded, _: encoded[0].images, equal_pictures=True)([opened.read(0)])[0]]
     seen += [generation.image_of(opened, 0, side) for side in (0, 1)]
-    seen += [choices.opener(choices.Item("1", "?", {}, "a", data, {}))() for data in sides]
+    seen += [rows.opener(data, "1")() for data in sides]
     seen += [decode_image(corrupt_pair(pair, CorruptConfig("crop"), side).images[0], "x") for side in (0, 1)]
     assert len({image.tobytes() for image in seen}) == 1 and {image.size for image in seen} == {upright.size}
     shown = [base64.b64decode(page.shown(data)["src"].partition(",")[2]) for data in sides]

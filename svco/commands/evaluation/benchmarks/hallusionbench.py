@@ -176,4 +176,10 @@ BENCHMARK = Benchmark(
     measures=measures,
     summary=summary,
     headline="aAcc",
+    shown={
+        "aAcc": "aAcc, answers",
+        "qAcc": "qAcc, questions under all their pictures",
+        "fAcc": "fAcc, pictures with all their questions",
+        "image_accuracy": "answers about a picture",
+    },
 )

@@ -153,13 +153,8 @@ def summary(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str,
         "question_accuracy": estimate(found["accuracy"]).json(),
         "strict_accuracy": estimate(found["strict"]).json(),
         **_figures(lines, found),
-        "by_subset": {
-            name: {
-                "questions": len(of),
-                "f1": estimate(theirs["score"]).json(),
-                "accuracy": estimate(theirs["accuracy"]).json(),
-            }
-            | _figures(of, theirs)
+        "by_kind": {
+            name: {"pairs": len(of), "f1": estimate(theirs["score"]).json()} | _figures(of, theirs)
             for name, of in by.items()
             for theirs in [measures(of, paper_compat)]
         },
@@ -168,9 +163,9 @@ def summary(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str,
 
 
 def _figures(lines: Sequence[Mapping[str, Any]], found: Mapping[str, Measure]) -> dict[str, Any]:
-    """Precision (none where nothing was said to be there), recall and the share of yes, with their errors."""
+    """Accuracy, precision (none where nothing was said to be there), recall and the share of yes, with their errors."""
     said, right = _table(lines)
-    told = {name: estimate(found[name]).json() for name in ("recall", "yes")}
+    told = {name: estimate(found[name]).json() for name in ("accuracy", "recall", "yes")}
     if said.any():
         precise = rate_by(labels_of(lines, "image_id").tolist(), (said & right).tolist(), said.tolist())
         told["precision"] = estimate(precise).json()
@@ -187,4 +182,12 @@ BENCHMARK = Benchmark(
     measures=measures,
     summary=summary,
     headline="f1",
+    shown={
+        "f1": "F1",
+        "accuracy": "accuracy",
+        "precision": "precision",
+        "recall": "recall",
+        "yes": "share of yes",
+        "strict_accuracy": "accuracy where just yes or no counts (lmms-eval)",
+    },
 )

@@ -165,4 +165,10 @@ BENCHMARK = Benchmark(
     measures=measures,
     summary=summary,
     headline="accuracy",
+    shown={
+        "accuracy": "accuracy",
+        "exact": "the whole answer",
+        "letters": "multiple choice",
+        "words": "words and numbers",
+    },
 )

@@ -111,9 +111,10 @@ def summary(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str,
         "question_accuracy": estimate(found["all"]).json(),
         "llava_accuracy": estimate(found["llava"]).json(),
         "with_image": int(images.sum()),
-        "by_subject": {
-            name: estimate(Measure.share(right[images & (subjects == name)])).json()
+        "by_kind": {
+            name: {"pairs": int(of.sum()), "image_accuracy": estimate(Measure.share(right[of])).json()}
             for name in sorted(set(subjects[images].tolist()))
+            for of in [images & (subjects == name)]
         },
         **count_answers(lines, paper_compat, authors=AUTHORS_RULE),
     }
@@ -129,4 +130,9 @@ BENCHMARK = Benchmark(
     measures=measures,
     summary=summary,
     headline="accuracy",
+    shown={
+        "image_accuracy": "with a picture",
+        "question_accuracy": "all",
+        "llava_accuracy": "with a picture, by LLaVA's grader",
+    },
 )
