@@ -134,7 +134,11 @@ def _shown(name: str, part: Mapping[str, Any]) -> list[str]:
     kinds = part.get("by_kind", {})
     rows = [
         ["", "all", *kinds],
-        ["", str(part.get("samples", part["questions"])), *(str(of["pairs"]) for of in kinds.values())],
+        [
+            "n",
+            str(part.get("samples", part["questions"])),
+            *(str(of["pairs"]) for of in kinds.values()),
+        ],
     ]
     for key, title in benchmark.shown.items():
         rows.append([title, *(_cell("pair_accuracy", of.get(key)) for of in (part, *kinds.values()))])
