@@ -12,7 +12,9 @@ from .basics.errors import UserError, exit_codes, nearest
 
 COMMANDS = {
     "train": ("run", "train a recipe, alone or on the GPUs of this machine"),
-    "eval": ("commands.evaluation", "score a model on shards, MMVP and CV-Bench: figures with errors, paired tests"),
+    "eval": ("commands.evaluation", "score a model on shards and benchmarks: figures with errors, paired tests"),
+    "judge": ("commands.judge", "have another model judge answers in free words: MMHal-Bench, MM-Vet, LLaVA-Bench-W"),
+    "table": ("commands.table", "the paper's table of a base and of runs: nine columns, TOTAL, errors, tests"),
     "bench": ("commands.bench", "what each idea of the fast path is worth, counted and timed"),
     "doctor": ("commands.doctor", "look at every rank's machine before a run does"),
     "study": ("commands.study", "train and evaluate a matrix of methods, data and seeds, with its tables"),

@@ -131,7 +131,12 @@ def model_files(base: str) -> list[Path]:
 def weights_digest(base: str, memory: Path) -> str:
     """Digest of the contents of a base's weights and config. They are read once: those of files that have
     not changed, as far as their times and a few of their places show, are remembered in ``memory``."""
-    digests = _digests(model_files(base), memory)
+    return files_digest(model_files(base), memory)
+
+
+def files_digest(files: Iterable[Path], memory: Path) -> str:
+    """Digest of the names and contents of ``files``, remembered as :func:`weights_digest` does."""
+    digests = _digests(files, memory)
     return fingerprint({"files": [(file.name, digests[file]) for file in sorted(digests)]})
 
 
@@ -145,8 +150,7 @@ def subject_digests(base: str, adapter: str | None, memory: Path) -> dict[str, s
 
 def folder_digest(folder: Path, memory: Path) -> str:
     """Digest of the weights and configs in ``folder``, of an adapter or a model (there it is :func:`weights_digest`'s)."""
-    digests = _digests(_decisive(folder), memory)
-    return fingerprint({"files": [(file.name, digests[file]) for file in sorted(digests)]})
+    return files_digest(_decisive(folder), memory)
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:

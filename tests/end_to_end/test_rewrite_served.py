@@ -1,16 +1,19 @@
-"""`svco data rewrite` and a real model: the embedded base, served by transformers, is asked about pictures it sees."""
+"""`svco data rewrite` and `svco judge` with a real model: the embedded base, served by transformers."""
 
 import json
 import subprocess
 import sys
 
 import pytest
+from judged import answered, make_mmhal
 from launch import ENVIRONMENT
 from places import BASE
 from serving import served
 
+from svco import cli
 from svco.commands.data.records import read_records
 from svco.commands.data.rewrite.prompts import FOLDER
+from svco.commands.judge.rules import FOLDER as JUDGES
 
 for package in ("openai", "fastapi", "uvicorn"):
     pytest.importorskip(package, reason=f"NOT TESTED: needs {package}: pip install 'svco[test]'")
@@ -68,3 +71,40 @@ def test_a_served_model_answers_about_what_it_sees(address, make_pairs, tmp_path
     # This server takes response_format and ignores it: the reply is found to be no JSON here.
     done = rewrite("--limit", "1", "--turns", "1", "--yes", "-o", "json.jsonl")
     assert done.returncode == 1 and "bad-reply: " in done.stdout, done.stdout + done.stderr
+
+
+def test_a_served_model_judges_what_it_is_told(address, tmp_path, monkeypatch, capsys):
+    """The embedded base follows no instruction: svco's own prompt gets no rating of it. How it begins its answer is one."""
+    release = make_mmhal(tmp_path / "mmhal", count=2)
+    answered(tmp_path / "a", "A", {"mmhal": release}, lambda _, item: f"There are {item.name} circles.")
+    own = """
+        user: $contents. $question $reference $answer What can you see?
+        reply: '(?i)\\A\\W*(?P<rating>the|i|there|a|it|one|two|three|in|this)\\b'
+        numbers: {i: 0, a: 0, the: 1, there: 1, one: 1, it: 2, two: 2, three: 3, in: 4, this: 5}
+        parameters: {max_tokens: 40}
+        """
+    (tmp_path / "begins.yaml").write_text("\n".join(line.strip() for line in own.splitlines()))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+
+    def judge(*words):
+        monkeypatch.setattr(sys, "argv", ["svco", "judge", "a", "--model", str(BASE), "--yes", *words])
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        return done.value.code, capsys.readouterr().out
+
+    def told():
+        return json.loads((tmp_path / "a" / "eval.json").read_text())["benchmarks"]["mmhal"]
+
+    shipped = (JUDGES / "mmhal.yaml").read_text()
+    (tmp_path / "short.yaml").write_text(shipped.replace("max_tokens: 600", "max_tokens: 4"))
+    code, said = judge("--turns", "1", "--prompts", "mmhal=short.yaml")
+    assert "max_tokens: 600" in shipped and code == 1 and "2 of 2 judgements are lacking" in said, said
+    assert told()["judged"] == 0 and "score" not in told()
+    code, said = judge("--prompts", "mmhal=begins.yaml", "--judgements", "2")
+    assert code == 0, said
+    found = told()
+    assert (found["judged"], found["judgements"]) == (2, 4)
+    assert 0 <= found["score"] <= 5 and found["agreement"]["units"] == 2
+    assert found["judge"]["answered"][0].startswith(str(BASE)) and found["judge"]["cost"] == 0

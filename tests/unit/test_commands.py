@@ -34,6 +34,8 @@ def test_every_command_has_options_and_a_quick_help():
     assert list(COMMANDS) == [
         "train",
         "eval",
+        "judge",
+        "table",
         "bench",
         "doctor",
         "study",

@@ -35,6 +35,10 @@ NEIGHBOURS = {
     ("study", "plan"),
     ("study", "evaluation"),
     ("study", "data"),
+    ("judge", "evaluation"),
+    ("table", "evaluation"),
+    ("table", "judge"),
+    ("table", "study"),
 }
 """(command, another one it uses); there are no others."""
 DOORS = {

@@ -15,6 +15,7 @@ from ...scores.measures import scored
 from ...scores.statistics import Measure, compare
 from . import RESULT
 from .benchmarks.choices import read_lines
+from .benchmarks.judged import judge_of, with_judgements
 from .benchmarks.protocol import Lines
 from .benchmarks.table import BENCHMARKS
 from .measures import answered
@@ -58,7 +59,8 @@ class Evaluation:
             found.sets[name] = SetScores.load(folder / f"{name}.npz")
             if answers_file(folder, name).exists():
                 found.answers[name] = read_lines(answers_file(folder, name))
-        found.benchmarks = {name: read_lines(answers_file(folder, name)) for name in benchmarks}
+        for name in benchmarks:
+            found.benchmarks[name] = with_judgements(folder, name, read_lines(answers_file(folder, name)))
         return found
 
 
@@ -73,14 +75,31 @@ def paired(a: Evaluation, b: Evaluation, paper_compat: bool) -> dict[str, Any]:
         if name in a.answers and name in b.answers:
             found |= compare(*_same_answers(a.answers[name], b.answers[name]))
         sets[name] = {measure: comparison.json() for measure, comparison in found.items()}
-    benchmarks = {}
-    for name in a.benchmarks.keys() & b.benchmarks.keys():
+    return {"name": b.name, "sets": sets, **paired_benchmarks(a, b, paper_compat)}
+
+
+def paired_benchmarks(a: Evaluation, b: Evaluation, paper_compat: bool) -> dict[str, Any]:
+    """``a`` minus ``b`` on the benchmarks whose questions both were asked: {"benchmarks": {NAME: {measure: comparison}},
+    "not_compared": {NAME: why}}."""
+    found, not_compared = {}, {}
+    for name in [name for name in BENCHMARKS if name in a.benchmarks and name in b.benchmarks]:
         one, other = a.benchmarks[name], b.benchmarks[name]
-        if [line["key"] for line in one] == [line["key"] for line in other]:
+        if [line["key"] for line in one] != [line["key"] for line in other]:
+            not_compared[name] = "they were asked other questions"
+        elif not same_judge(one, other):
+            not_compared[name] = "one was judged by another judge or prompt, or not at all"
+        else:
             measured = BENCHMARKS[name].measures
             apart = compare(measured(one, paper_compat), measured(other, paper_compat))
-            benchmarks[name] = {measure: comparison.json() for measure, comparison in apart.items()}
-    return {"name": b.name, "sets": sets, "benchmarks": benchmarks}
+            found[name] = {measure: comparison.json() for measure, comparison in apart.items()}
+    return {"benchmarks": found, "not_compared": not_compared}
+
+
+def same_judge(one: Lines, other: Lines) -> bool:
+    """Whether both were judged by one model with one prompt, or neither was judged."""
+    judges = [judge_of(lines) for lines in (one, other)]
+    who = [judge and [judge[name] for name in ("asked", "prompt_sha256", "parameters")] for judge in judges]
+    return who[0] == who[1]
 
 
 def same_pairs(a: SetScores, b: SetScores) -> tuple[SetScores, SetScores]:

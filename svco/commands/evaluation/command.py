@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.files import write_whole
 from ...basics.progress import Progress, shown
-from ...basics.shipped import located, typed
+from ...basics.shipped import located
 from ...basics.strict_json import json_text
 from ...batches.split import Split
 from ...data.shards import DEFAULT_CACHE
@@ -24,54 +24,14 @@ from ...recipe.config import CorruptConfig
 from . import RESULT
 from .against import Evaluation, answers_file, paired
 from .benchmarks.protocol import Asking
-from .benchmarks.table import BENCHMARKS, held_by, known
+from .benchmarks.table import BENCHMARKS, chosen_benchmarks
 from .figures import draw
 from .generation import answer_set
 from .measures import summary
 from .report import page
 from .scoring import Effort, open_set, score_set
 from .trained import check_untrained
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be evaluated, and how."""
-
-    base: str
-    """Folder or hub id."""
-    adapter: str | None
-    """PEFT folder, or None."""
-    out: Path
-    """Folder of the results."""
-    sets: dict[str, tuple[str, ...]]
-    """Name -> shard specs."""
-    pairs: int = 0
-    """Pairs of a set at most; 0: all."""
-    generate: int = 0
-    """Pairs of a set whose questions are answered."""
-    generate_on: tuple[str, ...] = ()
-    """The sets whose questions are answered; empty: every set."""
-    max_new_tokens: int = 64
-    """Tokens of an answer."""
-    against: tuple[Path, ...] = ()
-    """Folders of other evaluations."""
-    benchmarks: dict[str, Path] = field(default_factory=dict)
-    """Name -> folder of its official files."""
-    corrupt: CorruptConfig | None = None
-    """How images of the fourth view are corrupted; None: three views."""
-    other_base: bool = False
-    """The adapter may have been trained on another base."""
-    allow_overlap: str = "none"
-    """What a set may share with the pairs that the model was trained on (``data.allow_overlap``)."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Options of ``load_subject``."""
-    effort: Effort = Effort()  # noqa: RUF009 frozen
-    """How much at a time."""
-
-    @property
-    def paper_compat(self) -> bool:
-        """Whether answers are read as the S-VCO authors read them."""
-        return self.options.get("paper_compat", False)
+from .wanted import Wanted, to_do
 
 
 def read_arguments(arguments: argparse.Namespace) -> Wanted:
@@ -86,7 +46,7 @@ def read_arguments(arguments: argparse.Namespace) -> Wanted:
         if name in BENCHMARKS:
             raise UserError(f"--set {name}=: that name is a benchmark's. Call the set otherwise.")
         sets[name] = (*sets.get(name, ()), spec)
-    benchmarks = _benchmarks(arguments)
+    benchmarks = chosen_benchmarks(arguments.benchmarks, arguments.benchmark)
     if not (sets or benchmarks):
         raise UserError("Nothing to evaluate on: give --set NAME=SHARDS, --benchmark NAME=DIR or --benchmarks DIR.")
     if unknown := sorted(set(arguments.generate_on) - set(sets)):
@@ -112,26 +72,23 @@ def read_arguments(arguments: argparse.Namespace) -> Wanted:
         CorruptConfig(kind=arguments.corrupt) if arguments.corrupt else None,
         arguments.other_base,
         arguments.allow_overlap,
+        arguments.apart,
         options,
         effort,
     )
 
 
-def _benchmarks(arguments: argparse.Namespace) -> dict[str, Path]:
-    """{name: folder} of what ``--benchmarks``, and over it ``--benchmark``, ask for."""
-    found = {} if arguments.benchmarks is None else held_by(arguments.benchmarks)
-    for given in arguments.benchmark:
-        name, equals, folder = given.partition("=")
-        if not (equals and folder.strip()):
-            raise UserError(f"--benchmark is {given!r}; it must be NAME=DIR, e.g. --benchmark mmvp=benchmarks/mmvp.")
-        found[known(name)] = typed(folder)
-    return {name: found[name] for name in BENCHMARKS if name in found}
-
-
 def run(wanted: Wanted, world: World) -> dict[str, Any]:
-    """Evaluates and writes; what eval.json holds. A collective: every rank holds the model and scores its share."""
+    """Evaluates and writes; what (the last) eval.json holds. A collective: every rank holds the model and scores its share."""
     show = shown(world.is_main)
-    world.on_main(lambda: _make_room(wanted))
+    parts = world.on_main(lambda: to_do(wanted))
+    if not parts:
+        return {}
+    wanted = replace(
+        wanted,
+        sets={name: specs for part in parts for name, specs in part.sets.items()},
+        benchmarks={name: folder for part in parts for name, folder in part.benchmarks.items()},
+    )
     items = world.on_main(lambda: {name: BENCHMARKS[name].read(folder) for name, folder in wanted.benchmarks.items()})
     given = {name: specs for name, specs in wanted.sets.items() if specs}
     cache = Path(wanted.effort.cache or DEFAULT_CACHE)
@@ -142,18 +99,36 @@ def run(wanted: Wanted, world: World) -> dict[str, Any]:
     subject = load_subject(
         base, wanted.adapter, device=world.device, progress=world.is_main, check=False, **wanted.options
     )
-    weights = world.on_main(lambda: subject_digests(base, wanted.adapter, cache / DIGESTS))
+    result: dict[str, Any] = {}
+    for part in parts:
+        result = _evaluate(part, subject, items, others, world, show)
+    return result
+
+
+def _evaluate(
+    wanted: Wanted,
+    subject: Subject,
+    items: Mapping[str, Any],
+    others: dict[str, Evaluation],
+    world: World,
+    show: Progress,
+) -> dict[str, Any]:
+    memory = Path(wanted.effort.cache or DEFAULT_CACHE).expanduser() / DIGESTS
+    weights = world.on_main(lambda: subject_digests(subject.base, subject.adapter, memory))
     mine, sets = Evaluation(subject.name, wanted.corrupt.kind if wanted.corrupt else None), {}
     for name, specs in wanted.sets.items():
         split = open_set(subject, name, specs, world, wanted.effort, show)
         _score(wanted, subject, name, split, mine, world, show)
         sets[name] = summary(mine.sets[name], mine.answers.get(name, ()))
-    asking = Asking(subject, world, show, wanted.effort, wanted.max_new_tokens)
-    for name, asked in items.items():
-        mine.benchmarks[name] = BENCHMARKS[name].answer(asked, asking)
+    asking = Asking(subject, world, show, wanted.effort)
+    if wanted.max_new_tokens:
+        asking = replace(asking, max_new_tokens=wanted.max_new_tokens, max_free_tokens=wanted.max_new_tokens)
+    for name in wanted.benchmarks:
+        mine.benchmarks[name] = BENCHMARKS[name].answer(items[name], asking)
         world.on_main(partial(_write_lines, answers_file(wanted.out, name), mine.benchmarks[name]))
     result = {
         "model": subject.facts() | {"weights": weights},
+        **({"identity": wanted.identity} if wanted.identity else {}),
         "corrupt": mine.corrupt,
         "sets": sets,
         "benchmarks": {
@@ -180,7 +155,7 @@ def _score(
             split.shards,
             first,
             world,
-            max_new_tokens=wanted.max_new_tokens,
+            max_new_tokens=wanted.max_new_tokens or Asking.max_new_tokens,
             at_once=wanted.effort.answers,
             show=show,
         )
@@ -203,15 +178,3 @@ def _finish(wanted: Wanted, mine: Evaluation, others: dict[str, Evaluation], res
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     write_whole(path, "".join(json_text(line, ascii_only=False) + "\n" for line in lines))
-
-
-def _make_room(wanted: Wanted) -> None:
-    """The folder of the results; UserError when it holds an evaluation already."""
-    if (wanted.out / RESULT).exists():
-        raise UserError(
-            f"{wanted.out} holds an evaluation already ({RESULT}). Give another --out, or delete that folder."
-        )
-    try:
-        wanted.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The folder --out {wanted.out} cannot be made: {error.strerror}.") from None

@@ -43,7 +43,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--generate-on", action="append", default=[], metavar="NAME", help="of this set alone; may be given again"
     )
     parser.add_argument(
-        "--max-new-tokens", type=whole(1, 1_000_000), default=64, help="tokens of an answer (default %(default)s)"
+        "--max-new-tokens",
+        type=whole(1, 1_000_000),
+        help="tokens of an answer (default: 64; 1,024 of one that is judged)",
     )
     parser.add_argument(
         "--against",
@@ -88,6 +90,12 @@ def _add_sets(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--benchmarks", type=typed, metavar="DIR", help="every benchmark that has a folder of its name in DIR"
+    )
+    parser.add_argument(
+        "--apart",
+        action="store_true",
+        help="each set and benchmark into a folder of its own in --out; what the same model finished there is left alone, so "
+        "that a command that was stopped goes on",
     )
 
 

@@ -39,7 +39,7 @@ def page(result: Mapping[str, Any]) -> str:
     if result["benchmarks"]:
         lines += ["", "## Benchmarks", "", _benchmarks(result["benchmarks"])]
         for name, part in result["benchmarks"].items():
-            lines += _shown(name, part)
+            lines += _judged(name, part) if part.get("judged") else _shown(name, part)
     for label, other in result.get("against", {}).items():
         lines += _against(model["name"], label, other)
     return "\n".join([*lines, "", _NOTE, ""])
@@ -87,13 +87,43 @@ def _benchmarks(found: Mapping[str, Any]) -> str:
         rows.append(
             [
                 benchmark.title,
-                _cell("pair_accuracy", part[benchmark.headline]),
+                _cell(_form(name, "score"), part.get(benchmark.headline)),
                 _cell("pair_accuracy", part.get("question_accuracy")),
                 *(str(part.get(count, "")) for count in ("questions", "unparseable", "empty", "not_asked")),
                 part.get("rule", ""),
             ]
         )
     return markdown(rows)
+
+
+def _judged(name: str, part: Mapping[str, Any]) -> list[str]:
+    """What is told of a judged benchmark beside its row."""
+    agreed = part["agreement"]
+    lines = ["", f"### {BENCHMARKS[name].title}", ""]
+    missing = part["questions"] - part["judged"]
+    lines.append(f"{part['judged']} of {part['questions']} questions {part['rule']}.")
+    if missing:
+        lines[-1] += f" The figures leave out {missing} questions that have no judgement."
+    if agreed["units"]:
+        alpha = "undefined" if agreed["alpha"] is None else f"{agreed['alpha']:.2f}"
+        lines[-1] += (
+            f" Two judgements of one question are {agreed['apart']:.2f} {agreed['unit']} apart, and equal in "
+            f"{100 * agreed['same']:.0f}% of the cases; Krippendorff's α is {alpha} (1: judgements of a question never differ; "
+            "0: as much as those of different questions)."
+        )
+    for key in [key for key in part if key.startswith("by_")]:
+        measures = list(dict.fromkeys(one for figures in part[key].values() for one in figures if one != "questions"))
+        rows = [[key.removeprefix("by_"), "questions", *measures]]
+        for label, figures in part[key].items():
+            cells = [_cell(_form(name, measure), figures.get(measure)) for measure in measures]
+            rows.append([label, str(figures["questions"]), *cells])
+        lines += ["", markdown(rows)]
+    return lines
+
+
+def _form(name: str, measure: str) -> str:
+    """As what ``measure`` of a benchmark is written: a share, or as it is."""
+    return measure if measure in BENCHMARKS[name].plain else "pair_accuracy"
 
 
 def _shown(name: str, part: Mapping[str, Any]) -> list[str]:
@@ -120,8 +150,7 @@ def _against(name: str, label: str, other: Mapping[str, Any]) -> list[str]:
     for what, found in (other["sets"] | other["benchmarks"]).items():
         rows = []
         for measure, part in found.items():
-            share = measure in SHARES or what in BENCHMARKS
-            form = "pair_accuracy" if share else measure
+            form = _form(what, measure) if what in BENCHMARKS else "pair_accuracy" if measure in SHARES else measure
             rows.append(
                 [
                     (BENCHMARKS[what].shown if what in BENCHMARKS else NAMES).get(measure, NAMES.get(measure, measure)),
@@ -135,6 +164,8 @@ def _against(name: str, label: str, other: Mapping[str, Any]) -> list[str]:
         if rows:
             head = ["", "pairs", name, label, "difference", "p"]
             lines += ["", f"### {what}", "", markdown([head, *rows])]
+    for what, why in other.get("not_compared", {}).items():
+        lines += ["", f"{BENCHMARKS[what].title} is not compared: {why}."]
     if not (other["sets"] or other["benchmarks"]):
         lines += ["", "They share no set and no benchmark."]
     return lines

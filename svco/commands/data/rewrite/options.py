@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 from ....basics.errors import UserError
-from ....basics.intervals import real, whole
+from ....basics.intervals import whole
 from ....basics.progress import shown
 from ....basics.shipped import typed
+from ....endpoint.options import add_asking
 from ..common_options import add_images
 
 
@@ -43,25 +44,14 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _add_effort(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", action="store_true", help="go on after the estimate of tokens and price")
+    add_asking(parser, "beside the records")
     parser.add_argument("--limit", type=whole(1), metavar="N", help="only the first N records")
-    parser.add_argument("--prices", type=typed, metavar="FILE", help="table of prices instead of svco's own")
-    parser.add_argument("--cache", type=typed, metavar="FILE", help="file of replies (default: beside the records)")
-    parser.add_argument(
-        "--at-once", type=whole(1, 1024), default=8, metavar="N", help="requests under way (default %(default)s)"
-    )
     parser.add_argument(
         "--turns",
         type=whole(1, 1000),
         default=2,
         metavar="N",
         help="how often a pair is asked for until its texts pass (default %(default)s)",
-    )
-    parser.add_argument(
-        "--timeout", type=real("[1, 1e6]"), default=600.0, metavar="S", help="seconds for a reply (default %(default)g)"
-    )
-    parser.add_argument(
-        "--retries", type=whole(0, 100), default=2, metavar="N", help="of a request that failed (default %(default)s)"
     )
     parser.add_argument(
         "--batch",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from ....basics.errors import UserError, nearest
-from ....basics.strict_json import json_text
-from ....recipe.parse import parse_yaml, plain
+from ....endpoint.prompt import Prompt, check_prompt, digest_of, read_yaml
 
 FOLDER = Path(__file__).with_name("prompts")
 """The files that come with svco."""
@@ -41,31 +38,15 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Prompt):
     """One kind of request."""
 
-    user: str
-    """The prompt, with ``$names`` in it."""
-    system: str | None = None
-    """The prompt before it, likewise."""
     images: bool = False
     """Whether the pictures go along."""
     each: str = "pair"
     """``pair``: one request a pair; ``side``: one for each side."""
     reply: str = "json"
     """``json``, or ``text``: the whole reply is what was asked for."""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    """Of the request: temperature, bounds on the reply, …"""
-
-    @property
-    def names(self) -> set[str]:
-        """The ``$names`` in its prompts."""
-        return set(Template(self.user).get_identifiers()) | set(Template(self.system or "").get_identifiers())
-
-    def filled(self, values: Mapping[str, str]) -> tuple[str | None, str]:
-        """(system prompt, user prompt) with ``values`` in place of the names; text among them stays text."""
-        system = Template(self.system).substitute(values).strip() if self.system else None
-        return system, Template(self.user).substitute(values).strip()
 
 
 @dataclass(frozen=True)
@@ -87,11 +68,6 @@ class Prompts:
     def digest(self) -> str:
         """SHA-256 of all that decides a request and what becomes of its reply."""
         return digest_of(self.tree)
-
-
-def digest_of(tree: Mapping[str, Any]) -> str:
-    """SHA-256 of a file's content; comments and layout do not count."""
-    return hashlib.sha256(json_text(tree, sort_keys=True, ascii_only=False).encode()).hexdigest()
 
 
 def read_prompts(name: str) -> Prompts:
@@ -132,11 +108,7 @@ def read_tree(name: str) -> tuple[dict[str, Any], str]:
                 f"cp {FOLDER}/captions.yaml mine.yaml"
             )
         file = shipped[name]
-    checks = plain(parse_yaml((FOLDER / f"{CHECKS}.yaml").read_text(encoding="utf-8"), CHECKS))
-    try:
-        tree = plain(parse_yaml(file.read_text(encoding="utf-8"), str(file)))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
+    checks, tree = read_yaml(FOLDER / f"{CHECKS}.yaml"), read_yaml(file)
     own = tree.get("checks") or {} if isinstance(tree, dict) else None
     if not isinstance(own, dict):
         raise UserError(f"{file} holds no prompts; copy {FOLDER}/captions.yaml and change it.")
@@ -145,24 +117,11 @@ def read_tree(name: str) -> tuple[dict[str, Any], str]:
 
 def _stage(raw: Any, where: str, not_yet: set[str]) -> Stage:
     """``not_yet``: names that have no value at this stage."""
-    if not isinstance(raw, dict) or not isinstance(raw.get("user"), str) or not raw["user"].strip():
-        raise UserError(f"{where} must have a prompt under user; it is {raw!r}.")
-    kinds: dict[str, Any] = {"user": str, "system": str, "images": bool, "each": str, "reply": str, "parameters": dict}
-    for key, value in raw.items():
-        if key not in kinds or not isinstance(value, kinds[key]):
-            raise UserError(f"{where}: {key} is {value!r}.{nearest(key, kinds) if key not in kinds else ''}")
+    known = [name for name in KNOWN if name not in not_yet]
+    check_prompt(raw, where, known, {"images": bool, "each": str, "reply": str})
     stage = Stage(**raw)
     if stage.each not in ("pair", "side") or stage.reply not in ("json", "text"):
         raise UserError(f"{where}: each is pair or side, reply is json or text; here {stage.each} and {stage.reply}.")
-    for text in (stage.user, stage.system or ""):
-        if not Template(text).is_valid():
-            raise UserError(f"{where}: a dollar sign stands alone; write $$ for one.")
-    if found := sorted(stage.names - (set(KNOWN) - not_yet)):
-        raise UserError(
-            f"{where}: ${found[0]} is none of {', '.join(f'${name}' for name in KNOWN if name not in not_yet)}."
-        )
-    if forbidden := stage.parameters.keys() & {"model", "messages", "stream", "n"}:
-        raise UserError(f"{where}: parameters must not set {forbidden.pop()}; that is svco's to do.")
     return stage
 
 

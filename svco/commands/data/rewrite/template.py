@@ -10,9 +10,10 @@ from typing import Any
 from ....basics.errors import UserError
 from ....basics.strict_json import json_text
 from ....data.pairs import CONTRASTS
+from ....endpoint.prompt import digest_of
 from ..records import Record
 from .checks import faults
-from .prompts import TEMPLATE, digest_of, make_rules, read_tree
+from .prompts import TEMPLATE, make_rules, read_tree
 from .stages import Outcome, captions_of, rewritten
 
 

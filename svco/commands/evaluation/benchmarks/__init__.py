@@ -13,5 +13,8 @@ NAMES = (
     "vismin_bench",
     "naturalbench",
     "naturalbench_generated",
+    "mmhal",
+    "mm_vet",
+    "llava_bench_w",
 )
 """The benchmarks, in the order of tables: each is the file of that name, and its ``BENCHMARK``."""

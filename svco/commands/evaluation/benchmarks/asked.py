@@ -13,9 +13,12 @@ from ..generation import Question, ask
 from .protocol import Asking, Lines
 
 
-def say(what: str, questions: Sequence[Question], asking: Asking) -> list[dict[str, Any]]:
+def say(
+    what: str, questions: Sequence[Question], asking: Asking, unasked: str = "count as wrong"
+) -> list[dict[str, Any]]:
     """Asks them; a line each, in order, on every rank: ``key``, ``query``, ``answer`` and ``asked`` (false: the image could not
-    be read or the text holds a special token of the base, which counts as wrong and is warned of). A collective."""
+    be read or the text holds a special token of the base, which is warned of, with what becomes of them: ``unasked``). A
+    collective."""
     answers = ask(
         asking.subject,
         questions,
@@ -27,7 +30,7 @@ def say(what: str, questions: Sequence[Question], asking: Asking) -> list[dict[s
     )
     if unread := [question.key for question, answer in zip(questions, answers, strict=True) if answer is None]:
         warnings.warn(
-            f"{len(unread)} questions of {what} could not be asked and count as wrong: their image cannot be read, or their "
+            f"{len(unread)} questions of {what} could not be asked and {unasked}: their image cannot be read, or their "
             f"text holds a special token of the base: {', '.join(unread[:10])}",
             stacklevel=2,
         )

@@ -31,6 +31,20 @@ class Asking:
     """How much at a time."""
     max_new_tokens: int = 64
     """Tokens of an answer."""
+    max_free_tokens: int = 1024
+    """Tokens of an answer in free words, which is judged by what it says."""
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What another model, the judge, is told of a question and its answer, and what it says to it."""
+
+    told: tuple[str, ...]
+    """What a judge's prompt may name: ``question``, ``answer``, and keys of the answers' lines."""
+    says: Mapping[str, tuple[float, float]]
+    """Number that a judgement has -> its least and greatest value."""
+    whole: bool = False
+    """Whether they are whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,10 @@ class Benchmark:
     summary: Callable[[Lines, bool], dict[str, Any]]
     """Its part of eval.json: ``score``, the estimate ``headline`` and whatever else it tells."""
     headline: str
-    """The key of ``summary`` with the score and its error."""
+    """The key of ``summary`` with the score and its error; of a judged one there once it is judged."""
+    judging: Judging | None = None
+    """How its answers are judged; None: they are graded here."""
+    plain: frozenset[str] = frozenset()
+    """Measures that are no shares."""
     shown: Mapping[str, str] = field(default_factory=dict)
     """Other estimates of ``summary`` that the page shows -> how it calls them; by the labels of ``by_kind`` too."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from ....basics.errors import UserError
+from ....basics.shipped import typed
 from . import NAMES
 from .protocol import Benchmark
 
@@ -31,3 +33,14 @@ def held_by(folder: Path) -> dict[str, Path]:
     if not found:
         raise UserError(f"--benchmarks {folder} holds no folder called {', '.join(BENCHMARKS)}.")
     return found
+
+
+def chosen_benchmarks(within: Path | None, given: Sequence[str]) -> dict[str, Path]:
+    """{name: folder} of what ``--benchmarks DIR``, and over it each ``--benchmark NAME=DIR`` of ``given``, ask for."""
+    found = {} if within is None else held_by(within)
+    for words in given:
+        name, equals, folder = words.partition("=")
+        if not (equals and folder.strip()):
+            raise UserError(f"--benchmark is {words!r}; it must be NAME=DIR, e.g. --benchmark mmvp=benchmarks/mmvp.")
+        found[known(name)] = typed(folder)
+    return {name: found[name] for name in BENCHMARKS if name in found}

@@ -1,0 +1,130 @@
+"""The options of ``svco table``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import get_args
+
+from ...basics.errors import UserError
+from ...basics.intervals import real, whole
+from ...basics.shipped import at_home, typed
+from ...endpoint.options import add_asking
+from ...recipe.config import Dtype
+
+PAPER = ("auto", "llava-1.5", "interleave", "both", "none")
+"""Whose rows may stand beside."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds what ``table`` takes."""
+    parser.description = (
+        "The paper's table: nine columns and TOTAL of a base and of runs, with errors and paired tests, the paper's own rows "
+        "beside them. Evaluates what is not evaluated yet, each model in processes of its own; the same command goes on "
+        "where it was stopped. Nothing is downloaded: what is not there is a gap, with the line that fetches it."
+    )
+    parser.add_argument("--base", required=True, help="folder or hub id of the base")
+    parser.add_argument(
+        "--run", action="append", default=[], type=typed, dest="runs", metavar="DIR", help="a run; may be given again"
+    )
+    parser.add_argument(
+        "--benchmarks", type=typed, metavar="DIR", help="every benchmark that has a folder of its name in DIR"
+    )
+    parser.add_argument(
+        "--benchmark",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="a benchmark and the folder of its official files; may be given again",
+    )
+    parser.add_argument("-o", "--out", type=typed, required=True, metavar="DIR", help="folder of the table")
+    parser.add_argument(
+        "--paper",
+        choices=PAPER,
+        default="auto",
+        help="the paper's rows beside: of its model that the base's name says, else of both (auto)",
+    )
+    _add_evaluation(parser)
+    judge = parser.add_argument_group("the judge of MMHal-Bench, MM-Vet and LLaVA-Bench-W (see svco judge)")
+    judge.add_argument("--judge", metavar="MODEL", help="its name, as the endpoint knows it (default: nobody judges)")
+    judge.add_argument("--judgements", type=whole(1, 1000), default=1, metavar="N", help="of each answer")
+    judge.add_argument("--temperature", type=real("[0, 2]"), metavar="T", help="instead of the prompt's own")
+    judge.add_argument(
+        "--prompts", action="append", default=[], metavar="NAME=FILE", help="a benchmark's judge's prompt"
+    )
+    judge.add_argument("--turns", type=whole(1, 100), default=2, metavar="N", help="until a judgement can be read")
+    add_asking(parser, "judge.sqlite in --out")
+
+
+def _add_evaluation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ranks", type=whole(1, 1_000_000), metavar="N", help="processes of an evaluation (default: one for each GPU)"
+    )
+    parser.add_argument("--dtype", default="auto", choices=get_args(Dtype), help="of the weights")
+    parser.add_argument(
+        "--max-new-tokens",
+        type=whole(1, 1_000_000),
+        help="tokens of an answer (default: 64; 1,024 of one that is judged)",
+    )
+    parser.add_argument("--paper-compat", action="store_true", help="evaluate as the S-VCO authors do (see svco eval)")
+    parser.add_argument("--tokens-per-batch", type=whole(1), default=16384, help="of a forward pass on a rank")
+    parser.add_argument(
+        "--answers-per-batch", type=whole(1), default=16, help="generated side by side (default %(default)s)"
+    )
+    parser.add_argument(
+        "--digests",
+        type=at_home,
+        default="",
+        metavar="DIR",
+        help="where digests of weights are remembered (default: ~/.cache/svco)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Makes the table; its exit code."""
+    from ...endpoint.prices import SHIPPED
+    from ..evaluation.benchmarks.table import chosen_benchmarks
+    from ..judge.command import JUDGED
+    from ..judge.command import Wanted as Judging
+    from ..judge.options import read_prompts
+    from .columns import with_variants
+    from .conduct import Wanted, conduct
+
+    benchmarks = with_variants(chosen_benchmarks(arguments.benchmarks, arguments.benchmark))
+    if not benchmarks:
+        raise UserError("Nothing to evaluate on: give --benchmarks DIR or --benchmark NAME=DIR.")
+    judge = None
+    if arguments.judge:
+        judge = Judging(
+            folders=(),
+            model=arguments.judge,
+            prompts=read_prompts(arguments.prompts, JUDGED),
+            judgements=arguments.judgements,
+            temperature=arguments.temperature,
+            turns=arguments.turns,
+            cache=arguments.cache,
+            prices=arguments.prices or SHIPPED,
+            at_once=arguments.at_once,
+            timeout=arguments.timeout,
+            retries=arguments.retries,
+            yes=arguments.yes,
+        )
+    words = ["--tokens-per-batch", str(arguments.tokens_per_batch), "--answers-per-batch"]
+    words += [str(arguments.answers_per_batch), *(["--cache", arguments.digests] if arguments.digests else [])]
+    wanted = Wanted(
+        base=arguments.base,
+        runs=tuple(arguments.runs),
+        where=arguments.benchmarks or typed("DIR"),
+        benchmarks=benchmarks,
+        out=arguments.out,
+        judge=judge,
+        paper=arguments.paper,
+        ranks=arguments.ranks,
+        settings={
+            "dtype": arguments.dtype,
+            "max-new-tokens": arguments.max_new_tokens,
+            "paper-compat": arguments.paper_compat,
+        },
+        effort=tuple(words),
+        cache=arguments.digests,
+    )
+    return conduct(wanted)
