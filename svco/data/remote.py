@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..basics.errors import UserError, first_line
-from ..basics.secrets import lacks_credentials, redacted
+from ..basics.secrets import REMOVED, lacks_credentials, redacted
 
 T = TypeVar("T")
 
@@ -22,15 +22,30 @@ BACK_OFF = 1.0
 """Seconds before the second try; twice as many before each further one."""
 CONNECT, SILENCE = 10, 60
 """Seconds an http server gets to take the connection, and to send the next bytes. A whole transfer may take its time."""
+MANIFEST, UPLOADING = "MANIFEST.json", "UPLOADING.json"
+"""What a folder of shards holds when it is whole, and what it holds as long as it is being filled (:mod:`.remote_write`)."""
+READING = "download the shard and give its path"
+_HOPELESS = {
+    "ClientAuthenticationError",
+    "DefaultCredentialsError",
+    "NoAuthTokenError",
+    "NoCredentialsError",
+    "NoRegionError",
+    "ParamValidationError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "RefreshError",
+    "TokenRetrievalError",
+}
+"""Names of the drivers' errors that no second try mends, though their types do not say so."""
 
 
 class Unavailable(UserError):
-    """A source that cannot be read now."""
+    """A source that cannot be read, or written, now. ``instead``: what else one can do."""
 
-    def __init__(self, url: str, what: str, reason: str, may_pass: bool):
+    def __init__(self, url: str, what: str, reason: str, may_pass: bool, instead: str = READING):
         super().__init__(
-            f"{redacted(url)} cannot be {what}: {reason}. Check address, connection and credentials, or download the shard "
-            "and give its path."
+            f"{redacted(url)} cannot be {what}: {reason}. Check address, connection and credentials, or {instead}."
         )
         self.reason = reason
         """Why, in one line."""
@@ -85,7 +100,7 @@ class Source:
 
         UserError where none match, and for a glob or folder over http(s), which cannot list.
         """
-        if _is_http(self.url):
+        if is_http(self.url):
             place = re.split("[?#]", self.url)[0]
             if place.endswith("/") or re.search(r"://[^/]*/.*[*[]", place):
                 raise UserError(
@@ -95,10 +110,13 @@ class Source:
             return [self.url]
         pattern = self.path
         if not glob.has_magic(pattern):
-            if pattern.endswith(".tar") or not self._patiently("looked up", lambda: self.filesystem.isdir(pattern)):
+            if pattern.endswith(".tar") or not self.patiently("looked up", lambda: self.filesystem.isdir(pattern)):
                 return [self.url]
             pattern += "/*.tar"
-        names = sorted(self._patiently("listed", lambda: self.filesystem.glob(pattern)))
+        names = sorted(self.patiently("listed", lambda: self.filesystem.glob(pattern)))
+        for folder in sorted({name.rpartition("/")[0] for name in [*names, pattern]}):
+            if not glob.has_magic(folder):
+                self._refuse_unfinished(folder)
         if not names:
             raise UserError(f"No shards match {redacted(self.url)}: no file there has a name like {pattern}.")
         # The file system's names lack the protocol and, in some, the host.
@@ -109,7 +127,7 @@ class Source:
 
     def version(self, tries: int = TRIES) -> Version:
         """The version of the file now; Unavailable when it cannot be told."""
-        return self._patiently("asked for its version", self._version, tries)
+        return self.patiently("asked for its version", self._version, tries)
 
     def download(self, to: Path) -> Version:
         """Writes the file to ``to`` and returns its version.
@@ -125,13 +143,46 @@ class Source:
                 raise OSError(f"got {size} of {version.size} bytes")
             return version
 
-        return self._patiently("fetched", transfer)
+        return self.patiently("fetched", transfer)
+
+    def inside(self, name: str) -> Source:
+        """The file ``name`` in this folder, which is not one over http(s)."""
+        return Source(f"{self.url}/{name}", self.filesystem, f"{self.path}/{name}")
+
+    def read(self, most: int) -> bytes | None:
+        """Its first ``most`` bytes as they are now; None where there is no such file."""
+
+        def action() -> bytes | None:
+            self.filesystem.invalidate_cache()
+            try:
+                with self.filesystem.open(self.path, "rb") as stream:
+                    return stream.read(most)
+            except FileNotFoundError as error:
+                # Stores answer 403 for what is not there to those who may not list.
+                if is_http(self.url) and error.__cause__ and _status(error.__cause__) not in (403, 404, 410):
+                    raise error.__cause__ from None
+                return None
+
+        return self.patiently("read", action)
+
+    def _refuse_unfinished(self, folder: str) -> None:
+        """UserError if an upload into ``folder`` has begun and not ended: a part of a set looks like a set."""
+
+        def unfinished() -> bool:
+            there = self.filesystem.exists
+            return there(f"{folder}/{UPLOADING}") and not there(f"{folder}/{MANIFEST}")
+
+        if self.patiently("looked up", unfinished):
+            raise UserError(
+                f"{self.url} is not whole: an upload into {folder} has not ended ({UPLOADING} is there and {MANIFEST} is not). "
+                "Wait for it, or repeat the command that was uploading: what is there is not sent again."
+            )
 
     def _version(self) -> Version:
         try:
             info = self.filesystem.info(self.path)
         except FileNotFoundError as error:
-            if _is_http(self.url) and error.__cause__:
+            if is_http(self.url) and error.__cause__:
                 raise error.__cause__ from None  # fsspec's http calls every trouble so, with the true one behind it
             raise
 
@@ -141,17 +192,20 @@ class Source:
         modified = first("Last-Modified", "LastModified", "last_modified", "updated", "mtime", "created")
         return Version(info.get("size"), first("ETag", "etag", "blob_id"), modified)
 
-    def _patiently(self, what: str, action: Callable[[], T], tries: int = TRIES) -> T:
-        """What ``action`` returns, begun again after errors that may pass; Unavailable when it keeps failing."""
+    def patiently(self, what: str, action: Callable[[], T], tries: int = TRIES, instead: str = READING) -> T:
+        """What ``action`` returns, begun again after errors that may pass; Unavailable when it keeps failing, OSError for a full
+        disk."""
         for attempt in range(1, tries + 1):
             try:
                 return action()
+            except UserError:
+                raise
             except Exception as error:  # each driver has exceptions of its own
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 may_pass = _may_pass(error)
                 if attempt == tries or not may_pass:
-                    raise Unavailable(self.url, what, _reason(error, self.url), may_pass) from None
+                    raise Unavailable(self.url, what, _reason(error, self.url), may_pass, instead) from None
             time.sleep(BACK_OFF * 2 ** (attempt - 1))
         raise ValueError(f"tries is {tries}; it must be at least 1")
 
@@ -161,7 +215,7 @@ def is_remote(name: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]*://", name) is not None
 
 
-def _is_http(url: str) -> bool:
+def is_http(url: str) -> bool:
     return url.startswith(("http://", "https://"))
 
 
@@ -174,7 +228,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
         known = ", ".join(sorted(fsspec.available_protocols()))
         raise UserError(f"{redacted(url)}: the protocol {protocol}:// is not known. Known are {known}.")
     try:
-        if not _is_http(url):
+        if not is_http(url):
             return fsspec.core.url_to_fs(url)
         import aiohttp
 
@@ -186,26 +240,43 @@ def _filesystem(url: str) -> tuple[Any, str]:
     except ImportError as error:
         package = getattr(error.__cause__ or error, "name", None)
         remedy = f"pip install {package}" if package else str(error)
-        raise UserError(f"{redacted(url)} cannot be read: the driver of {protocol}:// is missing. {remedy}") from None
+        raise UserError(
+            f"{redacted(url)} cannot be reached: the driver of {protocol}:// is missing. {remedy}"
+        ) from None
     except Exception as error:  # each driver has exceptions of its own
-        raise UserError(f"{redacted(url)} cannot be read: {_reason(error, url)}.") from None
+        raise UserError(f"{redacted(url)} cannot be reached: {_reason(error, url)}.") from None
 
 
 def _status(error: BaseException) -> int | None:
-    """The status of the server's answer, if there was one."""
-    return getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    """The status of the server's answer, if there was one: every driver has a place of its own for it."""
+    answer = getattr(error.__cause__, "response", None)  # s3
+    if isinstance(answer, dict):
+        return answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    found = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    told = str(found or getattr(error, "code", None))  # gs, as text at times
+    return int(told) if told.isdecimal() else None
 
 
 def _may_pass(error: BaseException) -> bool:
     if status := _status(error):
-        return status >= 500 or status in (408, 429)
-    return not isinstance(error, (FileNotFoundError, PermissionError, NotImplementedError, ValueError, TypeError))
+        return (status >= 500 and status != 507) or status in (408, 429)  # 507: the store is full
+    hopeless = (FileNotFoundError, PermissionError, NotImplementedError, ValueError, TypeError)
+    return not isinstance(error, hopeless) and type(error).__name__ not in _HOPELESS
 
 
 def _reason(error: BaseException, url: str) -> str:
     """Why, in one line that holds no secret."""
-    if status := _status(error):
-        return f"the server answers {status} {getattr(error, 'message', '')}".strip()
     if isinstance(error, FileNotFoundError):
         return "it is not there"
-    return redacted(first_line(error).replace(url, redacted(url))).rstrip(".")
+    if isinstance(error, NotImplementedError):
+        return "its driver cannot do that"
+    if status := _status(error):
+        told = error.message if hasattr(error, "message") else first_line(error)
+        return redacted(f"the server answers {status} {told}").strip().rstrip(".")
+    text = first_line(error)
+    if text.endswith(":"):  # the sentence goes on in the next line
+        text = " ".join(str(error).split()[:40])
+    text = text.replace(url, redacted(url))
+    if user := re.match(r"[^:]+://([^/]*)@", url):  # drivers speak of it without the protocol by which it is known
+        text = text.replace(user[1], REMOVED)
+    return redacted(text).rstrip(".")

@@ -282,7 +282,7 @@ def test_http_servers_list_nothing():
 @pytest.mark.parametrize(("url", "package"), [("s3://bucket/x.tar", "s3fs"), ("gs://bucket/x.tar", "gcsfs")])
 def test_a_missing_driver(monkeypatch, url, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf"{url} cannot be read: the driver of .*pip install {package}$"):
+    with pytest.raises(UserError, match=rf"{url} cannot be reached: the driver of .*pip install {package}$"):
         expand(url)
 
 

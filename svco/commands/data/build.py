@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from .pairs_known import Pairs
 from .records import Record
 from .shard_writer import ShardWriter
 from .spool import Spool
-from .target import MANIFEST, filling
+from .target import MANIFEST, check, filling
 from .unfinished import Unfinished
 
 
@@ -64,7 +63,7 @@ class Built:
 def build(
     records: Iterable[Record],
     images: Roots,
-    target: Path,
+    target: Path | str,
     plan: BuildPlan,
     progress: Progress,
     *,
@@ -84,9 +83,8 @@ def build(
     if plan.val + plan.heldout >= 1:
         raise UserError(f"--val {plan.val} and --heldout {plan.heldout} leave nothing to train on.")
     bad = [] if no_contrast is None else no_contrast
-    with Unfinished(target) as work, ExitStack() as stack:
-        # Whether there is room at a URL is known at once; a local folder may hold what an earlier try had put there.
-        folder = stack.enter_context(filling(target)) if work.remote else None
+    check(target)
+    with Unfinished(target) as work:
         spool = Spool(work.records)
         try:
             pairs = Pairs(spool)
@@ -102,9 +100,9 @@ def build(
         text = json_text(manifest, indent=1)
         names = list(told["shards"])
         if not work.clear_target(names, text):
-            folder = folder or stack.enter_context(filling(target))
-            work.hand_over(names, folder)
-            write_whole(folder / MANIFEST, text)
+            with filling(target, progress) as folder:
+                work.hand_over(names, folder)
+                write_whole(folder / MANIFEST, text)
     return Built(manifest, used, work.shards_used)
 
 

@@ -9,6 +9,7 @@ from ...basics.intervals import real, whole
 from ...basics.shipped import typed
 from ...data.near_bits import MOST_NEAR, NEAR
 from ...recipe.config import DataConfig
+from .target import destination
 
 if TYPE_CHECKING:
     from ...families import Family
@@ -38,7 +39,13 @@ def add_unreadable(parser: argparse.ArgumentParser) -> None:
 
 def add_shard_options(parser: argparse.ArgumentParser) -> None:
     """Of the tools that write shards."""
-    parser.add_argument("-o", "--output", type=typed, required=True, help="empty folder for the shards")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=destination,
+        required=True,
+        help="empty folder for the shards, or the URL of one (s3://, gs://, hf://)",
+    )
     parser.add_argument("--pairs-per-shard", type=whole(1), default=512)
     add_unreadable(parser)
 

@@ -23,7 +23,7 @@ from ...data.shards import ShardSet, expand, write_shards
 from ...data.splits import split_of
 from ...recipe.config import CorruptConfig
 from .manifest import described
-from .target import MANIFEST, filling
+from .target import MANIFEST, check, filling
 
 
 def corrupt_pair(pair: Pair, config: CorruptConfig, side: int = 0) -> Pair:
@@ -82,7 +82,7 @@ class _Made:
 
 def corrupt_shards(
     specs: str | Sequence[str],
-    target: Path,
+    target: Path | str,
     config: CorruptConfig,
     *,
     side: int = 0,
@@ -97,13 +97,14 @@ def corrupt_shards(
     """
     if pairs_per_shard < 1:
         raise UserError(f"--pairs-per-shard is {pairs_per_shard}; it must be at least 1.")
+    check(target)
     names: dict[str, list[str]] = defaultdict(list)
     for shard in expand(specs):
         names[split_of(shard)].append(shard)
     splits = {split: ShardSet.open(shards) for split, shards in names.items()}
     made = _Made(config, side, max_unreadable * sum(map(len, splits.values())))
     written = []
-    with filling(target) as partial:
+    with filling(target, progress) as partial:
         for split, shards in splits.items():
             written += write_shards(made.corrupted(shards, split, progress), partial, split, pairs_per_shard)
         if not made.pairs:

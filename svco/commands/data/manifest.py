@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...basics.errors import UserError
 from ...basics.files import file_digest
+from ...basics.secrets import redacted
 from ...basics.strict_json import json_text, parse_json
 from ...data.near_bits import MOST_NEAR, NEAR
+from ...data.remote import is_remote
 from ...data.shard_index import ShardIndex
 from .records import NOT_STATED, Record
-from .target import MANIFEST
+from .target import MANIFEST, manifest_of
 
 VERSION = 2
 MOST_RECIPES = 1000
@@ -58,9 +61,9 @@ def built_with(specs: Iterable[str]) -> int | None:
     """Bits in which near-duplicates may differ by the manifests beside shards ``specs``: of several the fewest, so that nothing
     is a leak that its build allowed; the default without any that can be read."""
     told: list[int | None] = []
-    for folder in {Path(spec) if Path(spec).is_dir() else Path(spec).parent for spec in specs}:
-        with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
-            told.append(parse_json((folder / MANIFEST).read_bytes())["build"]["near_duplicates"])
+    for folder in {spec if is_remote(spec) or Path(spec).is_dir() else str(Path(spec).parent) for spec in specs}:
+        with suppress(OSError, UserError, ValueError, KeyError, TypeError, IndexError):
+            told.append(parse_json(manifest_of(folder.rstrip("/") or "/") or b"")["build"]["near_duplicates"])
     bits = [bits for bits in told if type(bits) is int and 0 <= bits <= MOST_NEAR]
     return None if None in told else min(bits, default=NEAR)
 
@@ -80,41 +83,48 @@ class Comparison:
     """One line each."""
 
 
-def compare(indices: Iterable[ShardIndex], specs: Iterable[str]) -> Comparison:
-    """``indices``, whose digests must be of bytes read just now, against the manifests beside the shards; and, where one of
-    ``specs`` is a folder, whether all the shards are there that its manifest names."""
+def compare(indices: Iterable[ShardIndex], specs: Iterable[str], sources: Iterable[str]) -> Comparison:
+    """``indices``, whose digests must be of bytes read just now, against the manifests beside the shards, which are at
+    ``sources`` (paths or URLs); and, where one of ``specs`` is a folder, whether all shards are there that its manifest names."""
     found = Comparison()
-    manifests: dict[Path, dict[str, Any]] = {}
-    present: set[Path] = set()
-    folders = {Path(spec).resolve() for spec in specs if Path(spec).is_dir()}
-    for index in indices:
-        path = Path(index.path).resolve()
-        present.add(path)
-        if path.parent not in manifests:
-            manifests[path.parent] = _shards_of(path.parent, found)
-        told = manifests[path.parent].get(path.name)
+    manifests: dict[str, dict[str, Any]] = {}
+    present: set[tuple[str, str]] = set()
+    folders = {_whole(spec) for spec in specs if is_remote(spec) or Path(spec).is_dir()}
+    for index, source in zip(indices, sources, strict=True):
+        folder, _, name = _whole(source).rpartition("/")
+        present.add((folder, name))
+        if folder not in manifests:
+            manifests[folder] = _shards_of(folder, found)
+        told = manifests[folder].get(name)
         if told is None:
             continue
         found.shards += 1
         if told != {"bytes": index.bytes, "sha256": index.sha256}:
             found.problems.append(
-                f"changed shard: {index.path} is not what {path.parent / MANIFEST} says it was (sha256 {index.sha256[:12]}… and "
-                f"{index.bytes} bytes instead of {str(told.get('sha256'))[:12]}… and {told.get('bytes')})"
+                f"changed shard: {redacted(source)} is not what {redacted(folder)}/{MANIFEST} says it was (sha256 "
+                f"{index.sha256[:12]}… and {index.bytes} bytes instead of {str(told.get('sha256'))[:12]}… and "
+                f"{told.get('bytes')})"
             )
     for folder in sorted(folders):
         for name in manifests.get(folder, {}):
-            if folder / name not in present:
-                found.problems.append(f"missing shard: {folder / MANIFEST} names {name}, which is not there")
+            if (folder, name) not in present:
+                found.problems.append(f"missing shard: {redacted(folder)}/{MANIFEST} names {name}, which is not there")
     return found
 
 
-def _shards_of(folder: Path, found: Comparison) -> dict[str, Any]:
+def _whole(name: str) -> str:
+    """A path or URL as it is compared with others. What a URL asks for beside its file is another file's no more."""
+    return name.partition("?")[0].rstrip("/") if is_remote(name) else str(Path(name).resolve())
+
+
+def _shards_of(folder: str, found: Comparison) -> dict[str, Any]:
     """Shard name -> {bytes, sha256} as the manifest in ``folder`` has it; nothing without one. A damaged one is a problem."""
     try:
-        shards = parse_json((folder / MANIFEST).read_bytes())["shards"]
+        if (data := manifest_of(folder)) is None:
+            return {}
+        shards = parse_json(data)["shards"]
         return {str(name): {"bytes": told["bytes"], "sha256": told["sha256"]} for name, told in shards.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        found.problems.append(f"damaged manifest: {folder / MANIFEST} cannot be read ({type(error).__name__}: {error})")
+    except (OSError, UserError, ValueError, KeyError, TypeError, AttributeError) as error:
+        where = f"{redacted(folder)}/{MANIFEST}"
+        found.problems.append(f"damaged manifest: {where} cannot be read ({type(error).__name__}: {error})")
         return {}

@@ -74,9 +74,11 @@ def verify(
     for shard in expand(specs):
         splits[split_of(shard)].append(shard)
     indices: list[ShardIndex] = []
+    sources: list[str] = []
     for split, names in splits.items():
         shards = ShardSet.open(names, cache, say=lambda fault: found.problems.append(f"stale index: {fault}"))
         indices += shards.indices
+        sources += shards.sources
         found.passed += [shards.passed] if shards.passed else []
         for number in progress(range(len(shards)), f"verifying {split}"):
             found.pairs[split] += 1
@@ -96,7 +98,7 @@ def verify(
                 seen.look(split, pair.text.key, pictures, shards.pixels(number))
     if near_duplicates is not None:
         found.problems += seen.leaks(near_duplicates)
-    compared = compare(indices, specs)
+    compared = compare(indices, specs, sources)
     found.shards, found.compared = len(indices), compared.shards
     found.problems += compared.problems
     return found
