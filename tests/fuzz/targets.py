@@ -150,7 +150,7 @@ class Manifests(Target):
         from svco.commands.data.manifest import compare
 
         self.file.write_bytes(data)
-        found = compare(self.indices, [str(self.folder)])
+        found = compare(self.indices, [str(self.folder)], [index.path for index in self.indices])
         try:
             said = json.loads(data)["shards"]
             same = all(said[name] == told for name, told in self.told.items()) and len(said) == len(self.told)

@@ -379,7 +379,7 @@ def test_numbered_pictures_to_shards(tmp_path, imported):
     shards = ShardSet.open(str(tmp_path / "shards"))
     pairs = {pair.text.contrast: pair.text for pair in map(shards.read, range(2))}
     assert pairs["scene"].kind == "place"
-    stages = {"import": {"source": "folder", "svco": __version__, "release": "pairs"}}
+    stages = {"import": {"source": "folder", "svco": __version__, "release": "pairs", "texts": "t.csv"}}
     assert pairs["scene"].facts == {"provenance": {"licence": "CC0", "extra": {"weather": "dry"}, "stages": stages}}
     assert manifest["recipes"] == [{"pairs": 2, "source": "folder", "licence": "CC0", "stages": stages}]
 

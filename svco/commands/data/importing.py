@@ -40,7 +40,10 @@ def import_records(raw: Raw, target: Path, max_missing: float, progress: Progres
     done = Imported()
 
     how = {"source": raw.source.name, "svco": __version__, "release": raw.path.name}
-    how |= {name: value for name, value in raw.options.items() if value}
+    # Of a file its name: where it lies is nobody else's matter, and would make other bytes of the same release.
+    how |= {
+        name: Path(value).name if Path(value).is_absolute() else value for name, value in raw.options.items() if value
+    }
 
     def kept() -> Iterator[Record]:
         for record in progress(raw.source.read(raw), f"importing {raw.source.name}"):
