@@ -41,8 +41,8 @@ def alone(tmp_path_factory):
 def _asked(folder, out):
     return [
         *("--base", str(BASE), "--out", str(folder / out), "--set", SET, "--pairs", "21", "--generate", "5"),
-        *("--corrupt", "grey", "--answers-per-batch", "3", "--mmvp", str(folder / "mmvp")),
-        *("--cv-bench", str(folder / "cv")),
+        *("--corrupt", "grey", "--answers-per-batch", "3", "--benchmark", f"mmvp={folder / 'mmvp'}"),
+        *("--benchmark", f"cv-bench={folder / 'cv'}"),
     ]
 
 
@@ -132,7 +132,7 @@ def test_against_itself_nothing_differs_and_against_another_something_does(alone
         (["--set", SET, "--adapter", "nowhere"], "No adapter can be loaded from nowhere"),
         (["--set", SET, "--pairs", "-1"], "argument --pairs: it is -1 and must be at least 0"),
         (["--set", SET, "--against", "nowhere"], "nowhere is no finished evaluation"),
-        (["--mmvp", "nowhere"], "--mmvp takes the folder of MMVP's release"),
+        (["--benchmark", "mmvp=nowhere"], "mmvp is the folder of MMVP's release"),
     ],
 )
 def test_mistakes_are_told_in_a_paragraph(evaluate, tmp_path, arguments, said):

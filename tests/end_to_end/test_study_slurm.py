@@ -151,7 +151,7 @@ def test_the_7b_study_has_the_rows_of_the_small_one():
     main = next(group for group in tiny.groups if group.name == "main")
     assert set(main.cells) <= set(large.groups[0].cells)
     assert {("mDPO", "VLF"), ("S-VCO", "VLF"), ("DPO", "VLF")} <= set(large.groups[0].cells)
-    assert tiny.methods == large.methods and set(large.benchmarks) == {"mmvp", "cv-bench"} and len(large.seeds) == 3
+    assert tiny.methods == large.methods and set(large.benchmarks) == {"mmvp", "cv_bench"} and len(large.seeds) == 3
 
 
 def test_without_slurm_one_is_told_so(tmp_path):

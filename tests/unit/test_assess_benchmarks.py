@@ -10,8 +10,8 @@ from benchmarks import cv_records, make_cv_bench, make_mmvp, picture
 from pyarrow import parquet
 
 from svco.basics.errors import UserError
-from svco.commands.evaluation import cv_bench, mmvp
-from svco.commands.evaluation.choices import SUFFIX, first_four, letter
+from svco.commands.evaluation.benchmarks import cv_bench, mmvp
+from svco.commands.evaluation.benchmarks.choices import SUFFIX, first_four, letter
 
 OPTIONS = {"a": "Open", "b": "Closed", "c": "A door"}
 

@@ -24,7 +24,8 @@ from svco.commands.data.build import BuildPlan, build
 from svco.commands.data.corrupt import corrupt_pair
 from svco.commands.data.records import Record
 from svco.commands.data.verify import verify
-from svco.commands.evaluation import choices, generation
+from svco.commands.evaluation import generation
+from svco.commands.evaluation.benchmarks import choices
 from svco.commands.probe import page
 from svco.data.pairs import Pair, PairText
 from svco.data.pictures import BLANK, MAX_SIDE, as_png, decode_image, picture_size, read_picture, stored_alike

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,12 @@ from ...basics.errors import UserError
 from ...basics.shipped import is_inside
 from ...scores.measures import scored
 from ...scores.statistics import Measure, compare
-from . import RESULT, cv_bench, mmvp
-from .choices import read_lines
+from . import RESULT
+from .benchmarks.choices import read_lines
+from .benchmarks.protocol import Lines
+from .benchmarks.table import BENCHMARKS
 from .measures import answered
 from .scoring import SetScores
-
-BENCHMARKS = {mmvp.NAME: mmvp, cv_bench.NAME: cv_bench}
-"""Name -> its module: ``read``, ``measures``, ``summary``."""
-Lines = Sequence[Mapping[str, Any]]
 
 
 def answers_file(folder: Path, name: str) -> Path:
@@ -80,8 +77,9 @@ def paired(a: Evaluation, b: Evaluation, paper_compat: bool) -> dict[str, Any]:
     for name in a.benchmarks.keys() & b.benchmarks.keys():
         one, other = a.benchmarks[name], b.benchmarks[name]
         if [line["key"] for line in one] == [line["key"] for line in other]:
-            measures = (BENCHMARKS[name].measures(lines, paper_compat) for lines in (one, other))
-            benchmarks[name] = {measure: comparison.json() for measure, comparison in compare(*measures).items()}
+            measured = BENCHMARKS[name].measures
+            apart = compare(measured(one, paper_compat), measured(other, paper_compat))
+            benchmarks[name] = {measure: comparison.json() for measure, comparison in apart.items()}
     return {"name": b.name, "sets": sets, "benchmarks": benchmarks}
 
 

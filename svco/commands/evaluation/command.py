@@ -14,16 +14,17 @@ from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.files import write_whole
 from ...basics.progress import Progress, shown
-from ...basics.shipped import located
+from ...basics.shipped import located, typed
 from ...basics.strict_json import json_text
 from ...batches.split import Split
 from ...data.shards import DEFAULT_CACHE
 from ...model.provenance import check_subject
 from ...model.subject import Subject, load_subject
 from ...recipe.config import CorruptConfig
-from . import RESULT, cv_bench, mmvp
-from .against import BENCHMARKS, Evaluation, answers_file, paired
-from .choices import Item, ask_items
+from . import RESULT
+from .against import Evaluation, answers_file, paired
+from .benchmarks.protocol import Asking
+from .benchmarks.table import BENCHMARKS, held_by, known
 from .figures import draw
 from .generation import answer_set
 from .measures import summary
@@ -54,10 +55,8 @@ class Wanted:
     """Tokens of an answer."""
     against: tuple[Path, ...] = ()
     """Folders of other evaluations."""
-    mmvp: Path | None = None
-    """Release folder of MMVP."""
-    cv_bench: Path | None = None
-    """Release folder of CV-Bench."""
+    benchmarks: dict[str, Path] = field(default_factory=dict)
+    """Name -> folder of its official files."""
     corrupt: CorruptConfig | None = None
     """How images of the fourth view are corrupted; None: three views."""
     other_base: bool = False
@@ -87,8 +86,9 @@ def read_arguments(arguments: argparse.Namespace) -> Wanted:
         if name in BENCHMARKS:
             raise UserError(f"--set {name}=: that name is a benchmark's. Call the set otherwise.")
         sets[name] = (*sets.get(name, ()), spec)
-    if not (sets or arguments.mmvp or arguments.cv_bench):
-        raise UserError("Nothing to evaluate on: give --set NAME=SHARDS, --mmvp DIR or --cv-bench DIR.")
+    benchmarks = _benchmarks(arguments)
+    if not (sets or benchmarks):
+        raise UserError("Nothing to evaluate on: give --set NAME=SHARDS, --benchmark NAME=DIR or --benchmarks DIR.")
     if unknown := sorted(set(arguments.generate_on) - set(sets)):
         raise UserError(f"--generate-on {unknown[0]}: there is no --set of that name.")
     options = {
@@ -108,8 +108,7 @@ def read_arguments(arguments: argparse.Namespace) -> Wanted:
         tuple(arguments.generate_on),
         arguments.max_new_tokens,
         tuple(arguments.against),
-        arguments.mmvp,
-        arguments.cv_bench,
+        benchmarks,
         CorruptConfig(kind=arguments.corrupt) if arguments.corrupt else None,
         arguments.other_base,
         arguments.allow_overlap,
@@ -118,11 +117,22 @@ def read_arguments(arguments: argparse.Namespace) -> Wanted:
     )
 
 
+def _benchmarks(arguments: argparse.Namespace) -> dict[str, Path]:
+    """{name: folder} of what ``--benchmarks``, and over it ``--benchmark``, ask for."""
+    found = {} if arguments.benchmarks is None else held_by(arguments.benchmarks)
+    for given in arguments.benchmark:
+        name, equals, folder = given.partition("=")
+        if not (equals and folder.strip()):
+            raise UserError(f"--benchmark is {given!r}; it must be NAME=DIR, e.g. --benchmark mmvp=benchmarks/mmvp.")
+        found[known(name)] = typed(folder)
+    return {name: found[name] for name in BENCHMARKS if name in found}
+
+
 def run(wanted: Wanted, world: World) -> dict[str, Any]:
     """Evaluates and writes; what eval.json holds. A collective: every rank holds the model and scores its share."""
     show = shown(world.is_main)
     world.on_main(lambda: _make_room(wanted))
-    items = world.on_main(lambda: _read_benchmarks(wanted))
+    items = world.on_main(lambda: {name: BENCHMARKS[name].read(folder) for name, folder in wanted.benchmarks.items()})
     given = {name: specs for name, specs in wanted.sets.items() if specs}
     cache = Path(wanted.effort.cache or DEFAULT_CACHE)
     world.on_main(lambda: check_untrained(wanted.base, wanted.adapter, given, cache, wanted.allow_overlap))
@@ -137,9 +147,9 @@ def run(wanted: Wanted, world: World) -> dict[str, Any]:
         split = open_set(subject, name, specs, world, wanted.effort, show)
         _score(wanted, subject, name, split, mine, world, show)
         sets[name] = summary(mine.sets[name], mine.answers.get(name, ()))
-    asking = _asking(wanted, show)
+    asking = Asking(subject, world, show, wanted.effort, wanted.max_new_tokens)
     for name, asked in items.items():
-        mine.benchmarks[name] = ask_items(subject, asked, world, what=name, **asking)
+        mine.benchmarks[name] = BENCHMARKS[name].answer(asked, asking)
         world.on_main(partial(_write_lines, answers_file(wanted.out, name), mine.benchmarks[name]))
     result = {
         "model": subject.facts(),
@@ -164,18 +174,17 @@ def _score(
     world.on_main(lambda: scores.save(wanted.out / f"{name}.npz"))
     if wanted.generate and name in (wanted.generate_on or wanted.sets):
         first = [index for index in range(len(split.shards)) if not split.lengths.reasons[index]][: wanted.generate]
-        answers = answer_set(subject, split.shards, first, world, **_asking(wanted, show))
+        answers = answer_set(
+            subject,
+            split.shards,
+            first,
+            world,
+            max_new_tokens=wanted.max_new_tokens,
+            at_once=wanted.effort.answers,
+            show=show,
+        )
         mine.answers[name] = answers
         world.on_main(lambda: _write_lines(answers_file(wanted.out, name), answers))
-
-
-def _asking(wanted: Wanted, show: Progress) -> dict[str, Any]:
-    return {"max_new_tokens": wanted.max_new_tokens, "at_once": wanted.effort.answers, "show": show}
-
-
-def _read_benchmarks(wanted: Wanted) -> dict[str, list[Item]]:
-    folders = {mmvp.NAME: wanted.mmvp, cv_bench.NAME: wanted.cv_bench}
-    return {name: BENCHMARKS[name].read(folder) for name, folder in folders.items() if folder}
 
 
 def _finish(wanted: Wanted, mine: Evaluation, others: dict[str, Evaluation], result: dict[str, Any]) -> None:

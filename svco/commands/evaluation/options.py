@@ -14,7 +14,7 @@ from ...recipe.config import AllowOverlap, CorruptKind, Dtype
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds what ``eval`` takes."""
     parser.description = (
-        "Scores any base, with any PEFT LoRA adapter, on shards and on MMVP and CV-Bench: figures with errors, and paired tests "
+        "Scores any base, with any PEFT LoRA adapter, on shards and benchmarks: figures with errors, and paired tests "
         "against other evaluations. Each rank holds the whole model and scores its share."
     )
     parser.add_argument("--base", required=True, help="folder or hub id of the base, or of a whole tuned model")
@@ -79,8 +79,16 @@ def _add_sets(parser: argparse.ArgumentParser) -> None:
         help="what a set may share with the pairs that the model was trained on, which its run's folder tells: none (default), "
         "keys of shards that were numbered alike, or all",
     )
-    parser.add_argument("--mmvp", type=typed, metavar="DIR", help="MMVP's release: Questions.csv and 'MMVP Images'")
-    parser.add_argument("--cv-bench", type=typed, metavar="DIR", help="CV-Bench's release: test_2d, test_3d and img")
+    parser.add_argument(
+        "--benchmark",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="a benchmark and the folder of its official files; may be given again",
+    )
+    parser.add_argument(
+        "--benchmarks", type=typed, metavar="DIR", help="every benchmark that has a folder of its name in DIR"
+    )
 
 
 def _add_effort(parser: argparse.ArgumentParser) -> None:

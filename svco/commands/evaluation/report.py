@@ -8,11 +8,8 @@ from typing import Any
 
 from ...basics.markdown import markdown
 from ...scores.measures import NAMES, SHARES
+from .benchmarks.table import BENCHMARKS
 
-_BENCHMARKS = {
-    "mmvp": ("MMVP, pairs", "pair_accuracy"),
-    "cv_bench": ("CV-Bench, ½[(ADE20K + COCO)/2 + Omni3D]", "combined_accuracy"),
-}
 _NOTE = (
     "± is a standard error and brackets a 95% interval, both over pairs (the two sides of a pair are taken together): "
     "Wilson's for shares, normal for the rest, on the logarithm for perplexities. Differences are paired by key, their "
@@ -82,14 +79,14 @@ def _benchmarks(found: Mapping[str, Any]) -> str:
     ]
     rows = [head]
     for name, part in found.items():
-        title, key = _BENCHMARKS[name]
+        benchmark = BENCHMARKS[name]
         rows.append(
             [
-                title,
-                _cell("pair_accuracy", part[key]),
-                _cell("pair_accuracy", part["question_accuracy"]),
-                *(str(part[count]) for count in ("questions", "unparseable", "empty", "not_asked")),
-                part["rule"],
+                benchmark.title,
+                _cell("pair_accuracy", part[benchmark.headline]),
+                _cell("pair_accuracy", part.get("question_accuracy")),
+                *(str(part.get(count, "")) for count in ("questions", "unparseable", "empty", "not_asked")),
+                part.get("rule", ""),
             ]
         )
     return markdown(rows)
@@ -100,7 +97,7 @@ def _against(name: str, label: str, other: Mapping[str, Any]) -> list[str]:
     for what, found in (other["sets"] | other["benchmarks"]).items():
         rows = []
         for measure, part in found.items():
-            share = measure in SHARES or what in _BENCHMARKS
+            share = measure in SHARES or what in BENCHMARKS
             form = "pair_accuracy" if share else measure
             rows.append(
                 [

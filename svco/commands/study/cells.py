@@ -210,7 +210,7 @@ def _evaluate(study: Study, group: Group, folder: Path, model: str, adapter: Pat
         line += ["--generate", str(group.generate), "--generate-on", group.tests[0]]
     if group.kind == "methods":
         for name, place in study.benchmarks.items():
-            line += [f"--{name}", place]
+            line += ["--benchmark", f"{name}={place}"]
     return Command(folder.name, tuple(line))
 
 

@@ -22,7 +22,7 @@ from ...scores.measures import scored
 from ...scores.pair_scores import pair_right
 from ..evaluation import RESULT
 from ..evaluation.against import answers_file, same_pairs
-from ..evaluation.choices import read_lines
+from ..evaluation.benchmarks.choices import read_lines
 from ..evaluation.measures import answered
 from ..evaluation.scoring import SetScores
 from .cells import BASE, Task, pair_flops

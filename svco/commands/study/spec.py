@@ -14,10 +14,10 @@ from ...basics.errors import UserError, nearest
 from ...recipe.config import CorruptKind
 from ...recipe.parse import plain, read_yaml
 from ...recipe.read import known_keys
+from ..evaluation import benchmarks
 
 Settings = dict[str, Any]
 """Recipe key (``section.field``) -> value."""
-BENCHMARKS = ("mmvp", "cv-bench")
 GROUP_KINDS = ("methods", "artefact", "typical")
 STAGES = ("data", "trials", "cells")
 """What is made and run, in this order."""
@@ -105,7 +105,7 @@ class Study:
     tests: dict[str, Source] = field(default_factory=dict)
     """Test sets."""
     benchmarks: dict[str, str] = field(default_factory=dict)
-    """Benchmark (``mmvp``, ``cv-bench``) -> folder of its official files."""
+    """Benchmark (one of ``svco eval``) -> folder of its official files."""
     methods: dict[str, Settings] = field(default_factory=dict)
     """Method -> recipe keys."""
     trials: tuple[Settings, ...] = ()
@@ -222,7 +222,7 @@ def _check(study: Study, where: str) -> None:
             raise UserError(f"{where}: {name} needs exactly one of shards, corrupt and world.")
         _known(filter(None, [source.world]), VARIANTS, f"{where}: {name}", "variant of the world")
         _known(filter(None, [source.corrupt]), study.data, f"{where}: {name}", "data set")
-    _known(study.benchmarks, BENCHMARKS, f"{where}: benchmarks", "benchmark")
+    _known(study.benchmarks, benchmarks.NAMES, f"{where}: benchmarks", "benchmark")
     if study.against[0]:
         _known(study.against[:1], study.methods, f"{where}: against", "method")
         _known(study.against[1:], study.data, f"{where}: against", "data set")

@@ -12,6 +12,7 @@ import numpy as np
 from ...basics.markdown import markdown
 from ...data.schema import CONTRASTS
 from ...scores.statistics import standard_error
+from ..evaluation import benchmarks
 from .cells import BASE
 from .results import Row, edited, right
 from .spec import Group, Study
@@ -62,7 +63,7 @@ def columns_of(group: Group, rows: Sequence[Row]) -> list[Column]:
             Column("own image, other", f"{test}.own_other", better=0),
             Column("penalty, nats", f"{test}.penalty", False, 0),
         ]
-    wanted += [Column(name, f"{name}.score") for name in ("mmvp", "cv_bench")]
+    wanted += [Column(name, f"{name}.score") for name in benchmarks.NAMES]
     wanted += [
         Column("hallucination", f"{first}.hallucination", better=-1),
         Column("empty answers", f"{first}.empty", better=0),

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...basics.errors import UserError
-from ...basics.shipped import is_inside
-from ...scores.statistics import Estimate, Measure, Z, estimate
-from .choices import Item, check_images, count_answers, marks, read_lines
+from ....basics.errors import UserError
+from ....basics.shipped import is_inside
+from ....scores.statistics import Estimate, Measure, Z, estimate
+from .choices import Item, ask_items, check_images, count_answers, marks, read_lines
+from .protocol import Benchmark
 
 NAME = "cv_bench"
 WEIGHTS = {"ADE20K": 0.25, "COCO": 0.25, "Omni3D": 0.5}
@@ -41,7 +43,9 @@ def read(folder: Path) -> list[Item]:
 def _parquet(folder: Path) -> Iterator[Mapping[str, Any]]:
     files = sorted(folder.glob("test*.parquet"))
     if not files:
-        raise UserError(f"{folder} holds neither test*.jsonl nor test*.parquet. --cv-bench takes CV-Bench's release.")
+        raise UserError(
+            f"{folder} holds neither test*.jsonl nor test*.parquet. cv_bench is the folder of CV-Bench's release."
+        )
     try:
         import pyarrow.parquet
     except ImportError:
@@ -118,3 +122,15 @@ def summary(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str,
         "by_task": by("task"),
         **count_answers(lines, paper_compat),
     }
+
+
+BENCHMARK = Benchmark(
+    NAME,
+    title="CV-Bench, ½[(ADE20K + COCO)/2 + Omni3D]",
+    fetch="git clone https://huggingface.co/datasets/nyu-visionx/CV-Bench cv_bench   (Git LFS; Apache-2.0, by its hub card)",
+    read=read,
+    answer=partial(ask_items, NAME),
+    measures=measures,
+    summary=summary,
+    headline="combined_accuracy",
+)

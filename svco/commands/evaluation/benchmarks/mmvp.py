@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...basics.errors import UserError
-from ...scores.statistics import Measure, estimate
-from .choices import Item, check_images, count_answers, marks
+from ....basics.errors import UserError
+from ....scores.statistics import Measure, estimate
+from .choices import Item, ask_items, check_images, count_answers, marks
+from .protocol import Benchmark
 
 NAME = "mmvp"
 _COLUMNS = ("Question", "Options", "Correct Answer")
@@ -26,7 +28,7 @@ def read(folder: Path) -> list[Item]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}). --mmvp takes the folder of MMVP's release.") from None
+        raise UserError(f"{path} cannot be read ({error}). mmvp is the folder of MMVP's release.") from None
     if absent := [name for name in _COLUMNS if not rows or name not in rows[0]]:
         raise UserError(
             f"{path} has no column {', '.join(absent)}; MMVP's has Index, Question, Options, Correct Answer."
@@ -66,3 +68,15 @@ def summary(lines: Sequence[Mapping[str, Any]], paper_compat: bool) -> dict[str,
         "question_accuracy": estimate(found["questions"]).json(),
         **count_answers(lines, paper_compat),
     }
+
+
+BENCHMARK = Benchmark(
+    NAME,
+    title="MMVP, pairs",
+    fetch="git clone https://huggingface.co/datasets/MMVP/MMVP mmvp   (MIT, by its hub card)",
+    read=read,
+    answer=partial(ask_items, NAME),
+    measures=measures,
+    summary=summary,
+    headline="pair_accuracy",
+)

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...basics.dist import World
-from ...basics.errors import UserError
-from ...basics.progress import Progress
-from ...basics.strict_json import json_lines
-from ...data.pictures import decode_image, picture_file
-from ...model.subject import Subject
-from .generation import Question, ask
+from ....basics.errors import UserError
+from ....basics.strict_json import json_lines
+from ....data.pictures import decode_image, picture_file
+from ..generation import Question, ask
+from .protocol import Asking
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -68,23 +66,22 @@ def first_four(answer: str, options: Mapping[str, str]) -> str | None:
     return text if text in options else None
 
 
-def ask_items(
-    subject: Subject,
-    items: Sequence[Item],
-    world: World,
-    *,
-    max_new_tokens: int,
-    at_once: int,
-    show: Progress,
-    what: str,
-) -> list[dict[str, Any]]:
+def ask_items(what: str, items: Sequence[Item], asking: Asking) -> list[dict[str, Any]]:
     """Asks every item; the lines of the answers file, in order, on every rank. A collective.
 
     A line: name, prompt, right, answer, ``asked`` (false: the image could not be read, which counts as wrong), ``letter`` and
     ``authors_letter`` (null: none was said), and the labels.
     """
     questions = [Question(item.name, item.prompt + SUFFIX, opener(item)) for item in items]
-    answers = ask(subject, questions, world, max_new_tokens=max_new_tokens, at_once=at_once, show=show, what=what)
+    answers = ask(
+        asking.subject,
+        questions,
+        asking.world,
+        max_new_tokens=asking.max_new_tokens,
+        at_once=asking.effort.answers,
+        show=asking.show,
+        what=what,
+    )
     if unread := [item.name for item, answer in zip(items, answers, strict=True) if answer is None]:
         warnings.warn(
             f"{len(unread)} questions of {what} could not be asked and count as wrong: their image cannot be read, or their "
