@@ -269,6 +269,8 @@ def test_unfinished_empty_and_absent_runs(one, tmp_path, capsys):
     with pytest.raises(UserError, match="12 at most"):
         runs.find([tmp_path / "many"])
     assert [run.name for run in runs.read_all([many[0], one])] == ["0", "one"]
+    base = shutil.copytree(one, tmp_path / "base")
+    assert [run.name for run in runs.read_all([base])] == ["base (run)"]
     (tmp_path / "other").mkdir()
     twin = shutil.copytree(one, tmp_path / "other" / "one")
     assert [run.name for run in runs.read_all([twin, one])] == ["other/one", f"{one.parent.name}/one"]

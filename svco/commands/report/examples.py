@@ -19,7 +19,6 @@ from ...recipe.read import load_recipe
 from ...scores.pair_scores import pair_right
 from ...scores.style import WORDS
 from ..probe.page import shown
-from .charts import number
 from .runs import RECIPE, Run
 
 SAMPLES = "samples.png"
@@ -124,7 +123,7 @@ def _bars(logps: np.ndarray, low: float) -> list[dict[str, str]]:
             "view": view,
             "words": WORDS[view],
             "width": f"{min(100.0, max(0.5, width[v])):.1f}",
-            "nats": number(float(logps[v])),
+            "nats": f"{float(logps[v]):.2f}".replace("-", "−"),
         }
         for v, view in enumerate(VIEWS)
     ]

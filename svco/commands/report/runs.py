@@ -27,6 +27,8 @@ _SIGNS = (STATE, RECIPE, METRICS_FILE)
 """A folder that holds one of these is a run's."""
 MOST_RUNS = 12
 """On one page: lines of more cannot be told apart."""
+_TAKEN = ("base", "before", "after")
+"""What stands beside the runs' names on the page."""
 _LONGEST = 2**53
 """Steps beyond it are no steps."""
 
@@ -97,7 +99,8 @@ def _names(folders: list[Path]) -> list[str]:
         names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
             break
-    return [redacted("".join(letter if letter.isprintable() else "�" for letter in name)) for name in names]
+    shown = [redacted("".join(letter if letter.isprintable() else "�" for letter in name)) for name in names]
+    return [f"{name} (run)" if name in _TAKEN else name for name in shown]
 
 
 def read(folder: Path, name: str) -> Run:

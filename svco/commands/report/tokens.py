@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def token_cards(runs: Sequence[Run], count: int) -> tuple[list[Card], list[str]]
         if first is None:
             break
         try:
-            _add_tokens(cards, run, first, count, with_base=not cards)
+            _add_tokens(cards, run, first, count, with_base=not any("base" in card.logps for card in cards.values()))
         except (UserError, BadSample, OSError) as error:
             problems.append(f"{run.name} token by token: {error}")
     if first is None and count:
@@ -46,8 +47,8 @@ def _add_tokens(cards: dict[str, Card], run: Run, first: Run, count: int, with_b
     if weights is None:
         raise UserError("it has no weights yet.")
     config, world = load_recipe(run.folder / RECIPE), World()
-    check_here(load_recipe(first.folder / RECIPE))
-    data = load_recipe(first.folder / RECIPE).data
+    scored = load_recipe(first.folder / RECIPE)
+    check_here(scored)
     whole = weights.name == "model"
     subject = load_subject(
         str(weights) if whole else config.model.base,
@@ -57,7 +58,8 @@ def _add_tokens(cards: dict[str, Card], run: Run, first: Run, count: int, with_b
         device=world.device,
         progress=False,
     )
-    split = Split.open(data.heldout, subject.family, cache_dir(config), world, silent, data.equal_pictures, "heldout")
+    data, cache = scored.data, cache_dir(scored)
+    split = Split.open(data.heldout, subject.family, cache, world, silent, data.equal_pictures, "heldout")
     indices = np.array([index_of(first, row, split.shards) for row in rows_of(first, count)], np.int64)
     order = GivenOrder(indices, max(1, len(indices)))
     loader = make_loader(split, order, cells_to_evaluate(()), subject.family, config, world, 0, order.steps_per_epoch)
@@ -69,10 +71,12 @@ def _add_tokens(cards: dict[str, Card], run: Run, first: Run, count: int, with_b
     for tokens in probe_pairs(models, loader, world.device).pairs:
         named = {run.name if name == "tuned" else name: sides for name, sides in tokens.logps.items()}
         pair = split.shards.read(tokens.index)
-        if (card := cards.get(pair.text.key)) is None:
-            cards[pair.text.key] = _card(pair, tokens, named, subject.family.tokenizer)
-        elif all(len(own) == len(sides[0]) for sides in named.values() for own in [card.pieces[0]]):
-            cards[pair.text.key] = Card(**{**vars(card), "logps": {**card.logps, **named}})
+        new, old = _card(pair, tokens, named, subject.family.tokenizer), cards.get(pair.text.key)
+        if old is None:
+            cards[pair.text.key] = new
+        elif old.pieces == new.pieces:
+            together = sorted({**old.logps, **named}.items(), key=lambda item: item[0] != "base")
+            cards[pair.text.key] = replace(old, logps=dict(together))
         else:
             raise UserError("it reads the responses in other tokens than the run before it.")
 
