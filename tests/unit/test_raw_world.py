@@ -70,13 +70,14 @@ def test_the_studys_commands_make_its_sets(tmp_path, monkeypatch, capfd):
             cli.main() if words[0] == "svco" else runpy.run_path(words[1], run_name="__main__")
         assert words[0] == "python" or done.value.code == 0, f"{command}\n{capfd.readouterr()}"
     assert "cells: 25" in capfd.readouterr().out
-    sizes = {
-        name: len(ShardSet.open(str(tmp_path / "runs" / "quality" / name)))
-        for name in ("unfiltered-raw", "filtered-raw")
+    sets = {
+        name: ShardSet.open(str(tmp_path / "runs" / "quality" / name))
+        for name in ("unfiltered-raw", "unfiltered-rewritten", "filtered-raw", "filtered-rewritten", "test-rewritten")
     }
-    assert 0 < sizes["filtered-raw"] < sizes["unfiltered-raw"] == 40
-    rewritten, raw = (
-        ShardSet.open(str(tmp_path / "runs" / "quality" / f"unfiltered-{name}")).read(0).text
-        for name in ("rewritten", "raw")
+    sizes = {name: len(shards) for name, shards in sets.items()}
+    assert sizes["unfiltered-raw"] == sizes["unfiltered-rewritten"] == 40 and sizes["test-rewritten"] == 8, (
+        "no text is rejected"
     )
+    assert 0 < sizes["filtered-raw"] == sizes["filtered-rewritten"] < 40
+    rewritten, raw = (sets[f"unfiltered-{name}"].read(0).text for name in ("rewritten", "raw"))
     assert rewritten.responses[0].startswith("The picture shows a ") and raw.responses[0].startswith("a ")

@@ -188,6 +188,7 @@ def test_through_the_batch_api_stage_by_stage(place, server, capsys):
         ("What colour is it?", ("It is red.", "Is it blue?"), None, "asks-back"),
         ("The bird in the sky.", ("It is red.", "It is blue."), None, "no-question"),
         ("Describe the bird here.", ("It is red.", "It is blue."), BIRDS, None),
+        ("Please describe the bird.", ("It is red.", "It is blue."), BIRDS, None),
         ("What colour is it?", ("It is red\nor so.", "It is blue\nor so."), None, "lines"),
         ("What does the caption say?", ("It is red.", "It is blue."), None, "meta"),
         ("What does Captioner do now?", ("It is red.", "It is blue."), None, None),

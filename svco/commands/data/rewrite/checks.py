@@ -46,7 +46,7 @@ def _faults(
             yield "lines", f"{name} has several lines"
         if found := _first(text, rules.meta):
             yield "meta", f"{name} says {found!r}"
-    first_word = next(iter(words_of(question)), "")
+    first_word = next((word for word in words_of(question) if word != "please"), "")
     if not question.endswith(("?", "？")) and first_word not in _ASKS:
         yield "no-question", "the question neither ends with a question mark nor asks for something"
     for name, text in zip(names[1:], answers):
