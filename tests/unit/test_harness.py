@@ -7,6 +7,10 @@ import pytest
 
 from svco.basics.errors import UserError
 from svco.commands.harness.running import TASKS, Harness, collect, run
+from svco.commands.study.run import Children
+from svco.commands.table.by_harness import Beside, evaluate_by, rows_by, shown_by
+from svco.commands.table.figures import Evaluated
+from svco.commands.table.models import Model
 
 
 def leave(folder, stamp="20261128_120000", score=0.5, answers=("A", "", "B"), metric="mmvp_pair_accuracy", task="mmvp"):
@@ -67,9 +71,8 @@ def test_the_command_is_written_and_run_where_no_folder_is_taken_for_a_task(tmp_
         run(harness, "some/base", None, ["mmvp", "cv_bench"], out)
     told = json.loads((tmp_path / "told.json").read_text())
     assert told["here"] == ["lmms-lab-eval"] and told["offline"] == "1"
-    assert (
-        "some/base" in (out / "command.sh").read_text() and " ".join(told["words"]) in (out / "command.sh").read_text()
-    )
+    command = (out / "command.sh").read_text()
+    assert " ".join(told["words"]) in command and "env -u PYTHONPATH" in command
     assert "base=some/base,dtype=float32" in told["words"] and "mmvp,cv_bench" in told["words"]
     for wrong, names, said in (
         (Harness(tmp_path / "none"), ["mmvp"], "lmms_eval.sh"),
@@ -80,3 +83,39 @@ def test_the_command_is_written_and_run_where_no_folder_is_taken_for_a_task(tmp_
     with pytest.raises(UserError, match="no comma"):
         run(harness, "some,base", None, ["mmvp"], out)
     assert "naturalbench" not in TASKS
+
+
+def test_its_figures_stand_beside_the_tables(tmp_path):
+    """One run of it a model and benchmark, by a stand-in that fails on one of them; the same again runs what is not there."""
+    environment, said = tmp_path / "env", []
+    (environment / "bin").mkdir(parents=True)
+    python = environment / "bin" / "python"
+    python.write_text(
+        f"#!{sys.executable}\nimport json, sys\nfrom pathlib import Path\n"
+        "told = dict(zip(sys.argv, sys.argv[1:]))\n"
+        f"with open({str(tmp_path / 'runs')!r}, 'a') as file: print(told['--model_args'], told['--tasks'], file=file)\n"
+        "if 'adapter' in told['--model_args'] and told['--tasks'] == 'cv_bench': sys.exit('no such data set')\n"
+        "metric = {'mmvp': 'mmvp_pair_accuracy', 'cv_bench': 'cv_bench_acc'}[told['--tasks']]\n"
+        "out, task = Path(told['--output_path']), told['--tasks']\n"
+        "figures = {f'{metric},none': 0.25, f'{metric}_stderr,none': 0.1}\n"
+        "(out / 'x_results.json').write_text(json.dumps({'results': {task: figures}}))\n"
+        '(out / f\'x_samples_{task}.jsonl\').write_text(\'{"filtered_resps": "A"}\\n{"filtered_resps": ""}\')\n'
+    )
+    python.chmod(0o755)
+    models = [Model("BASE", "a/base"), Model("A", "a/base", tmp_path / "adapter")]
+    found = [Evaluated(model.name, tmp_path / model.name) for model in models]
+    beside = Beside(Harness(environment), ("mmvp", "cv_bench"))
+    for runs in (4, 5):  # what failed is run again, and that alone
+        evaluate_by(beside, models, found, Children(), 1, said.append)
+        assert len((tmp_path / "runs").read_text().splitlines()) == runs
+    assert any("failed: A: lmms-eval ended with exit code 1: no such data set" in line for line in said), said
+    told = rows_by(found, beside)
+    assert (
+        told["rows"]["A"]["cv_bench"] is None and told["rows"]["BASE"]["cv_bench"]["source"]["by"] == "lmms-eval 0.7.3"
+    )
+    shown = shown_by(told)
+    assert [cell["value"] for cell in shown["rows"][0]["cells"]] == ["25.0", "25.0"]
+    assert [cell["value"] for cell in shown["rows"][1]["cells"]] == ["25.0", "–"]
+    assert any("share of all questions" in note for note in shown["notes"]), "in what it deviates stands under it"
+    assert "mmvp: 2 answers are empty, which count as wrong." in shown["notes"]
+    assert rows_by(found, None) == {} == shown_by({})

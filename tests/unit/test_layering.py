@@ -29,6 +29,7 @@ NEIGHBOURS = {
     ("bench", "plan"),
     ("harness", "evaluation"),
     ("probe", "evaluation"),
+    ("table", "harness"),
     ("report", "probe"),
     ("ask", "probe"),
     ("ask", "evaluation"),

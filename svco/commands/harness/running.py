@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,9 @@ from ...basics.strict_json import json_lines, json_text, parse_json
 VERSION = "0.7.3"
 """The version of lmms-eval whose tasks and files are known here."""
 RESULT = "harness.json"
-COMMAND = "command.sh"
+COMMAND, LOG = "command.sh", "log.txt"
+_OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+"""What of our environment would point its Python at our packages."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,16 @@ class Harness:
 
 
 def run(harness: Harness, base: str, adapter: str | None, benchmarks: Sequence[str], out: Path) -> dict[str, Any]:
-    """Runs the harness on ``benchmarks``, keys of ``TASKS``; what ``harness.json`` holds: its version, the command line, and what
-    :func:`collect` found. UserError if it is not there, or fails: then its words are in ``out/harness.log``."""
+    """Runs the harness on ``benchmarks``, keys of ``TASKS``: :func:`prepare`, its command, :func:`finish`."""
+    line = prepare(harness, base, adapter, benchmarks, out)
+    with (out / LOG).open("w", encoding="utf-8") as stream:
+        done = subprocess.run(line, stdout=stream, stderr=stream, check=False)
+    return finish(out, benchmarks, done.returncode)
+
+
+def prepare(harness: Harness, base: str, adapter: str | None, benchmarks: Sequence[str], out: Path) -> list[str]:
+    """Writes ``out/command.sh`` and returns the words that run it, whose output belongs into ``out/log.txt``. UserError where
+    there is no such task, or no harness."""
     if unknown := [name for name in benchmarks if name not in TASKS]:
         raise UserError(f"lmms-eval has no task here for {', '.join(unknown)}; it has one for {', '.join(TASKS)}.")
     if not (harness.environment / "bin" / "python").exists():
@@ -100,19 +109,22 @@ def run(harness: Harness, base: str, adapter: str | None, benchmarks: Sequence[s
         )
     out.mkdir(parents=True, exist_ok=True)
     line = harness.command(_whole(base), _whole(adapter) if adapter else None, benchmarks, out)
-    offline = {} if harness.online else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    told = ["env", *(word for name in _OURS for word in ("-u", name))]
+    told += [] if harness.online else ["HF_HUB_OFFLINE=1", "HF_DATASETS_OFFLINE=1"]
     folder = _linked(harness.data, out / "datasets")
-    said = [f"cd {shlex.quote(str(folder))}", " ".join([*(f"{k}={v}" for k, v in offline.items()), shlex.join(line)])]
-    write_whole(out / COMMAND, "\n".join(said) + "\n")
-    log = out / "harness.log"
-    with log.open("w", encoding="utf-8") as stream:
-        done = subprocess.run(line, cwd=folder, env=_environment() | offline, stdout=stream, stderr=stream, check=False)
-    if done.returncode:
-        last = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()][-1:]
-        raise UserError(
-            f"lmms-eval ended with exit code {done.returncode}: {''.join(last)[:300]} All it said is in {log}."
-        )
-    result = collect(out, benchmarks) | {"harness": f"lmms-eval {VERSION}", "command": said}
+    write_whole(out / COMMAND, f"cd {shlex.quote(str(folder))}\nexec {shlex.join([*told, *line])}\n")
+    return ["bash", str((out / COMMAND).absolute())]
+
+
+def finish(out: Path, benchmarks: Sequence[str], code: int) -> dict[str, Any]:
+    """What ``harness.json`` holds once the command has ended with ``code``: version, command, and what :func:`collect` found.
+    UserError if it failed."""
+    if code:
+        text = (out / LOG).read_text(encoding="utf-8", errors="replace")
+        last = [line for line in text.splitlines() if line.strip()][-1:]
+        raise UserError(f"lmms-eval ended with exit code {code}: {''.join(last)[:300]} All it said is in {out / LOG}.")
+    result = {"harness": f"lmms-eval {VERSION}", "command": (out / COMMAND).read_text(encoding="utf-8")}
+    result |= collect(out, benchmarks)
     write_whole(out / RESULT, json_text(result, indent=2, ascii_only=False) + "\n")
     return result
 
@@ -129,13 +141,6 @@ def _linked(data: Path | None, folder: Path) -> Path:
     return folder.absolute()
 
 
-def _environment() -> dict[str, str]:
-    """Ours, without what points Python into our own environment."""
-    return {
-        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME")
-    }
-
-
 def _whole(place: str) -> str:
     """A folder by its whole path, since the harness runs in another one; a hub id as it is."""
     return str(Path(place).absolute()) if Path(place).exists() else place
@@ -146,7 +151,7 @@ def collect(out: Path, benchmarks: Sequence[str]) -> dict[str, Any]:
     results below ``out``. UserError where a figure is missing."""
     files = sorted(out.rglob("*_results.json"), key=lambda file: file.stat().st_mtime)
     if not files:
-        raise UserError(f"lmms-eval left no results in {out}; all it said is in {out / 'harness.log'}.")
+        raise UserError(f"lmms-eval left no results in {out}; all it said is in {out / LOG}.")
     try:
         told = parse_json(files[-1].read_text(encoding="utf-8"))["results"]
     except (OSError, ValueError, KeyError, TypeError) as problem:

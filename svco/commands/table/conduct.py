@@ -19,6 +19,7 @@ from ..evaluation.benchmarks.table import BENCHMARKS
 from ..judge.command import Wanted as Judging
 from ..judge.command import judge
 from ..study.run import LOG, Children
+from .by_harness import Beside, evaluate_by
 from .figures import Evaluated
 from .models import Model, models_of
 from .pages import write_table
@@ -51,6 +52,8 @@ class Wanted:
     """Options of ``svco eval`` that decide figures."""
     effort: tuple[str, ...] = ()
     """Words for ``svco eval`` that decide none."""
+    beside: Beside | None = None
+    """What lmms-eval is asked as well; None: nothing."""
     cache: str = ""
     """For digests of weights; empty: ``~/.cache/svco``."""
 
@@ -108,6 +111,8 @@ def _evaluate(wanted: Wanted, children: Children, say: Callable[[str], None]) ->
             problems[name] = str(error)
     readable = replace(wanted, benchmarks={n: path for n, path in wanted.benchmarks.items() if n not in problems})
     rows = [_evaluated(model, one, readable, children, say) for model, one in zip(models, found, strict=True)]
+    if wanted.beside:
+        evaluate_by(wanted.beside, models, rows, children, os.cpu_count() or 1, say)
     return [replace(row, problems=problems) for row in rows]
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 from ...basics.errors import UserError
 from ...basics.intervals import real, whole
 from ...basics.shipped import at_home, typed
 from ...endpoint.options import add_asking
 from ...recipe.config import Dtype
+
+if TYPE_CHECKING:
+    from .by_harness import Beside
 
 PAPER = ("auto", "llava-1.5", "interleave", "both", "none")
 """Whose rows may stand beside."""
@@ -44,6 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="the paper's rows beside: of its model that the base's name says, else of both (auto)",
     )
     _add_evaluation(parser)
+    _add_harness(parser)
     judge = parser.add_argument_group("the judge of MMHal-Bench, MM-Vet and LLaVA-Bench-W (see svco judge)")
     judge.add_argument("--judge", metavar="MODEL", help="its name, as the endpoint knows it (default: nobody judges)")
     judge.add_argument("--judgements", type=whole(1, 1000), default=1, metavar="N", help="of each answer")
@@ -77,6 +82,55 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where digests of weights are remembered (default: ~/.cache/svco)",
     )
+
+
+def _add_harness(parser: argparse.ArgumentParser) -> None:
+    harness = parser.add_argument_group("figures of another harness beside, in an environment of its own")
+    harness.add_argument(
+        "--harness", choices=("lmms-eval",), help="launchers/install/lmms_eval.sh makes its environment"
+    )
+    harness.add_argument("--harness-env", type=at_home, metavar="DIR", help="that environment")
+    harness.add_argument(
+        "--harness-task",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a benchmark; may be given again (default: mmvp)",
+    )
+    harness.add_argument(
+        "--harness-data",
+        type=typed,
+        metavar="DIR",
+        help="its data sets under their hub names: DIR/lmms-lab-eval/MMVP/data/*.parquet (default: those in the hub's cache)",
+    )
+    harness.add_argument("--harness-online", action="store_true", help="it may fetch data sets")
+
+
+def _beside(arguments: argparse.Namespace) -> Beside | None:
+    """What is asked of the harness; UserError for half of it."""
+    from ..evaluation.benchmarks.table import known
+    from ..harness.running import Harness
+    from .by_harness import Beside
+
+    if not arguments.harness:
+        for name in ("harness_env", "harness_task", "harness_data", "harness_online"):
+            if getattr(arguments, name):
+                raise UserError(f"--{name.replace('_', '-')} goes with --harness lmms-eval.")
+        return None
+    if not arguments.harness_env:
+        raise UserError(
+            "--harness lmms-eval needs its environment: bash launchers/install/lmms_eval.sh ENV makes it, --harness-env ENV."
+        )
+    settings = {"dtype": arguments.dtype} | ({"paper_compat": True} if arguments.paper_compat else {})
+    harness = Harness(
+        Path(arguments.harness_env),
+        arguments.harness_data,
+        arguments.harness_online,
+        arguments.ranks or 1,
+        arguments.answers_per_batch,
+        model_args=settings,
+    )
+    return Beside(harness, tuple(known(name) for name in arguments.harness_task) or ("mmvp",))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -124,6 +178,7 @@ def run(arguments: argparse.Namespace) -> int:
             "max-new-tokens": arguments.max_new_tokens,
             "paper-compat": arguments.paper_compat,
         },
+        beside=_beside(arguments),
         effort=tuple(words),
         cache=arguments.digests,
     )

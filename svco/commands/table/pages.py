@@ -13,6 +13,7 @@ from ...basics.markdown import markdown
 from ...basics.strict_json import json_text
 from ..evaluation.benchmarks.table import BENCHMARKS
 from ..study.published import LLAVA_15_7B, LLAVA_INTERLEAVE_7B
+from .by_harness import rows_by, shown_by
 from .columns import COLUMNS, total
 from .figures import Evaluated, others, rows_of
 
@@ -43,6 +44,7 @@ def write_table(models: Sequence[Evaluated], wanted: Wanted, say: Callable[[str]
         "rows": rows_of(models, wanted.benchmarks, wanted.where),
     }
     found["paper"] = paper_rows(wanted.paper, wanted.base, found["rows"])
+    found["beside"] = rows_by(models, wanted.beside)
     found["more"] = {name: BENCHMARKS[name].title for name in others(models)}
     shown: dict[str, Any] = {
         "title": f"{Path(wanted.base).name}: the paper's table",
@@ -50,6 +52,7 @@ def write_table(models: Sequence[Evaluated], wanted: Wanted, say: Callable[[str]
         "rows": [_row(row) for row in found["rows"]],
         "paper": [_paper_part(part) for part in found["paper"]],
         "more": _more(found),
+        "beside": shown_by(found["beside"]),
         "notes": notes(found["rows"]),
         "gaps": gaps(found["rows"]),
         "texts": [NOTE, *([THEIRS] if found["paper"] else [])],
@@ -193,7 +196,7 @@ def page_of(shown: Mapping[str, Any]) -> str:
 
     def text(cell: Mapping[str, str]) -> str:
         told = f"{cell['value']} {cell['se']}".strip()
-        return f"{told} ({cell['gap']}, {cell['p']})" if cell["gap"] else told
+        return f"{told} ({cell['gap']}, {cell['p']})" if cell.get("gap") else told
 
     def sum_of(told: Mapping[str, str]) -> str:
         return " ".join(filter(None, (told["value"], told["se"], told["over"] and f"({told['over']})")))
@@ -222,6 +225,10 @@ def page_of(shown: Mapping[str, Any]) -> str:
         lines += ["", "## Beyond the paper's columns", "", markdown([["", *shown["more"]["titles"]], *body]), ""]
         for title, told in shown["more"]["notes"].items():
             lines += [f"- {title}{', ' + note['of'] if note['of'] else ''}: {note['text']}" for note in told]
+    if beside := shown["beside"]:
+        body = [[row["name"], *map(text, row["cells"])] for row in beside["rows"]]
+        lines += ["", f"## {beside['title']}", "", markdown([["", *beside["titles"]], *body]), ""]
+        lines += [f"- {note}" for note in beside["notes"]]
     if shown["notes"]:
         lines += ["", "## How they are scored", ""]
         for one in shown["columns"]:
