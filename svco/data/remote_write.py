@@ -27,7 +27,7 @@ from typing import Any
 
 from ..basics.disk import in_words
 from ..basics.errors import UserError, first_line
-from ..basics.files import file_digest
+from ..basics.files import file_digest, write_whole
 from ..basics.progress import Progress
 from ..basics.secrets import redacted
 from ..basics.strict_json import json_text, parse_json
@@ -178,7 +178,7 @@ class ShardStore:
     def _write_claim(self, claim: _Claim) -> None:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, UPLOADING)
-            file.write_text(json_text(asdict(claim)))
+            write_whole(file, json_text(asdict(claim)))
             self.tells_md5 = self._send(UPLOADING, file)
 
     def _refuse_full(self, there: Mapping[str, Any], claim: _Claim | None) -> None:

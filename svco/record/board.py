@@ -21,7 +21,7 @@ from ..basics.files import append, write_whole, writing
 from ..basics.progress import Shown
 from ..basics.secrets import redacted_tree
 from ..basics.strict_json import json_text
-from .trackers import Tracker, trackers
+from .trackers import Tracker, drawn, trackers
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -142,11 +142,9 @@ class _Events:
 
     def picture(self, tag: str, data: bytes, step: int) -> None:
         """An image file."""
-        from PIL import Image
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        with Image.open(BytesIO(data)) as image:
-            width, height = image.size
+        width, height = drawn(data).size
         shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
         self._put(summary=Summary(value=[Summary.Value(tag=tag, image=shown)]), step=step)
 

@@ -74,7 +74,7 @@ class Wandb:
 
     def picture(self, tag: str, data: bytes, step: int) -> None:
         """An image, as a file holds it."""
-        self._run.log({tag: self._image(_opened(data)), "step": step})
+        self._run.log({tag: self._image(drawn(data)), "step": step})
 
     def finish(self, recipe: Mapping[str, Any], results: Mapping[str, float], step: int) -> None:
         """The recipe is there from the start; the results stand for the run in its table."""
@@ -110,7 +110,7 @@ class Trackio:
 
     def picture(self, tag: str, data: bytes, step: int) -> None:
         """An image, as a file holds it."""
-        self._run.log({tag: self._image(_opened(data))}, step=step)
+        self._run.log({tag: self._image(drawn(data))}, step=step)
 
     def finish(self, recipe: Mapping[str, Any], results: Mapping[str, float], step: int) -> None:
         """Recipe and results are there already."""
@@ -196,7 +196,8 @@ def _known_as(folder: Path, tracker: str, start: int) -> str:
     return str(known[tracker])
 
 
-def _opened(data: bytes) -> Any:
+def drawn(data: bytes) -> Any:
+    """The RGB image of a PNG that svco itself has drawn."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:

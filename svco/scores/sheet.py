@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,13 +71,13 @@ def each_pair(sheet: bytes) -> list[bytes]:
     from PIL import Image
 
     pictures = []
-    with Image.open(io.BytesIO(sheet)) as image:
-        head, row = round(_HEAD * _DPI), round(_ROW * _DPI)
-        for top in range(head, image.height - row // 2, row):
-            one = Image.new("RGB", (image.width, head + row), "white")
-            one.paste(image.crop((0, 0, image.width, head)))
-            one.paste(image.crop((0, top, image.width, min(image.height, top + row))), (0, head))
-            pictures.append(png_bytes(one))
+    image = decode_image(sheet, "the sheet")
+    head, row = round(_HEAD * _DPI), round(_ROW * _DPI)
+    for top in range(head, image.height - row // 2, row):
+        one = Image.new("RGB", (image.width, head + row), "white")
+        one.paste(image.crop((0, 0, image.width, head)))
+        one.paste(image.crop((0, top, image.width, min(image.height, top + row))), (0, head))
+        pictures.append(png_bytes(one))
     return pictures
 
 

@@ -457,4 +457,4 @@ def test_only_one_place_opens_pictures():
         for path in (ROOT / "svco").rglob("*.py")
         if re.search(r"\bImages?\.open\(", path.read_text())
     }
-    assert opens == {"data/pictures.py", "record/board.py"}, "the second reads what svco itself has drawn"
+    assert opens == {"data/pictures.py", "record/trackers.py"}, "the second reads what svco itself has drawn"

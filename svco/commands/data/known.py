@@ -196,16 +196,18 @@ class Pictures:
 def whole_lines(path: Path) -> Iterable[bytes]:
     """The lines of a file that grows by lines; one that a kill cut short is taken off it."""
     try:
-        with path.open("r+b") as stream:
-            end = 0
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    stream.truncate(end)
-                    return
-                end += len(line)
-                yield line
+        stream = path.open("rb")
     except FileNotFoundError:
         return
+    end = 0
+    with stream:
+        for line in stream:
+            if not line.endswith(b"\n"):
+                with writing(path):
+                    os.truncate(path, end)
+                return
+            end += len(line)
+            yield line
 
 
 def _mark(file: Path) -> list[int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...basics.errors import UserError
-from ...basics.files import write_whole
+from ...basics.files import write_whole, writing
 from ...basics.strict_json import json_lines, json_text, parse_json
 
 VERSION = "0.7.3"
@@ -92,7 +92,9 @@ class Harness:
 def run(harness: Harness, base: str, adapter: str | None, benchmarks: Sequence[str], out: Path) -> dict[str, Any]:
     """Runs the harness on ``benchmarks``, keys of ``TASKS``: :func:`prepare`, its command, :func:`finish`."""
     line = prepare(harness, base, adapter, benchmarks, out)
-    with (out / LOG).open("w", encoding="utf-8") as stream:
+    with writing(out / LOG):
+        stream = (out / LOG).open("w", encoding="utf-8")
+    with stream:
         done = subprocess.run(line, stdout=stream, stderr=stream, check=False)
     return finish(out, benchmarks, done.returncode)
 
