@@ -49,7 +49,7 @@ TASKS: Mapping[str, Task] = {
     ),
     "llava_bench_w": Task("llava_in_the_wild", "gpt_eval_llava_all", 1.0, "judged in the harness"),
     "pope": Task("pope", "pope_accuracy"),
-    "hallusionbench": Task("hallusion_bench_image", "aAcc", deviates="questions with an image alone"),
+    "hallusionbench": Task("hallusion_bench_image", "aAcc", deviates="questions with an image alone, graded by GPT"),
 }
 """svco's benchmark -> the harness's. NaturalBench is none: 0.7.3 gives ``naturalbench_Acc`` where its own task file asks for
 ``naturalbench_ACC``."""
