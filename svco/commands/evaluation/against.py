@@ -52,9 +52,7 @@ class Evaluation:
             if outside := [name for name in (*sets, *benchmarks) if not is_inside(name)]:
                 raise ValueError(f"it names {outside[0]!r}, outside of the folder")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"--against {folder} is no finished evaluation ({error}). Give the --out of another svco eval."
-            ) from None
+            raise UserError(f"{folder} is no finished evaluation ({error}). Give the --out of an svco eval.") from None
         for name in sets:
             found.sets[name] = SetScores.load(folder / f"{name}.npz")
             if answers_file(folder, name).exists():

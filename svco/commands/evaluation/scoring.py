@@ -72,7 +72,7 @@ class SetScores:
             key, contrast, kind, logps, tokens = read_arrays(path, "key", "contrast", "kind", "logps", "tokens")
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{path} does not hold scores of an evaluation ({error}). --against takes the --out of another svco eval."
+                f"{path} does not hold scores of an evaluation ({error}). Give the --out of an svco eval."
             ) from None
         return cls(key, contrast, kind, logps, tokens)
 

@@ -64,6 +64,9 @@ def write_table(models: Sequence[Evaluated], wanted: Wanted, say: Callable[[str]
     }
     for name, text in files.items():
         write_whole(wanted.out / name, text)
+    for gap in shown["gaps"]:
+        of = f" of {gap['of']}" if gap["of"] else ""
+        say(f"not there: {gap['column']}{of}: {gap['gap']}")
     return [wanted.out / name for name in files]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ....basics.errors import UserError
+from ....basics.errors import UserError, nearest
 from ....basics.shipped import typed
 from . import NAMES
 from .protocol import Benchmark
@@ -19,7 +19,7 @@ def known(name: str) -> str:
     """``name`` as the table has it, ``-`` for ``_`` and letters of any case; UserError for no benchmark."""
     found = name.strip().lower().replace("-", "_")
     if found not in BENCHMARKS:
-        raise UserError(f"There is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}.")
+        raise UserError(f"There is no benchmark {name!r}.{nearest(found, BENCHMARKS)}")
     return found
 
 
