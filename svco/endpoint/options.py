@@ -8,7 +8,7 @@ from ..basics.intervals import real, whole
 from ..basics.shipped import typed
 
 
-def add_asking(parser: argparse.ArgumentParser, where: str) -> None:
+def add_asking(parser: argparse._ActionsContainer, where: str) -> None:
     """Adds ``--yes``, ``--prices``, ``--cache`` (by default ``where``), ``--at-once``, ``--timeout`` and ``--retries``."""
     parser.add_argument("--yes", action="store_true", help="go on after the estimate of tokens and price")
     parser.add_argument("--prices", type=typed, metavar="FILE", help="table of prices instead of svco's own")

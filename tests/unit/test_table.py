@@ -19,10 +19,10 @@ from svco.commands.evaluation.wanted import Wanted as Evaluating
 from svco.commands.evaluation.wanted import to_do
 from svco.commands.study import published
 from svco.commands.table.columns import COLUMNS, total
-from svco.commands.table.conduct import Wanted
 from svco.commands.table.figures import Evaluated, rows_of
 from svco.commands.table.models import Model, models_of
 from svco.commands.table.pages import gaps, notes, paper_rows, write_table
+from svco.commands.table.wanted import Wanted
 
 TITLES = [column.title for column in COLUMNS]
 PAPER = {**published.LLAVA_15_7B, **{f"{name}, I": row for name, row in published.LLAVA_INTERLEAVE_7B.items()}}

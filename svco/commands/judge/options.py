@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...basics.errors import UserError
 from ...basics.intervals import real, whole
 from ...basics.progress import shown
 from ...basics.shipped import typed
 from ...endpoint.options import add_asking
+
+if TYPE_CHECKING:
+    from .command import Wanted
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +29,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--benchmark", action="append", default=[], metavar="NAME", help="judge this one alone; may be given again"
     )
+    add_judging(parser, "judge.sqlite beside the first evaluation")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Judges; the exit code."""
+    from .command import JUDGED, judge
+
+    benchmarks = tuple(_judged(name, JUDGED) for name in arguments.benchmark) or JUDGED
+    wanted = judging(arguments, arguments.model)
+    return judge(replace(wanted, folders=tuple(arguments.folders), benchmarks=benchmarks), shown(True))
+
+
+def add_judging(parser: argparse._ActionsContainer, cache: str) -> None:
+    """Adds how a judge is asked; ``cache``: what is said of where replies are kept."""
     parser.add_argument(
         "--judgements", type=whole(1, 1000), default=1, metavar="N", help="of each answer (default %(default)s)"
     )
@@ -44,19 +63,18 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how often a judgement is asked for until it can be read (default %(default)s)",
     )
-    add_asking(parser, "judge.sqlite beside the first evaluation")
+    add_asking(parser, cache)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Judges; the exit code."""
+def judging(arguments: argparse.Namespace, model: str) -> Wanted:
+    """Who judges and how, of what :func:`add_judging` added; no folders yet."""
     from ...endpoint.prices import SHIPPED
-    from .command import JUDGED, Wanted, judge
+    from .command import JUDGED, Wanted
 
-    wanted = Wanted(
-        folders=tuple(arguments.folders),
-        model=arguments.model,
-        benchmarks=tuple(_judged(name, JUDGED) for name in arguments.benchmark) or JUDGED,
-        prompts=read_prompts(arguments.prompts, JUDGED),
+    return Wanted(
+        folders=(),
+        model=model,
+        prompts=_read_prompts(arguments.prompts, JUDGED),
         judgements=arguments.judgements,
         temperature=arguments.temperature,
         turns=arguments.turns,
@@ -67,10 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
         retries=arguments.retries,
         yes=arguments.yes,
     )
-    return judge(wanted, shown(True))
 
 
-def read_prompts(given: list[str], known: tuple[str, ...]) -> dict[str, Path]:
+def _read_prompts(given: list[str], known: tuple[str, ...]) -> dict[str, Path]:
     """{benchmark: file} of ``--prompts NAME=FILE``; UserError for what is none."""
     found = {}
     for word in given:

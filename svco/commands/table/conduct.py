@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ...basics.errors import RESUBMIT, UserError
 from ...basics.files import writing
@@ -19,43 +18,14 @@ from ..evaluation.benchmarks.table import BENCHMARKS
 from ..judge.command import Wanted as Judging
 from ..judge.command import judge
 from ..study.run import LOG, Children
-from .by_harness import Beside, evaluate_by
+from .by_harness import evaluate_by
 from .figures import Evaluated
 from .models import Model, models_of
 from .pages import write_table
+from .wanted import Wanted
 
 _LOG_TAIL = 12
 """Lines of a failed evaluation that are shown."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the table is of."""
-
-    base: str
-    """Folder or hub id."""
-    runs: tuple[Path, ...]
-    """Folders of runs."""
-    where: Path
-    """The folder of the benchmarks' folders, as messages name it."""
-    benchmarks: Mapping[str, Path]
-    """Name -> folder of its official files."""
-    out: Path
-    """Folder of the table."""
-    judge: Judging | None = None
-    """Who judges, and how; its folders are filled in here. None: nobody does."""
-    paper: str = "auto"
-    """Whose rows of the paper stand beside: ``auto``, ``llava-1.5``, ``interleave``, ``both`` or ``none``."""
-    ranks: int | None = None
-    """Processes of an evaluation; None: one for each GPU."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Options of ``svco eval`` that decide figures."""
-    effort: tuple[str, ...] = ()
-    """Words for ``svco eval`` that decide none."""
-    beside: Beside | None = None
-    """What lmms-eval is asked as well; None: nothing."""
-    cache: str = ""
-    """For digests of weights; empty: ``~/.cache/svco``."""
 
 
 def conduct(wanted: Wanted, say: Callable[[str], None] = print) -> int:

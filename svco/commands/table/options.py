@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ...basics.errors import UserError
-from ...basics.intervals import real, whole
+from ...basics.intervals import whole
 from ...basics.shipped import at_home, typed
-from ...endpoint.options import add_asking
 from ...recipe.config import Dtype
+from ..judge.options import add_judging
 
 if TYPE_CHECKING:
     from .by_harness import Beside
@@ -51,13 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     _add_harness(parser)
     judge = parser.add_argument_group("the judge of MMHal-Bench, MM-Vet and LLaVA-Bench-W (see svco judge)")
     judge.add_argument("--judge", metavar="MODEL", help="its name, as the endpoint knows it (default: nobody judges)")
-    judge.add_argument("--judgements", type=whole(1, 1000), default=1, metavar="N", help="of each answer")
-    judge.add_argument("--temperature", type=real("[0, 2]"), metavar="T", help="instead of the prompt's own")
-    judge.add_argument(
-        "--prompts", action="append", default=[], metavar="NAME=FILE", help="a benchmark's judge's prompt"
-    )
-    judge.add_argument("--turns", type=whole(1, 100), default=2, metavar="N", help="until a judgement can be read")
-    add_asking(parser, "judge.sqlite in --out")
+    add_judging(judge, "judge.sqlite in --out")
 
 
 def _add_evaluation(parser: argparse.ArgumentParser) -> None:
@@ -135,33 +129,15 @@ def _beside(arguments: argparse.Namespace) -> Beside | None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Makes the table; its exit code."""
-    from ...endpoint.prices import SHIPPED
     from ..evaluation.benchmarks.table import chosen_benchmarks
-    from ..judge.command import JUDGED
-    from ..judge.command import Wanted as Judging
-    from ..judge.options import read_prompts
+    from ..judge.options import judging
     from .columns import with_variants
-    from .conduct import Wanted, conduct
+    from .conduct import conduct
+    from .wanted import Wanted
 
     benchmarks = with_variants(chosen_benchmarks(arguments.benchmarks, arguments.benchmark))
     if not benchmarks:
         raise UserError("Nothing to evaluate on: give --benchmarks DIR or --benchmark NAME=DIR.")
-    judge = None
-    if arguments.judge:
-        judge = Judging(
-            folders=(),
-            model=arguments.judge,
-            prompts=read_prompts(arguments.prompts, JUDGED),
-            judgements=arguments.judgements,
-            temperature=arguments.temperature,
-            turns=arguments.turns,
-            cache=arguments.cache,
-            prices=arguments.prices or SHIPPED,
-            at_once=arguments.at_once,
-            timeout=arguments.timeout,
-            retries=arguments.retries,
-            yes=arguments.yes,
-        )
     words = ["--tokens-per-batch", str(arguments.tokens_per_batch), "--answers-per-batch"]
     words += [str(arguments.answers_per_batch), *(["--cache", arguments.digests] if arguments.digests else [])]
     wanted = Wanted(
@@ -170,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
         where=arguments.benchmarks or typed("DIR"),
         benchmarks=benchmarks,
         out=arguments.out,
-        judge=judge,
+        judge=judging(arguments, arguments.judge) if arguments.judge else None,
         paper=arguments.paper,
         ranks=arguments.ranks,
         settings={

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ... import __version__
 from ...basics.files import write_whole
@@ -16,9 +16,7 @@ from ..study.published import LLAVA_15_7B, LLAVA_INTERLEAVE_7B
 from .by_harness import rows_by, shown_by
 from .columns import COLUMNS, total
 from .figures import Evaluated, others, rows_of
-
-if TYPE_CHECKING:
-    from .conduct import Wanted
+from .wanted import Wanted
 
 PAPER = {"llava-1.5": ("LLaVA-1.5-7B", LLAVA_15_7B), "interleave": ("LLaVA-Interleave-Qwen-7B", LLAVA_INTERLEAVE_7B)}
 """Name -> (the paper's model, its rows)."""
