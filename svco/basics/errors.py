@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import select
 import sys
 import textwrap
 import time
@@ -108,7 +109,10 @@ def exit_codes() -> Iterator[None]:
     """
     with redirect_stdout(Redacting(sys.stdout)), redirect_stderr(Redacting(sys.stderr)):
         try:
-            yield
+            try:
+                yield
+            finally:
+                sys.stdout.flush()  # what fails here would fail when the interpreter ends, where nobody can catch it
         except UserError as error:
             _end(str(error))
         except Stopped:
@@ -116,11 +120,25 @@ def exit_codes() -> Iterator[None]:
         except KeyboardInterrupt:
             sys.exit(130)
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                sys.exit(141)  # as a shell says it of a command that SIGPIPE ended
             if (number := disk_error(error)) is None:
                 traceback.print_exc()  # here, where what it quotes is redacted
                 sys.exit(1)
             named = getattr(error, "filename", None) or "A file"
             _end(disk_problem(Path(os.fsdecode(named)), number))
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of standard output has gone, as ``| head`` does; what is still to be printed goes nowhere then."""
+    if sys.__stdout__ is None:
+        return True
+    poll = select.poll()
+    poll.register(sys.__stdout__, 0)  # an error is told without being asked for
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+    return True
 
 
 def _end(problem: str) -> NoReturn:

@@ -139,3 +139,15 @@ def test_the_ranks_meet_at_a_port_that_is_free(started, monkeypatch):
     monkeypatch.setenv("MASTER_PORT", "29777")
     ranks.start_ranks(TYPED, 2)
     assert "--master_port=29777" in started.pop()[3]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_is_no_error(unbuffered):
+    """`svco … | head`: no traceback, and the exit code that a shell gives for it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = [sys.executable, "-m", "svco", "plan", "llava15_7b_lora", "--ds", "zero3"]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
