@@ -239,7 +239,7 @@ def prepare_swift(target: Path, world: World) -> str:
             "On a GPU:",
             "",
             "    pip install ms-swift",
-            "    swift rlhf --rlhf_type dpo --model llava-hf/llava-1.5-7b-hf --train_type lora --padding_free true \\",
+            "    swift rlhf --rlhf_type dpo --model llava-hf/llava-1.5-7b-hf --tuner_type lora --padding_free true \\",
             f"        --dataset {target}/train.jsonl --attn_impl flash_attn --torch_dtype bfloat16 --deepspeed zero3 \\",
             "        --beta 0.1 --per_device_train_batch_size 4 --gradient_checkpointing true --max_steps 20",
             "    svco bench --shape llava15-7b --objective dpo --pairs 4 --rows '+ lockstep'",
