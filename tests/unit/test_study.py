@@ -253,6 +253,21 @@ def test_a_run_that_two_groups_test_is_trained_once(tmp_path):
     )
 
 
+def test_a_stop_that_meets_the_end_of_the_last_task_is_heard(tmp_path):
+    """Nothing is left of that stage then, and the next one is not to begin."""
+    import sys
+
+    from svco.commands.study.cells import Command, Task
+    from svco.commands.study.run import run_tasks
+
+    for told, code in ((False, "pass"), (True, "import os, signal; os.kill(os.getppid(), signal.SIGTERM)")):
+        hears = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        command = Command("train", (sys.executable, "-c", hears + code + "; import time; time.sleep(0.5)"))
+        task = Task("A", "MVC", 0, {}, tmp_path / f"cell-{told}", (command,), group="g")
+        outcome = run_tasks([task], 1, lambda items, what, total: items, "trials")
+        assert (outcome.code, outcome.finished, outcome.stopped, outcome.asked) == (0, 1, [], told)
+
+
 def test_a_few_pairs_of_unknown_type_do_not_make_captions():
     mixed = {"t.pair_accuracy": 0.5, "t.pair_accuracy.unknown": 0.5, "t.pair_accuracy.object": 0.5}
     assert contrasted("t", mixed)

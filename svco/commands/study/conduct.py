@@ -55,9 +55,13 @@ def _conduct(study: Study, how: How) -> int:
     make_sources(study, progress)
     check_sources_apart(study)
     if "trials" in how.stages:
-        trials_code = _say(run_tasks(_chosen(trial_tasks(study, how.only), how), how.jobs, progress, "trials"))
+        outcome = run_tasks(_chosen(trial_tasks(study, how.only), how), how.jobs, progress, "trials")
+        trials_code = _say(outcome)
         if trials_code == RESUBMIT:
             return trials_code
+        if outcome.asked and "cells" in how.stages:  # while the last trials came to their end
+            print("stopped: the cells are left; the same command goes on with them.", file=sys.stderr)
+            return RESUBMIT
     if "cells" not in how.stages:
         return trials_code
     # A trial that failed keeps back the cells that wait for it, and no others.

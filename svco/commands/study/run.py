@@ -39,6 +39,8 @@ class Outcome:
     """Tasks whose run was asked to stop and can go on."""
     failed: list[tuple[Task, str]] = field(default_factory=list)
     """Tasks whose command failed, with the end of its log."""
+    asked: bool = False
+    """Whether a stop was asked for, although all that ran may have come to its end just then."""
 
     @property
     def code(self) -> int:
@@ -143,6 +145,7 @@ def run_tasks(tasks: Sequence[Task], jobs: int, progress: Progress, what: str) -
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    outcome.asked = children.stopping
     return outcome
 
 
