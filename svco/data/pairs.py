@@ -6,6 +6,7 @@ On disk a pair is one WebDataset sample with three members, ``{key}.0.jpg``, ``{
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,17 @@ MEMBERS = (*IMAGE_MEMBERS[0], *IMAGE_MEMBERS[1], TEXT_MEMBER)
 LARGEST_TEXT = 1 << 24
 """Bytes that a ``pair.json`` may have in a shard (an image: ``pictures.MAX_BYTES``): no sample fills a loader's memory."""
 
-__all__ = ["CONTRASTS", "IMAGE_MEMBERS", "MEMBERS", "Pair", "PairSource", "PairText", "decode_text", "encode_text"]
+__all__ = [
+    "CONTRASTS",
+    "IMAGE_MEMBERS",
+    "MEMBERS",
+    "Pair",
+    "PairSource",
+    "PairText",
+    "content_of",
+    "decode_text",
+    "encode_text",
+]
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,12 @@ class Pair:
             raise UserError(f"Pair.of: the pair {key!r} has {len(images)} images; a pair has two.")
         first, second = (_file_of(image, f"Pair.of: {key!r}: image {side}") for side, image in enumerate(images))
         return cls(text, (first, second))
+
+
+def content_of(pixels: Sequence[str], query: str, responses: Sequence[str], system: str | None) -> bytes:
+    """What makes a pair the pair it is, as 16 bytes: one with the same is that pair again. ``pixels``: what its images are known
+    by."""
+    return hashlib.sha256(json_text([*pixels, query, *responses, system]).encode()).digest()[:16]
 
 
 class PairSource(Protocol):

@@ -12,6 +12,7 @@ import hashlib
 import io
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,13 +126,15 @@ def png_bytes(image: Image) -> bytes:
     return buffer.getvalue()
 
 
-def stored_alike(first: bytes, second: bytes, where: str) -> tuple[bytes, bytes]:
+def stored_alike(
+    first: bytes, second: bytes, where: str, change: Callable[[Picture], Picture] = lambda picture: picture
+) -> tuple[bytes, bytes]:
     """The two files of a pair as a shard keeps them: as they are where both are plain JPEG or both plain PNG, else both as PNG.
 
-    No pixel changes. A loss on one side of a pair alone would be something that an objective can learn instead of the contrast.
-    BadSample if one cannot be read.
+    No pixel changes but by ``change``, which gives a picture that is not ``plain`` where it changes one. A loss on one side of a
+    pair alone would be something that an objective can learn instead of the contrast. BadSample if one cannot be read.
     """
-    pictures = [read_picture(data, where) for data in (first, second)]
+    pictures = [change(read_picture(data, where)) for data in (first, second)]
     if pictures[0].plain and pictures[0].plain == pictures[1].plain:
         return first, second
     return png_bytes(pictures[0].image), png_bytes(pictures[1].image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -23,6 +23,14 @@ first of each."""
 def split_of(shard: str) -> str:
     """The split that a shard's name tells: ``train`` of ``train-000000.tar``."""
     return re.sub(r"-\d+$", "", Path(shard.split("?")[0]).name.removesuffix(".tar"))
+
+
+def by_split(shards: Iterable[str]) -> dict[str, list[str]]:
+    """Split -> its shards, in the order in which they come."""
+    found: dict[str, list[str]] = {}
+    for shard in shards:
+        found.setdefault(split_of(shard), []).append(shard)
+    return found
 
 
 def of_split(shards: Sequence[str], split: str, folder: str) -> tuple[list[str], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from ..basics.intervals import real, whole
 from ..basics.shipped import typed
@@ -22,3 +23,11 @@ def add_asking(parser: argparse._ActionsContainer, where: str) -> None:
     parser.add_argument(
         "--retries", type=whole(0, 100), default=2, metavar="N", help="of a request that failed (default %(default)s)"
     )
+
+
+def asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_asking` added, by the names of the fields that take it."""
+    from .prices import SHIPPED
+
+    names = ("yes", "cache", "at_once", "timeout", "retries")
+    return {name: getattr(arguments, name) for name in names} | {"prices": arguments.prices or SHIPPED}

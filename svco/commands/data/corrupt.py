@@ -6,7 +6,7 @@ else. Deterministic: equal shards and settings give equal bytes.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from ...data.corruption import corrupt, identity
 from ...data.pairs import Pair
 from ...data.pictures import decode_image, png_bytes
 from ...data.shards import ShardSet, expand, write_shards
-from ...data.splits import split_of
+from ...data.splits import by_split
 from ...recipe.config import CorruptConfig
 from .manifest import described
 from .target import MANIFEST, check, filling
@@ -98,10 +98,7 @@ def corrupt_shards(
     if pairs_per_shard < 1:
         raise UserError(f"--pairs-per-shard is {pairs_per_shard}; it must be at least 1.")
     check(target)
-    names: dict[str, list[str]] = defaultdict(list)
-    for shard in expand(specs):
-        names[split_of(shard)].append(shard)
-    splits = {split: ShardSet.open(shards) for split, shards in names.items()}
+    splits = {split: ShardSet.open(shards) for split, shards in by_split(expand(specs)).items()}
     made = _Made(config, side, max_unreadable * sum(map(len, splits.values())))
     written = []
     with filling(target, progress) as partial:

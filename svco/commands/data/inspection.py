@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ...basics.progress import Progress
 from ...data.pairs import PairText
 from ...data.pictures import picture_file, picture_size
 from ...data.shards import ShardSet, expand
-from ...data.splits import split_of
+from ...data.splits import by_split
 from ...families import Family
 from .images import Roots
 from .records import NOT_STATED, Record, stream_records
@@ -115,10 +115,7 @@ def inspect(inputs: Sequence[str], roots: Roots | None, family: Family | None, p
 
 
 def _shards(found: Inspection, inputs: Sequence[str], family: Family | None, progress: Progress) -> None:
-    splits: dict[str, list[str]] = {}
-    for shard in expand(inputs):
-        splits.setdefault(split_of(shard), []).append(shard)
-    for split, names in splits.items():
+    for split, names in by_split(expand(inputs)).items():
         shards = ShardSet.open(names, progress=progress)
         for number in progress(range(len(shards)), f"reading {split}"):
             try:
@@ -188,7 +185,7 @@ def tokens(family: Family, text: str) -> int:
     return len(family.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _measure_size(found: Inspection, size: Iterable[int]) -> None:
+def _measure_size(found: Inspection, size: tuple[int, int]) -> None:
     width, height = size
     found.measure("picture, width", width)
     found.measure("picture, height", height)
@@ -203,10 +200,10 @@ def _measure_files(found: Inspection, record: Record, roots: Roots) -> None:
             found.fail(error)
 
 
-def _size(path: str, roots: Roots) -> Iterator[int]:
+def _size(path: str, roots: Roots) -> tuple[int, int]:
     data = picture_file(roots / path)
     try:
-        return iter(picture_size(data))
+        return picture_size(data)
     except BadSample:
         raise
     except Exception as error:  # OSError, SyntaxError, struct.error, ...: of what is no picture

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...basics.errors import BadSample
-from ...basics.files import writing
+from ...basics.files import file_mark, writing
 from ...basics.parallel import in_parallel
 from ...basics.progress import Progress
 from ...basics.strict_json import json_text, parse_json
@@ -128,7 +128,7 @@ class Pictures:
             self._put(number, found)
         paths = [path for path, number in self._numbers.items() if not self._rows[number]["known"]]
 
-        def find(path: str) -> tuple[str, list[int], Known | BadSample]:
+        def find(path: str) -> tuple[str, list[int | str], Known | BadSample]:
             file = images / path
             mark = _mark(file)  # of before it is read: what changes meanwhile is read again
             try:
@@ -210,10 +210,9 @@ def whole_lines(path: Path) -> Iterable[bytes]:
             yield line
 
 
-def _mark(file: Path) -> list[int]:
-    """What changes with a file: its bytes, times of contents and inode; nothing of one that is not there."""
+def _mark(file: Path) -> list[int | str]:
+    """What is cheap to know of a file; nothing of one that is not there."""
     try:
-        status = os.stat(file)
+        return file_mark(file)
     except OSError:
         return []
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]

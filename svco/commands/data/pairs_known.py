@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ import numpy as np
 
 from ...basics.errors import BadSample, UserError, allowing
 from ...basics.progress import Progress
-from ...basics.strict_json import json_text
+from ...data.pairs import content_of
 from .known import Known, Pictures
 from .manifest import Recipes
 from .records import NOT_STATED, Record
@@ -71,7 +70,8 @@ class Pairs:
                 shown = f"{' and '.join(record.images)} show the same, which is no contrast"
                 no_contrast.append(BadSample("same-images", shown))
                 continue
-            content = _content(record, known)
+            pixels = [side.pixels for side in known]
+            content = content_of(pixels, record.query, record.responses, record.system)
             if content in seen:
                 repeated += 1
                 continue
@@ -109,8 +109,3 @@ class Pairs:
 def key_of(content: bytes) -> str:
     """The key of a pair of this content: two builds share keys only where they share pairs."""
     return f"pair-{content.hex()[:16]}"
-
-
-def _content(record: Record, known: tuple[Known, Known]) -> bytes:
-    parts = [*(side.pixels for side in known), record.query, *record.responses, record.system]
-    return hashlib.sha256(json_text(parts).encode()).digest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ...basics.errors import BadSample, UserError
 from ...basics.parallel import in_parallel
 from ...basics.strict_json import json_text
 from ...data.pairs import Pair, PairText, encode_text
-from ...data.pictures import picture_file, png_bytes, read_picture
+from ...data.pictures import picture_file, stored_alike
 from ...data.shards import write_shard
 from .images import Roots
 from .known import FORM, Known, stored_picture
@@ -31,9 +32,8 @@ class ShardWriter:
         """The shard ``name`` of these of the chosen pairs, in this order."""
         items = [self._item(number) for number in chosen]
         made_of = [FORM, self.size, [[text.key, encode_text(text).decode()] for text, _, _ in items]]
-        recipe = hashlib.sha256(
-            json_text(made_of).encode()
-        ).hexdigest()  # the texts have the digests of the pictures' files
+        # The texts have the digests of the pictures' files.
+        recipe = hashlib.sha256(json_text(made_of).encode()).hexdigest()
         path = self.work.shard(name)
         if not self.work.has(name, recipe):
             pictures = {text.key: (_seen(known[0]), _seen(known[1])) for text, _, known in items}
@@ -57,13 +57,13 @@ class ShardWriter:
         return text, record.images, known
 
     def _pair(self, item: Item) -> Pair:
-        """The pair with its pictures as both are kept: their files as they are where both are plain and of one kind, else both
-        as PNG. No pixel changes but by ``size``; a loss on one side alone would be something to learn instead of the contrast."""
+        """The pair with its pictures as both are kept (:func:`stored_alike`)."""
         text, paths, known = item
         first, second = (self._file(path, side) for path, side in zip(paths, known, strict=True))
-        if not known[0].plain or known[0].plain != known[1].plain:
-            first, second = (self._png(data, path) for data, path in ((first, paths[0]), (second, paths[1])))
-        return Pair(text, (first, second))
+        if known[0].plain and known[0].plain == known[1].plain:
+            return Pair(text, (first, second))  # as would be found, without decoding them once more
+        change = partial(stored_picture, size=self.size)
+        return Pair(text, stored_alike(first, second, " and ".join(paths), change))
 
     def _file(self, path: str, known: Known) -> bytes:
         try:
@@ -73,9 +73,6 @@ class ShardWriter:
         if hashlib.sha256(data).hexdigest() != known.bytes:
             raise UserError(f"{self.images / path} was changed while shards were built of it. Start again.")
         return data
-
-    def _png(self, data: bytes, path: str) -> bytes:
-        return png_bytes(stored_picture(read_picture(data, path), self.size).image)
 
 
 def _seen(known: Known) -> tuple[Any, str]:

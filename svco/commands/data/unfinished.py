@@ -19,6 +19,7 @@ from ...basics.errors import UserError
 from ...basics.files import file_digest, remove_leftovers, write_whole
 from ...basics.strict_json import json_text, parse_json
 from ...data.remote import is_remote
+from ...data.shard_index import index_places
 from ...record.lock import FolderLock
 from .target import MANIFEST
 
@@ -31,8 +32,10 @@ class Unfinished:
         self.target = target
         self.remote = is_remote(str(target))
         if self.remote:
+            from ...data.shards import DEFAULT_CACHE
+
             name = hashlib.sha256(str(target).encode()).hexdigest()[:16]
-            self.folder = Path("~/.cache/svco/unfinished").expanduser() / name
+            self.folder = DEFAULT_CACHE.expanduser() / "unfinished" / name
         else:
             whole = Path(target).absolute()
             self.folder = whole.with_name(f"{whole.name}.unfinished")
@@ -117,7 +120,7 @@ class Unfinished:
 
     @staticmethod
     def _index(shard: Path) -> Path:
-        return shard.with_name(f"{shard.name}.index.json")
+        return index_places(shard, shard.parent)[0]
 
     @staticmethod
     def _mark(shard: Path) -> Path:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,17 +12,16 @@ import numpy as np
 
 from ...basics.errors import BadSample
 from ...basics.progress import Progress
-from ...basics.strict_json import json_text
 from ...batches.encode import admitted
 from ...data.alike import near
 from ...data.contrast import decode_pair
 from ...data.looks import UNKNOWN, Look, look_of
 from ...data.near_bits import NEAR
-from ...data.pairs import Pair
+from ...data.pairs import Pair, content_of
 from ...data.pictures import BLANK
 from ...data.shard_index import ShardIndex
 from ...data.shards import ShardSet, expand
-from ...data.splits import split_of
+from ...data.splits import by_split
 from ...families import Family
 from .manifest import compare
 
@@ -70,9 +68,7 @@ def verify(
     what stops the reading altogether: no such shard, one cut short, a key twice.
     """
     found, seen = Findings(), _Seen()
-    splits: dict[str, list[str]] = defaultdict(list)
-    for shard in expand(specs):
-        splits[split_of(shard)].append(shard)
+    splits = by_split(expand(specs))
     indices: list[ShardIndex] = []
     sources: list[str] = []
     for split, names in splits.items():
@@ -108,7 +104,7 @@ class _Seen:
     """What was met before: pairs, pictures by their pixels, and what they look like."""
 
     def __init__(self) -> None:
-        self._pairs: dict[str, str] = {}
+        self._pairs: dict[bytes, str] = {}
         self._images: dict[str, tuple[str, str]] = {}
         self._places: list[tuple[str, str, str]] = []
         self._looks: list[Look] = []
@@ -116,8 +112,8 @@ class _Seen:
     def pair(self, split: str, pair: Pair, pixels: tuple[str, str]) -> Iterator[str]:
         """What is the matter with a pair in the light of those before."""
         name = f"{split}/{pair.text.key}"
-        content = json_text([*pixels, pair.text.query, *pair.text.responses, pair.text.system])
-        other = self._pairs.setdefault(hashlib.sha256(content.encode()).hexdigest(), name)
+        content = content_of(pixels, pair.text.query, pair.text.responses, pair.text.system)
+        other = self._pairs.setdefault(content, name)
         if other != name:
             yield f"repeated pair: {name} is {other} again"
         for digest in (d for d in pixels if not d.startswith(BLANK)):

@@ -17,7 +17,6 @@ from ...basics.progress import Progress, shown
 from ...basics.shipped import located
 from ...basics.strict_json import json_text
 from ...batches.split import Split
-from ...data.shards import DEFAULT_CACHE
 from ...model.provenance import DIGESTS, check_subject, subject_digests
 from ...model.subject import Subject, load_subject
 from ...recipe.config import CorruptConfig
@@ -91,30 +90,29 @@ def run(wanted: Wanted, world: World) -> dict[str, Any]:
     )
     items = world.on_main(lambda: {name: BENCHMARKS[name].read(folder) for name, folder in wanted.benchmarks.items()})
     given = {name: specs for name, specs in wanted.sets.items() if specs}
-    cache = Path(wanted.effort.cache or DEFAULT_CACHE)
-    world.on_main(lambda: check_untrained(wanted.base, wanted.adapter, given, cache, wanted.allow_overlap))
+    world.on_main(lambda: check_untrained(wanted.base, wanted.adapter, given, wanted.cache, wanted.allow_overlap))
     others = world.on_main(lambda: {str(folder): Evaluation.read(folder) for folder in wanted.against})
-    base, cache = located(wanted.base), Path(wanted.effort.cache or DEFAULT_CACHE).expanduser()
-    world.on_main(lambda: check_subject(base, wanted.adapter, cache, wanted.other_base))
+    base = located(wanted.base)
+    world.on_main(lambda: check_subject(base, wanted.adapter, wanted.cache, wanted.other_base))
     subject = load_subject(
         base, wanted.adapter, device=world.device, progress=world.is_main, check=False, **wanted.options
     )
+    weights = world.on_main(lambda: subject_digests(base, wanted.adapter, wanted.cache / DIGESTS))
     result: dict[str, Any] = {}
     for part in parts:
-        result = _evaluate(part, subject, items, others, world, show)
+        result = _evaluate(part, subject, weights, items, others, world, show)
     return result
 
 
 def _evaluate(
     wanted: Wanted,
     subject: Subject,
+    weights: Mapping[str, Any],
     items: Mapping[str, Any],
     others: dict[str, Evaluation],
     world: World,
     show: Progress,
 ) -> dict[str, Any]:
-    memory = Path(wanted.effort.cache or DEFAULT_CACHE).expanduser() / DIGESTS
-    weights = world.on_main(lambda: subject_digests(subject.base, subject.adapter, memory))
     mine, sets = Evaluation(subject.name, wanted.corrupt.kind if wanted.corrupt else None), {}
     for name, specs in wanted.sets.items():
         split = open_set(subject, name, specs, world, wanted.effort, show)

@@ -81,6 +81,17 @@ def _add_sets(parser: argparse.ArgumentParser) -> None:
         help="what a set may share with the pairs that the model was trained on, which its run's folder tells: none (default), "
         "keys of shards that were numbered alike, or all",
     )
+    add_benchmarks(parser)
+    parser.add_argument(
+        "--apart",
+        action="store_true",
+        help="each set and benchmark into a folder of its own in --out; what the same model finished there is left alone, so "
+        "that a command that was stopped goes on",
+    )
+
+
+def add_benchmarks(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--benchmark`` and ``--benchmarks``, which ``chosen_benchmarks`` reads."""
     parser.add_argument(
         "--benchmark",
         action="append",
@@ -90,12 +101,6 @@ def _add_sets(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--benchmarks", type=typed, metavar="DIR", help="every benchmark that has a folder of its name in DIR"
-    )
-    parser.add_argument(
-        "--apart",
-        action="store_true",
-        help="each set and benchmark into a folder of its own in --out; what the same model finished there is left alone, so "
-        "that a command that was stopped goes on",
     )
 
 

@@ -61,6 +61,11 @@ class Wanted:
     """What decides the results of an evaluation that stands apart; empty: not recorded."""
 
     @property
+    def cache(self) -> Path:
+        """Folder of indices, lengths and digests."""
+        return Path(self.effort.cache or DEFAULT_CACHE).expanduser()
+
+    @property
     def paper_compat(self) -> bool:
         """Whether answers are read as the S-VCO authors read them."""
         return self.options.get("paper_compat", False)
@@ -80,7 +85,7 @@ def to_do(wanted: Wanted) -> list[Wanted]:
         for name, folder in wanted.benchmarks.items()
     ]
     try:
-        subject = fingerprint(subject_digests(located(wanted.base), wanted.adapter, _memory(wanted)))
+        subject = fingerprint(subject_digests(located(wanted.base), wanted.adapter, wanted.cache / DIGESTS))
     except OSError as error:
         raise UserError(f"The base {wanted.base} or its adapter cannot be read: {first_line(error)}") from None
     parts = [replace(part, identity=_identity(part, subject)) for part in parts]
@@ -90,13 +95,9 @@ def to_do(wanted: Wanted) -> list[Wanted]:
     return left
 
 
-def _memory(wanted: Wanted) -> Path:
-    return Path(wanted.effort.cache or DEFAULT_CACHE).expanduser() / DIGESTS
-
-
 def _identity(part: Wanted, subject: str) -> str:
     """Names the model, the questions and whatever else decides the results of ``part``."""
-    files = {name: files_digest(_questions(folder), _memory(part)) for name, folder in part.benchmarks.items()}
+    files = {name: files_digest(_questions(folder), part.cache / DIGESTS) for name, folder in part.benchmarks.items()}
     told: dict[str, Any] = {
         "subject": subject,
         "benchmarks": files,

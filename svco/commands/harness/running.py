@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,8 @@ from typing import Any
 
 from ...basics.errors import UserError
 from ...basics.files import write_whole, writing
-from ...basics.strict_json import json_lines, json_text, parse_json
+from ...basics.strict_json import json_text, parse_json
+from ..evaluation.benchmarks.choices import read_lines
 
 VERSION = "0.7.3"
 """The version of lmms-eval whose tasks and files are known here."""
@@ -185,11 +185,7 @@ def collect(out: Path, benchmarks: Sequence[str]) -> dict[str, Any]:
 def _answers(results: Path, task: str) -> tuple[int, int]:
     """(questions, empty answers) of the samples beside ``results``: the harness makes an empty answer of a failed generation."""
     file = results.with_name(results.name.replace("_results.json", f"_samples_{task}.jsonl"))
-    try:
-        samples = [json.loads(line) for _, line in json_lines(file.read_text(encoding="utf-8"))]
-    except (OSError, ValueError) as error:
-        raise UserError(f"lmms-eval's samples {file} cannot be read ({error}).") from None
-    said = [_first(sample.get("filtered_resps", sample.get("resps"))) for sample in samples]
+    said = [_first(sample.get("filtered_resps", sample.get("resps"))) for sample in read_lines(file)]
     return len(said), sum(not answer.strip() for answer in said)
 
 

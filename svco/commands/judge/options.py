@@ -11,7 +11,7 @@ from ...basics.errors import UserError
 from ...basics.intervals import real, whole
 from ...basics.progress import shown
 from ...basics.shipped import typed
-from ...endpoint.options import add_asking
+from ...endpoint.options import add_asking, asked
 
 if TYPE_CHECKING:
     from .command import Wanted
@@ -68,7 +68,6 @@ def add_judging(parser: argparse._ActionsContainer, cache: str) -> None:
 
 def judging(arguments: argparse.Namespace, model: str) -> Wanted:
     """Who judges and how, of what :func:`add_judging` added; no folders yet."""
-    from ...endpoint.prices import SHIPPED
     from .command import JUDGED, Wanted
 
     return Wanted(
@@ -78,12 +77,7 @@ def judging(arguments: argparse.Namespace, model: str) -> Wanted:
         judgements=arguments.judgements,
         temperature=arguments.temperature,
         turns=arguments.turns,
-        cache=arguments.cache,
-        prices=arguments.prices or SHIPPED,
-        at_once=arguments.at_once,
-        timeout=arguments.timeout,
-        retries=arguments.retries,
-        yes=arguments.yes,
+        **asked(arguments),
     )
 
 

@@ -10,6 +10,7 @@ from ...basics.errors import UserError
 from ...basics.intervals import whole
 from ...basics.shipped import at_home, typed
 from ...recipe.config import Dtype
+from ..evaluation.options import add_benchmarks
 from ..judge.options import add_judging
 
 if TYPE_CHECKING:
@@ -30,16 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", action="append", default=[], type=typed, dest="runs", metavar="DIR", help="a run; may be given again"
     )
-    parser.add_argument(
-        "--benchmarks", type=typed, metavar="DIR", help="every benchmark that has a folder of its name in DIR"
-    )
-    parser.add_argument(
-        "--benchmark",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="a benchmark and the folder of its official files; may be given again",
-    )
+    add_benchmarks(parser)
     parser.add_argument("-o", "--out", type=typed, required=True, metavar="DIR", help="folder of the table")
     parser.add_argument(
         "--paper",

@@ -9,7 +9,7 @@ from ....basics.errors import UserError
 from ....basics.intervals import whole
 from ....basics.progress import shown
 from ....basics.shipped import typed
-from ....endpoint.options import add_asking
+from ....endpoint.options import add_asking, asked
 from ..common_options import add_images
 
 
@@ -62,7 +62,6 @@ def _add_effort(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the tool; its exit code."""
-    from ....endpoint.prices import SHIPPED
     from .command import Wanted, rewrite
 
     if arguments.backend == "endpoint" and not arguments.model:
@@ -76,14 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
         backend=arguments.backend,
         model=arguments.model or "",
         prompts=arguments.prompts,
-        cache=arguments.cache,
-        prices=arguments.prices or SHIPPED,
-        at_once=arguments.at_once,
         turns=arguments.turns,
         limit=arguments.limit,
-        timeout=arguments.timeout,
-        retries=arguments.retries,
         batch=arguments.batch,
-        yes=arguments.yes,
+        **asked(arguments),
     )
     return rewrite(wanted, shown(True))
