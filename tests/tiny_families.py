@@ -50,6 +50,8 @@ QWEN = (
     "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+QWEN3 = QWEN.partition("{% if loop.first")[0] + QWEN.partition("{% endif %}")[2]
+"""No system prompt of its own."""
 
 _CLIP = {"model_type": "clip_vision_model", "image_size": 28, "patch_size": 7, "hidden_act": "quick_gelu"}
 _SIGLIP = {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 7, "vision_use_head": False}
@@ -61,7 +63,7 @@ def _tokenizer(template):
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     special = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer.add_tokens(special, special_tokens=True)
-    if template is QWEN:
+    if template in (QWEN, QWEN3):
         tokenizer.eos_token = "<|im_end|>"
     return tokenizer
 
@@ -112,6 +114,20 @@ def _qwen():
     return QWEN, images, _config(config, {}, "qwen2_5_vl_text", QWEN, rope_parameters=rope)
 
 
+def _qwen3():
+    images = Qwen2VLImageProcessorPil(
+        patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 32 * 32, "longest_edge": 96 * 96}
+    )
+    vision = {
+        "model_type": "qwen3_vl_vision", "hidden_size": 32, "depth": 4, "num_heads": 2, "intermediate_size": 48,
+        "out_hidden_size": 64, "patch_size": 8, "spatial_merge_size": 2, "temporal_patch_size": 2,
+        "num_position_embeddings": 25, "deepstack_visual_indexes": [2, 0],
+    }  # fmt: skip
+    config = {"model_type": "qwen3_vl", "vision_config": vision}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    return QWEN3, images, _config(config, {}, "qwen3_vl_text", QWEN3, rope_parameters=rope, head_dim=16)
+
+
 def _config(config, tower, language, template, **more):
     tokenizer = _tokenizer(template)
     text = {
@@ -124,7 +140,7 @@ def _config(config, tower, language, template, **more):
         config["vision_config"] = tower | {
             "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
         }  # fmt: skip
-    image = tokenizer.convert_tokens_to_ids("<|image_pad|>" if template is QWEN else "<image>")
+    image = tokenizer.convert_tokens_to_ids("<|image_pad|>" if template in (QWEN, QWEN3) else "<image>")
     config |= {"text_config": text, "image_token_index": image, "image_token_id": image, "tie_word_embeddings": False}
     return AutoConfig.for_model(**config)
 
@@ -136,6 +152,7 @@ BASES = {
     "next_yi": lambda: _next(YI, "llama"),
     "onevision": _onevision,
     "qwen25_vl": _qwen,
+    "qwen3_vl": _qwen3,
 }
 
 

@@ -66,6 +66,7 @@ def processor_of(family):
         "llava_next": "LlavaNext",
         "llava_onevision": "LlavaOnevision",
         "qwen2_5_vl": "Qwen2_5_VL",
+        "qwen3_vl": "Qwen3VL",
     }
     config, kind = family.config, getattr(transformers, f"{names[family.name]}Processor")
     vision, token = config.vision_config, family.tokenizer.convert_ids_to_tokens(family.image_token_id)
@@ -400,7 +401,7 @@ def test_no_proof_is_no_pass(base):
 
     class Shifts(family):
         def project(self, parts, encoded, grids):
-            return super().project(parts, encoded, grids).roll(1, 0)
+            return tuple(rows.roll(1, 0) for rows in super().project(parts, encoded, grids))
 
     for adapter, says in ((Miscounts, "and svco counts"), (Shifts, "make other features of an image")):
         with pytest.raises(UserError, match=says):
