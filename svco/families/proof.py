@@ -49,12 +49,16 @@ def _prove(family: Any, base: str) -> None:
         image = _wide(family)
         counted = family.features_of(image.size)
         ours, theirs = _features(family, image)
+        written = family.tokenizer(family.image_text(image.size), add_special_tokens=False)["input_ids"]
+        placeholders = written.count(family.image_token_id)
     except Exception as error:  # the class itself refuses, with whatever its tensors' shapes lead to
         raise refused(f"refuse an image ({first_line(error)})") from None
     if len(theirs) != counted:
         raise refused(
             f"make {len(theirs)} features of an image of {image.width} × {image.height} pixels, and svco counts {counted}",
         )
+    if not placeholders or counted % placeholders:
+        raise refused(f"share {counted} features of an image among {placeholders} placeholders in its text")
     if ours.shape != theirs.shape or not (ours - theirs).abs().max() < _TOLERANCE:
         raise refused("make other features of an image than svco does")
     tiles = getattr(family.config, "image_grid_pinpoints", None)
