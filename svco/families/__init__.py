@@ -28,6 +28,9 @@ FAMILIES = {
     "llava_next": ("svco.families.tiles", "LlavaNext"),
     "llava_onevision": ("svco.families.tiles", "Onevision"),
     "qwen2_5_vl": ("svco.families.qwen", "Qwen"),
+    "internvl": ("svco.families.internvl", "InternVL"),
+    "idefics3": ("svco.families.idefics", "Idefics"),
+    "smolvlm": ("svco.families.idefics", "Idefics"),
 }
 """transformers ``model_type`` -> the module and the name of its adapter: ``<name>Architecture`` needs no processor,
 ``<name>Family`` is the whole. Imported when used."""
