@@ -6,6 +6,8 @@ processors of the newer families need torchvision.
 
 from __future__ import annotations
 
+import json
+
 import torch
 from places import BASE
 from transformers import (
@@ -13,10 +15,12 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
     CLIPImageProcessorPil,
+    GotOcr2ImageProcessorPil,
     LlavaNextImageProcessorPil,
     LlavaOnevisionImageProcessorPil,
     Qwen2VLImageProcessorPil,
     SiglipImageProcessorPil,
+    SmolVLMImageProcessorPil,
 )
 
 _IMAGES = "{% for c in m['content'] | selectattr('type', 'equalto', 'image') %}"
@@ -53,6 +57,26 @@ QWEN = (
 QWEN3 = QWEN.partition("{% if loop.first")[0] + QWEN.partition("{% endif %}")[2]
 """No system prompt of its own."""
 
+INTERN = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['content'] is string %}{{ m['content'] }}"
+    "{% else %}{% for c in m['content'] %}{% if c['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}"
+    "{% elif c['type'] == 'text' %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SMOL = (
+    "<|im_start|>{% for m in messages %}{{ m['role'] | capitalize }}"
+    "{% if m['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'text' %}{{ c['text'] }}"
+    "{% elif c['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+_OWN_TOKENS = {
+    INTERN: {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"},
+    SMOL: {"fake_image_token": "<fake_token_around_image>", "end_of_utterance_token": "<end_of_utterance>"},
+}
+"""Template -> the tokens by which its releases' tokenizers know what stands around an image. ``<global-img>`` and a tile's row and
+column are tokens of SmolVLM's vocabulary as well."""
+
 _CLIP = {"model_type": "clip_vision_model", "image_size": 28, "patch_size": 7, "hidden_act": "quick_gelu"}
 _SIGLIP = {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 7, "vision_use_head": False}
 _PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28]]
@@ -60,10 +84,16 @@ _SIZE = {"height": 28, "width": 28}
 
 
 def _tokenizer(template):
-    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    own = _OWN_TOKENS.get(template)
+    tokenizer = AutoTokenizer.from_pretrained(BASE, **({"extra_special_tokens": own} if own else {}))
     special = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer.add_tokens(special, special_tokens=True)
-    if template in (QWEN, QWEN3):
+    if template is SMOL:
+        tokenizer.add_tokens(
+            ["<global-img>", *(f"<row_{r}_col_{c}>" for r in (1, 2) for c in (1, 2))], special_tokens=True
+        )
+        tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<end_of_utterance>"
+    if template in (QWEN, QWEN3, INTERN):
         tokenizer.eos_token = "<|im_end|>"
     return tokenizer
 
@@ -128,6 +158,22 @@ def _qwen3():
     return QWEN3, images, _config(config, {}, "qwen3_vl_text", QWEN3, rope_parameters=rope, head_dim=16)
 
 
+def _internvl():
+    """3.5: Qwen3. Its config leaves it to its class, which ties them, whether head and embedding are one; two are stored."""
+    images = GotOcr2ImageProcessorPil(size=_SIZE, min_patches=1, max_patches=4)
+    tower = {"model_type": "internvl_vision", "image_size": [28, 28], "patch_size": [7, 7], "attention_bias": True}
+    config = {"model_type": "internvl", "downsample_ratio": 0.5, "image_seq_length": 4}
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    return INTERN, images, _config(config, tower, "qwen3", INTERN, head_dim=16, rope_parameters=rope)
+
+
+def _smolvlm(kind="smolvlm"):
+    """Up to 2 × 2 tiles and the whole picture."""
+    images = SmolVLMImageProcessorPil(size={"longest_edge": 56}, max_image_size={"longest_edge": 28})
+    tower = {"model_type": f"{kind}_vision", "image_size": 28, "patch_size": 7}
+    return SMOL, images, _config({"model_type": kind, "scale_factor": 2}, tower, "llama", SMOL)
+
+
 def _config(config, tower, language, template, **more):
     tokenizer = _tokenizer(template)
     text = {
@@ -140,7 +186,7 @@ def _config(config, tower, language, template, **more):
         config["vision_config"] = tower | {
             "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
         }  # fmt: skip
-    image = tokenizer.convert_tokens_to_ids("<|image_pad|>" if template in (QWEN, QWEN3) else "<image>")
+    image = tokenizer.convert_tokens_to_ids({QWEN: "<|image_pad|>", QWEN3: "<|image_pad|>", INTERN: "<IMG_CONTEXT>"}.get(template, "<image>"))
     config |= {"text_config": text, "image_token_index": image, "image_token_id": image, "tie_word_embeddings": False}
     return AutoConfig.for_model(**config)
 
@@ -153,6 +199,8 @@ BASES = {
     "onevision": _onevision,
     "qwen25_vl": _qwen,
     "qwen3_vl": _qwen3,
+    "internvl": _internvl,
+    "smolvlm": _smolvlm,
 }
 
 
@@ -169,4 +217,8 @@ def make_base(name, folder):
         for parameter in model.parameters():  # as initialised, nothing depends much on anything
             parameter.mul_(4 if parameter.dim() > 1 else 1)
     model.save_pretrained(folder)
+    if template is INTERN:
+        told = json.loads((file := folder / "config.json").read_text())
+        told.pop("tie_word_embeddings")
+        file.write_text(json.dumps(told))
     return folder

@@ -29,6 +29,9 @@ FAMILIES = {
     "llava_onevision": ("svco.families.tiles", "Onevision"),
     "qwen2_5_vl": ("svco.families.qwen", "Qwen"),
     "qwen3_vl": ("svco.families.qwen3", "Qwen3VL"),
+    "internvl": ("svco.families.internvl", "InternVL"),
+    "idefics3": ("svco.families.idefics", "Idefics"),
+    "smolvlm": ("svco.families.idefics", "Idefics"),
 }
 """transformers ``model_type`` -> the module and the name of its adapter: ``<name>Architecture`` needs no processor,
 ``<name>Family`` is the whole. Imported when used."""

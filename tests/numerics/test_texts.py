@@ -113,7 +113,7 @@ def drawn_text(rng, longest):
 
 def takes_system(family):
     try:
-        family.chat.render(PairText("k", "Q?", ("a", "b"), system="Be brief."), True, None)
+        family.chat.render(PairText("k", "Q?", ("a", "b"), system="Be brief."), family.chat.word, None)
     except BadSample:
         return False
     return True
