@@ -132,7 +132,7 @@ def _config(config, tower, language, template, **more):
 BASES = {
     "llava15": lambda: _llava(VICUNA, _CLIP, "llama"),
     "interleave": lambda: _llava(INTERLEAVE, _SIGLIP, "qwen2"),
-    "next_mistral": lambda: _next(MISTRAL, "mistral", sliding_window=None),
+    "next_mistral": lambda: _next(MISTRAL, "mistral", sliding_window=20),
     "next_yi": lambda: _next(YI, "llama"),
     "onevision": _onevision,
     "qwen25_vl": _qwen,

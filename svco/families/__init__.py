@@ -45,6 +45,13 @@ REFUSED = {
 }
 """Types that would need more than an adapter, and why."""
 
+UNSUPPORTED_SETTINGS = {
+    "attn_logit_softcapping": "caps its attention scores",
+    "final_logit_softcapping": "caps its logits",
+    "use_bidirectional_attention": "attends in both directions among all tokens",
+}
+"""Settings of a language model that a packed row does not follow, and what they do."""
+
 
 def load_family(base: str, max_text_tokens: int, paper_compat: bool = False) -> Family:
     """The adapter for base model ``base`` (folder or hub id), chosen by the ``model_type`` of its config."""
@@ -82,14 +89,11 @@ def check_supported(config: dict[str, Any], base: str) -> None:
     language = "qwen2_5_vl_text" if model_type == language == "qwen2_5_vl" else language  # as older configs say it
     if language not in LANGUAGE_MODELS:
         raise UserError(f"The base model {base!r} has a language model of type {language!r}. {supported}")
-    window = text.get("sliding_window")
-    switched_on = text.get("use_sliding_window", language == "mistral")
-    sliding = switched_on or "sliding_attention" in text.get("layer_types", ())
-    if window and sliding:
-        raise UserError(
-            f"The base model {base!r} attends within a sliding window of {window} tokens, which svco does not. {supported} "
-            "If your sequences are shorter than the window, set sliding_window to null in its config.json."
-        )
+    for setting, does in UNSUPPORTED_SETTINGS.items():
+        if text.get(setting):
+            raise UserError(
+                f"The base model {base!r} {does} ({setting} = {text[setting]!r} in its config), which svco does not. {supported}"
+            )
 
 
 def base_config(base: str) -> dict[str, Any]:

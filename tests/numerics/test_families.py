@@ -292,8 +292,8 @@ REFUSALS = [
     ({"model_type": "idefics3"}, "does not support yet"),
     ({"model_type": "llava", "text_config": {"model_type": "gemma2"}}, "language model of type 'gemma2'"),
     (
-        {"model_type": "llava_next", "text_config": {"model_type": "mistral", "sliding_window": 4096}},
-        "sliding window of 4096",
+        {"model_type": "llava", "text_config": {"model_type": "qwen2", "final_logit_softcapping": 30.0}},
+        "caps its logits .final_logit_softcapping = 30.0",
     ),
 ]
 
