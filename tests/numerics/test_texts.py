@@ -112,7 +112,7 @@ def drawn_text(rng, longest):
 
 def takes_system(family):
     try:
-        family.chat.render(PairText("k", "Q?", ("a", "b"), system="Be brief."), True, None)
+        family.chat.render(PairText("k", "Q?", ("a", "b"), system="Be brief."), family.chat.word, None)
     except BadSample:
         return False
     return True
@@ -400,7 +400,7 @@ def test_no_proof_is_no_pass(base):
 
     class Shifts(family):
         def project(self, parts, encoded, grids):
-            return super().project(parts, encoded, grids).roll(1, 0)
+            return tuple(rows.roll(1, 0) for rows in super().project(parts, encoded, grids))
 
     for adapter, says in ((Miscounts, "and svco counts"), (Shifts, "make other features of an image")):
         with pytest.raises(UserError, match=says):
