@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
     CLIPImageProcessorPil,
+    Gemma3ImageProcessorPil,
     LlavaNextImageProcessorPil,
     LlavaOnevisionImageProcessorPil,
     Qwen2VLImageProcessorPil,
@@ -50,6 +51,14 @@ QWEN = (
     "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+GEMMA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set first = messages[0]['content'][0]['text'] + '\n\n' %}"
+    "{% set told = messages[1:] %}{% else %}{% set first = '' %}{% set told = messages %}{% endif %}{% for m in told %}"
+    "{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' + (first if loop.first else '') }}"
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}{{ '<start_of_image>' }}{% else %}{{ c['text'] | trim }}{% endif %}"
+    "{% endfor %}{{ '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+_TURNS = ["<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>"]
 
 _CLIP = {"model_type": "clip_vision_model", "image_size": 28, "patch_size": 7, "hidden_act": "quick_gelu"}
 _SIGLIP = {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 7, "vision_use_head": False}
@@ -58,11 +67,15 @@ _SIZE = {"height": 28, "width": 28}
 
 
 def _tokenizer(template):
-    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    named = {"boi_token": _TURNS[2], "eoi_token": _TURNS[3], "image_token": _TURNS[4]} if template is GEMMA else {}
+    tokenizer = AutoTokenizer.from_pretrained(BASE, extra_special_tokens=named)
     special = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer.add_tokens(special, special_tokens=True)
     if template is QWEN:
         tokenizer.eos_token = "<|im_end|>"
+    if template is GEMMA:
+        tokenizer.add_tokens(_TURNS, special_tokens=True)
+        tokenizer.add_tokens(["\n\n\n", "\n\n"])  # as in its vocabulary: a picture's first line break joins the turn's
     return tokenizer
 
 
@@ -112,6 +125,23 @@ def _qwen():
     return QWEN, images, _config(config, {}, "qwen2_5_vl_text", QWEN, rope_parameters=rope)
 
 
+def _gemma():
+    """A window shorter than a picture, which is shorter than a prompt; one layer of three attends to all."""
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    ropes = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    begin, end, image = (_tokenizer(GEMMA).convert_tokens_to_ids(word) for word in _TURNS[2:])
+    config = {"model_type": "gemma3", "mm_tokens_per_image": 16, "boi_token_index": begin, "eoi_token_index": end}
+    made = _config(
+        config, _SIGLIP | {"image_size": 56}, "gemma3_text", GEMMA, head_dim=16, query_pre_attn_scalar=24,
+        sliding_window=12, layer_types=kinds, rope_parameters=ropes,
+    )  # fmt: skip
+    made.image_token_id, made.tie_word_embeddings, made.text_config.tie_word_embeddings = image, True, True
+    return GEMMA, Gemma3ImageProcessorPil(size={"height": 56, "width": 56}), made
+
+
 def _config(config, tower, language, template, **more):
     tokenizer = _tokenizer(template)
     text = {
@@ -136,6 +166,7 @@ BASES = {
     "next_yi": lambda: _next(YI, "llama"),
     "onevision": _onevision,
     "qwen25_vl": _qwen,
+    "gemma3": _gemma,
 }
 
 
@@ -150,6 +181,8 @@ def make_base(name, folder):
     model = AutoModelForImageTextToText.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():  # as initialised, nothing depends much on anything
+            if not parameter.any() and parameter.dim() > 1:  # Gemma's projection begins at zero
+                parameter.normal_(std=0.1)
             parameter.mul_(4 if parameter.dim() > 1 else 1)
     model.save_pretrained(folder)
     return folder

@@ -28,15 +28,15 @@ FAMILIES = {
     "llava_next": ("svco.families.tiles", "LlavaNext"),
     "llava_onevision": ("svco.families.tiles", "Onevision"),
     "qwen2_5_vl": ("svco.families.qwen", "Qwen"),
+    "gemma3": ("svco.families.gemma", "Gemma"),
 }
 """transformers ``model_type`` -> the module and the name of its adapter: ``<name>Architecture`` needs no processor,
 ``<name>Family`` is the whole. Imported when used."""
 
-LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text")
+LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text", "gemma3_text")
 """``model_type`` of the language models whose layers do with a packed row what they do with a sequence."""
 
 REFUSED = {
-    "gemma3": "attends in both directions among an image's tokens",
     "paligemma": "attends in both directions among the tokens of image and prompt",
     "mllama": "shows images to its layers by cross-attention",
     "qwen3_vl": "adds visual features inside its first layers (DeepStack)",

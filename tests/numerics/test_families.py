@@ -53,6 +53,11 @@ GOLDEN = {
         "<|vision_start|><|image_pad|><|vision_end|>",
         "The circle is red.<|im_end|>",
     ),
+    "gemma3": (
+        "<s><start_of_turn>user\n{image}What colour is the circle?<end_of_turn>\n<start_of_turn>model\n",
+        "\n\n<start_of_image><image_soft_token><end_of_image>\n\n",
+        "The circle is red.<end_of_turn>",
+    ),
 }
 GOLDEN["onevision"] = GOLDEN["interleave"]
 """Prompt with its place for the image, the image's part of it, and the first response, as the releases' templates have them."""
@@ -84,7 +89,8 @@ def base(request, tmp_path_factory):
 def pictured(model, folder, image):
     """(keyword arguments of the model's forward, number of features) of one image."""
     made = dict(AutoImageProcessor.from_pretrained(folder, backend="pil")(image, return_tensors="pt"))
-    made.pop("batch_num_images", None)
+    for count in ("batch_num_images", "num_crops"):
+        made.pop(count, None)
     made["pixel_values"] = made["pixel_values"].to(model.dtype)
     return made, len(torch.cat(list(model.model.get_image_features(**made).pooler_output)))
 
@@ -112,6 +118,8 @@ def plain_logps(model, name, folder, made):
             ids = tokenizer(text + response, add_special_tokens=False, return_tensors="pt")["input_ids"]
             if "image_grid_thw" in extra:
                 extra["mm_token_type_ids"] = (ids == placeholder).int()
+            if name == "gemma3":
+                extra["token_type_ids"] = (ids == placeholder).int()
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits[0].double()
             cells.append(logits.log_softmax(-1)[start - 1 : -1].gather(1, ids[0, start:, None]).sum())
         rows.append(torch.stack(cells))
@@ -202,6 +210,7 @@ def test_golden_ids_and_features(base):
             word = family.tokenizer.decode([family.image_token_id])
             text = prompt.format(image=shown.replace(word, word * features))
             assert family.tokenizer.decode(encoded.prefixes[side]) == text
+            assert encoded.prefixes[side].tolist() == family.tokenizer(text, add_special_tokens=False)["input_ids"]
             if name == "qwen25_vl":
                 ids = torch.from_numpy(encoded.prefixes[side])[None]
                 kinds = (ids == family.image_token_id).int()
@@ -269,6 +278,9 @@ def test_features_of_true_shapes():
         ("llava-hf/llava-v1.6-mistral-7b-hf", 7_566_747_648, 0),
         ("Qwen/Qwen2.5-VL-3B-Instruct", 3_754_622_976, 0),
         ("Qwen/Qwen2.5-VL-7B-Instruct", 8_292_166_656, 0),
+        ("google/gemma-3-4b-it", 4_300_079_472, 0),
+        ("google/gemma-3-12b-it", 12_187_325_040, 0),
+        ("google/gemma-3-27b-it", 27_432_406_640, 0),
         ("llava-hf/llava-1.5-13b-hf", 13.4e9, 0.05e9),
         ("llava-hf/llava-v1.6-vicuna-13b-hf", 13.4e9, 0.05e9),
         ("llava-hf/llava-v1.6-34b-hf", 34.8e9, 0.05e9),
@@ -286,7 +298,7 @@ def test_published_sizes(hub_id, count, tolerance):
 
 
 REFUSALS = [
-    ({"model_type": "gemma3"}, "both directions"),
+    ({"model_type": "paligemma"}, "both directions"),
     ({"model_type": "qwen3_vl"}, "DeepStack"),
     ({"model_type": "mllama"}, "cross-attention"),
     ({"model_type": "idefics3"}, "does not support yet"),
