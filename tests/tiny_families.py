@@ -51,6 +51,8 @@ QWEN = (
     "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+QWEN3 = QWEN.partition("{% if loop.first")[0] + QWEN.partition("{% endif %}")[2]
+"""No system prompt of its own."""
 GEMMA = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set first = messages[0]['content'][0]['text'] + '\n\n' %}"
     "{% set told = messages[1:] %}{% else %}{% set first = '' %}{% set told = messages %}{% endif %}{% for m in told %}"
@@ -71,7 +73,7 @@ def _tokenizer(template):
     tokenizer = AutoTokenizer.from_pretrained(BASE, extra_special_tokens=named)
     special = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer.add_tokens(special, special_tokens=True)
-    if template is QWEN:
+    if template in (QWEN, QWEN3):
         tokenizer.eos_token = "<|im_end|>"
     if template is GEMMA:
         tokenizer.add_tokens(_TURNS, special_tokens=True)
@@ -125,6 +127,20 @@ def _qwen():
     return QWEN, images, _config(config, {}, "qwen2_5_vl_text", QWEN, rope_parameters=rope)
 
 
+def _qwen3():
+    images = Qwen2VLImageProcessorPil(
+        patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 32 * 32, "longest_edge": 96 * 96}
+    )
+    vision = {
+        "model_type": "qwen3_vl_vision", "hidden_size": 32, "depth": 4, "num_heads": 2, "intermediate_size": 48,
+        "out_hidden_size": 64, "patch_size": 8, "spatial_merge_size": 2, "temporal_patch_size": 2,
+        "num_position_embeddings": 25, "deepstack_visual_indexes": [2, 0],
+    }  # fmt: skip
+    config = {"model_type": "qwen3_vl", "vision_config": vision}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    return QWEN3, images, _config(config, {}, "qwen3_vl_text", QWEN3, rope_parameters=rope, head_dim=16)
+
+
 def _gemma():
     """A window shorter than a picture, which is shorter than a prompt; one layer of three attends to all."""
     kinds = ["sliding_attention", "full_attention", "sliding_attention"]
@@ -154,7 +170,7 @@ def _config(config, tower, language, template, **more):
         config["vision_config"] = tower | {
             "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
         }  # fmt: skip
-    image = tokenizer.convert_tokens_to_ids("<|image_pad|>" if template is QWEN else "<image>")
+    image = tokenizer.convert_tokens_to_ids("<|image_pad|>" if template in (QWEN, QWEN3) else "<image>")
     config |= {"text_config": text, "image_token_index": image, "image_token_id": image, "tie_word_embeddings": False}
     return AutoConfig.for_model(**config)
 
@@ -166,6 +182,7 @@ BASES = {
     "next_yi": lambda: _next(YI, "llama"),
     "onevision": _onevision,
     "qwen25_vl": _qwen,
+    "qwen3_vl": _qwen3,
     "gemma3": _gemma,
 }
 

@@ -69,6 +69,7 @@ def processor_of(family):
         "llava_next": "LlavaNext",
         "llava_onevision": "LlavaOnevision",
         "qwen2_5_vl": "Qwen2_5_VL",
+        "qwen3_vl": "Qwen3VL",
     }
     config, kind = family.config, getattr(transformers, f"{names[family.name]}Processor")
     vision, token = config.vision_config, family.tokenizer.convert_ids_to_tokens(family.image_token_id)
