@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -105,34 +106,38 @@ def pack(
     ``weight`` (P,) are of the pairs, ``views`` is V."""
     ids, positions, predicts, targets, cells = [], [], [], [], []
     segments: list[tuple[Range, tuple[Range, ...]]] = []
+    kinds: list[bool] = []
     here = 0
 
-    def lay(segment: np.ndarray, places: np.ndarray, ancestors: tuple[Range, ...]) -> Range:
+    def lay(segment: np.ndarray, places: np.ndarray, ancestors: tuple[Range, ...], two_way: bool = False) -> Range:
         nonlocal here
         own = (here, here + len(segment))
         ids.append(segment)
         positions.append(places)
         segments.append((own, ancestors))
+        kinds.append(two_way)
         here = own[1]
         return own
 
     for tree in trees:
         places = np.arange(len(tree.prefix))[None] if tree.positions is None else tree.positions
-        prefix = lay(tree.prefix, places, ())
+        prefix: tuple[Range, ...] = ()
+        for start, stop, two_way in _parted(tree.prefix, family):
+            prefix = (*prefix, lay(tree.prefix[start:stop], places[:, start:stop], prefix, two_way))
         for response, cell in tree.branches:
-            predicts.append(np.array([prefix[1] - 1]))
+            predicts.append(np.array([prefix[-1][1] - 1]))
             if len(response) > 1:
                 # Text counts on every axis alike, from behind the farthest position of the prefix.
                 behind = places.max() + 1 + np.arange(len(response) - 1)
                 behind = np.broadcast_to(behind, (len(places), len(behind)))
-                predicts.append(np.arange(*lay(response[:-1], behind, (prefix,))))
+                predicts.append(np.arange(*lay(response[:-1], behind, prefix)))
             targets.append(response)
             cells.append(np.full(len(response), cell))
     row = np.concatenate(ids)
     return PackedBatch(
         input_ids=torch.from_numpy(row),
         position_ids=torch.from_numpy(np.concatenate(positions, axis=1)).unsqueeze(1),
-        layout=Layout.of(segments),
+        layout=Layout.of(segments, kinds),
         pixels=pictures.pixels,
         grids=pictures.grids,
         image_slots=torch.from_numpy(np.flatnonzero(family.image_token_mask(row))),
@@ -143,6 +148,16 @@ def pack(
         weight=torch.tensor(weight, dtype=torch.float32),
         view_count=views,
     )
+
+
+def _parted(prefix: np.ndarray, family: ModelSide) -> list[tuple[int, int, bool]]:
+    """(start, stop, two-way) of the segments of a prefix: one, or text and images apart where an image's features see each
+    other in both directions."""
+    if not family.two_way_images:
+        return [(0, len(prefix), False)]
+    shown = family.image_token_mask(prefix)
+    bounds = [0, *(np.flatnonzero(np.diff(shown)) + 1).tolist(), len(prefix)]
+    return [(start, stop, bool(shown[start])) for start, stop in pairwise(bounds)]
 
 
 @dataclass(frozen=True)

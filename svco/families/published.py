@@ -110,6 +110,25 @@ def _qwen25_vl(
     }
 
 
+def _gemma3(hidden: int, layers: int, heads: int, kv_heads: int, head: int, scalar: int) -> dict[str, Any]:
+    """Every sixth layer attends to all, the others within 1,024 tokens."""
+    text = _text("gemma3_text", hidden, 4 * hidden, layers, heads, kv_heads, 262208, max_position_embeddings=131072)
+    text |= {"head_dim": head, "query_pre_attn_scalar": scalar, "sliding_window": 1024}
+    text["rope_parameters"] = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    return {
+        "model_type": "gemma3",
+        "mm_tokens_per_image": 256,
+        "boi_token_index": 255999,
+        "eoi_token_index": 256000,
+        "image_token_index": 262144,
+        "text_config": text,
+        "vision_config": _SIGLIP | {"num_hidden_layers": 27, "image_size": 896},
+    }
+
+
 def _qwen3_vl(
     hidden: int, inner: int, layers: int, heads: int, tower: tuple[int, int, int], taken: list[int], tied: bool
 ) -> dict[str, Any]:
@@ -246,6 +265,9 @@ PUBLISHED = {
         128257,
         **_SO400M | {"image_size": 364},
     ),
+    "google/gemma-3-4b-it": _gemma3(2560, 34, 8, 4, head=256, scalar=256),
+    "google/gemma-3-12b-it": _gemma3(3840, 48, 16, 8, head=256, scalar=256),
+    "google/gemma-3-27b-it": _gemma3(5376, 62, 32, 16, head=128, scalar=168),
 }
 """Hub id -> what its ``config.json`` says."""
 

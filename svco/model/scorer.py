@@ -129,10 +129,11 @@ class PackedScorer(nn.Module):
         self._hear(policy)
         # (axes, 1, T): most families rotate by one position a token, given as (1, T).
         positions = batch.position_ids if len(batch.position_ids) > 1 else batch.position_ids[0]
-        angles = self.rotary(policy, positions)
-        for number, layer in enumerate(self.layers):
+        kinds: list[tuple[str, ...]] = [(kind,) for kind in self._parts.layer_types] or [()] * len(self.layers)
+        angles = {kind: self.rotary(policy, positions, *kind) for kind in dict.fromkeys(kinds)}
+        for number, (layer, kind) in enumerate(zip(self.layers, kinds, strict=True)):
             with self.saved.counting(layer, number, len(self.layers), batch.llm_tokens):
-                policy, reference = layer(policy, reference, position_embeddings=angles, layout=batch.layout)
+                policy, reference = layer(policy, reference, position_embeddings=angles[kind], layout=batch.layout)
             policy = _add(policy, ours, batch.image_slots)
             reference = _add(reference, theirs, batch.image_slots)
             self._hear(policy)

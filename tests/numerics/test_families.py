@@ -69,6 +69,11 @@ GOLDEN = {
         "<fake_token_around_image><global-img><image><fake_token_around_image>",
         " The circle is red.<end_of_utterance>",
     ),
+    "gemma3": (
+        "<s><start_of_turn>user\n{image}What colour is the circle?<end_of_turn>\n<start_of_turn>model\n",
+        "\n\n<start_of_image><image_soft_token><end_of_image>\n\n",
+        "The circle is red.<end_of_turn>",
+    ),
 }
 GOLDEN["onevision"] = GOLDEN["interleave"]
 """Prompt with its place for the image, the image's part of it, and the first response, as the releases' templates have them."""
@@ -105,7 +110,8 @@ def pictured(model, folder, image):
     """(keyword arguments of the model's forward, number of features, its rows and columns of tiles) of one image."""
     asked = ASKED.get(model.config.model_type, {})
     made = dict(AutoImageProcessor.from_pretrained(folder, backend="pil")(image, return_tensors="pt", **asked))
-    made.pop("batch_num_images", None), made.pop("num_patches", None)
+    for count in ("batch_num_images", "num_patches", "num_crops"):
+        made.pop(count, None)
     grid = [made.pop(name, [[0]])[0][0] for name in ("rows", "cols")]
     made["pixel_values"] = made["pixel_values"].to(model.dtype)
     return made, len(torch.cat(list(model.model.get_image_features(**made).pooler_output))), grid
@@ -143,6 +149,8 @@ def plain_logps(model, name, folder, made):
             ids = tokenizer(text + response, add_special_tokens=False, return_tensors="pt")["input_ids"]
             if "image_grid_thw" in extra:
                 extra["mm_token_type_ids"] = (ids == placeholder).int()
+            if name == "gemma3":
+                extra["token_type_ids"] = (ids == placeholder).int()
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits[0].double()
             cells.append(logits.log_softmax(-1)[start - 1 : -1].gather(1, ids[0, start:, None]).sum())
         rows.append(torch.stack(cells))
@@ -273,6 +281,7 @@ def test_golden_ids_and_features(base):
             word = family.tokenizer.decode([family.image_token_id])
             text = prompt.format(image=image_words(shown, word, features, grid))
             assert family.tokenizer.decode(encoded.prefixes[side]) == text
+            assert encoded.prefixes[side].tolist() == family.tokenizer(text, add_special_tokens=False)["input_ids"]
             if encoded.positions[side].shape[0] == 3:
                 ids = torch.from_numpy(encoded.prefixes[side])[None]
                 kinds = (ids == family.image_token_id).int()
@@ -353,6 +362,9 @@ def test_features_of_true_shapes():
         ("OpenGVLab/InternVL3_5-1B-HF", 1.06e9, 0.005e9),
         ("OpenGVLab/InternVL3_5-8B-HF", 8.53e9, 0.005e9),
         ("HuggingFaceM4/Idefics3-8B-Llama3", 8.46e9, 0.005e9),
+        ("google/gemma-3-4b-it", 4_300_079_472, 0),
+        ("google/gemma-3-12b-it", 12_187_325_040, 0),
+        ("google/gemma-3-27b-it", 27_432_406_640, 0),
         ("llava-hf/llava-1.5-13b-hf", 13.4e9, 0.05e9),
         ("llava-hf/llava-v1.6-vicuna-13b-hf", 13.4e9, 0.05e9),
         ("llava-hf/llava-v1.6-34b-hf", 34.8e9, 0.05e9),
@@ -374,14 +386,14 @@ def test_published_sizes(hub_id, count, tolerance):
 
 
 REFUSALS = [
-    ({"model_type": "gemma3"}, "both directions"),
+    ({"model_type": "paligemma"}, "both directions"),
     ({"model_type": "qwen3_vl_moe"}, "experts"),
     ({"model_type": "mllama"}, "cross-attention"),
     ({"model_type": "idefics2"}, "does not support yet"),
     ({"model_type": "llava", "text_config": {"model_type": "gemma2"}}, "language model of type 'gemma2'"),
     (
-        {"model_type": "llava_next", "text_config": {"model_type": "mistral", "sliding_window": 4096}},
-        "sliding window of 4096",
+        {"model_type": "llava", "text_config": {"model_type": "qwen2", "final_logit_softcapping": 30.0}},
+        "caps its logits .final_logit_softcapping = 30.0",
     ),
 ]
 
