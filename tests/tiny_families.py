@@ -50,6 +50,14 @@ QWEN = (
     "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+QWEN35 = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and enable_thinking is false %}"
+    "<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}{% endif %}"
+)
+"""Opens thoughts unless it is told not to, and shows an answer behind empty ones."""
 
 _CLIP = {"model_type": "clip_vision_model", "image_size": 28, "patch_size": 7, "hidden_act": "quick_gelu"}
 _SIGLIP = {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 7, "vision_use_head": False}
@@ -61,7 +69,7 @@ def _tokenizer(template):
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     special = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer.add_tokens(special, special_tokens=True)
-    if template is QWEN:
+    if template in (QWEN, QWEN35):
         tokenizer.eos_token = "<|im_end|>"
     return tokenizer
 
@@ -112,6 +120,26 @@ def _qwen():
     return QWEN, images, _config(config, {}, "qwen2_5_vl_text", QWEN, rope_parameters=rope)
 
 
+def _qwen35():
+    """Two DeltaNet layers before one of attention; key heads, value heads and both of their sizes differ."""
+    images = Qwen2VLImageProcessorPil(
+        patch_size=7, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 28 * 28, "longest_edge": 98 * 98}
+    )
+    vision = {
+        "model_type": "qwen3_5_vision", "hidden_size": 32, "depth": 2, "num_heads": 2, "intermediate_size": 48,
+        "out_hidden_size": 64, "patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2,
+        "num_position_embeddings": 16,
+    }  # fmt: skip
+    text = {
+        "head_dim": 32, "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 8,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.25,
+        },
+    }  # fmt: skip
+    return QWEN35, images, _config({"model_type": "qwen3_5", "vision_config": vision}, {}, "qwen3_5_text", QWEN35, **text)
+
+
 def _config(config, tower, language, template, **more):
     tokenizer = _tokenizer(template)
     text = {
@@ -124,7 +152,7 @@ def _config(config, tower, language, template, **more):
         config["vision_config"] = tower | {
             "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
         }  # fmt: skip
-    image = tokenizer.convert_tokens_to_ids("<|image_pad|>" if template is QWEN else "<image>")
+    image = tokenizer.convert_tokens_to_ids("<|image_pad|>" if template in (QWEN, QWEN35) else "<image>")
     config |= {"text_config": text, "image_token_index": image, "image_token_id": image, "tie_word_embeddings": False}
     return AutoConfig.for_model(**config)
 
@@ -136,6 +164,7 @@ BASES = {
     "next_yi": lambda: _next(YI, "llama"),
     "onevision": _onevision,
     "qwen25_vl": _qwen,
+    "qwen35": _qwen35,
 }
 
 

@@ -28,11 +28,12 @@ FAMILIES = {
     "llava_next": ("svco.families.tiles", "LlavaNext"),
     "llava_onevision": ("svco.families.tiles", "Onevision"),
     "qwen2_5_vl": ("svco.families.qwen", "Qwen"),
+    "qwen3_5": ("svco.families.qwen3_5", "Qwen35"),
 }
 """transformers ``model_type`` -> the module and the name of its adapter: ``<name>Architecture`` needs no processor,
 ``<name>Family`` is the whole. Imported when used."""
 
-LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text")
+LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_5_text")
 """``model_type`` of the language models whose layers do with a packed row what they do with a sequence."""
 
 REFUSED = {
@@ -41,6 +42,8 @@ REFUSED = {
     "mllama": "shows images to its layers by cross-attention",
     "qwen3_vl": "adds visual features inside its first layers (DeepStack)",
     "qwen3_vl_moe": "adds visual features inside its first layers (DeepStack)",
+    "qwen3_5_moe": "routes each token to experts of its own",
+    "qwen3_next": "routes each token to experts of its own, and its DeltaNet layers have other projections than Qwen3.5's",
     "llama4": "attends in chunks",
 }
 """Types that would need more than an adapter, and why."""
