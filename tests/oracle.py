@@ -60,7 +60,11 @@ def exact_qwen35():
     models run the rule token by token (the recurrent form); ``chunk_rule`` is the form in chunks."""
     spec = importlib.util.find_spec(QWEN35)
     source = Path(spec.origin).read_text()
-    for narrow, wide in (("torch.float32", "torch.float64"), (".float()", ".double()"), ("=torch.float)", "=torch.float64)")):
+    for narrow, wide in (
+        ("torch.float32", "torch.float64"),
+        (".float()", ".double()"),
+        ("=torch.float)", "=torch.float64)"),
+    ):
         source = source.replace(narrow, wide)
     module = types.ModuleType(f"{QWEN35}_exact")
     module.__package__, module.__file__ = spec.parent, spec.origin

@@ -137,7 +137,11 @@ def _qwen35():
             "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.25,
         },
     }  # fmt: skip
-    return QWEN35, images, _config({"model_type": "qwen3_5", "vision_config": vision}, {}, "qwen3_5_text", QWEN35, **text)
+    return (
+        QWEN35,
+        images,
+        _config({"model_type": "qwen3_5", "vision_config": vision}, {}, "qwen3_5_text", QWEN35, **text),
+    )
 
 
 def _config(config, tower, language, template, **more):

@@ -132,9 +132,7 @@ def _padded(parts: Any, level: Any, begin: torch.Tensor | None) -> tuple[torch.T
     return torch.cat(outputs), torch.cat(states) if level.ends else None
 
 
-def _packed(
-    rule: Rule, parts: Any, level: Any, begin: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _packed(rule: Rule, parts: Any, level: Any, begin: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The same by one call of a kernel that takes sequences of any lengths, one behind another."""
     query, key, value, g, beta = (part.index_select(0, level.index).unsqueeze(0) for part in parts)
     output, last = rule(

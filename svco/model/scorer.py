@@ -68,7 +68,7 @@ class PackedScorer(nn.Module):
         self._projector_off = switch(parts.projector)
         self._projector_trained = any(p.requires_grad for p in parts.projector.parameters())
         self._everything_off = switch(policy)
-        self.saved = SavedBytes()
+        self.saved = SavedBytes(twins)
         self._heard: list[torch.Tensor] | None = None
 
     @property
@@ -127,7 +127,7 @@ class PackedScorer(nn.Module):
         positions = batch.position_ids if len(batch.position_ids) > 1 else batch.position_ids[0]
         angles = self.rotary(policy, positions)
         for number, layer in enumerate(self.layers):
-            with self.saved.counting(layer, number, len(self.layers), batch.llm_tokens):
+            with self.saved.counting(layer, number, batch.llm_tokens):
                 policy, reference = layer(policy, reference, position_embeddings=angles, layout=batch.layout)
             self._hear(policy)
         return self._logps(policy, reference, batch)
