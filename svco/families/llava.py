@@ -21,7 +21,7 @@ class LlavaArchitecture:
             config=model.config,
             tower=inner.vision_tower,
             projector=self.projector(inner),
-            projection=inner.multi_modal_projector,
+            projection=(inner.multi_modal_projector,),
             **language_parts(model),
         )
 
@@ -59,8 +59,8 @@ class LlavaArchitecture:
         first = 1 if config.vision_feature_select_strategy == "default" else 0
         return torch.cat([state[:, first:] for state in chosen], dim=-1)
 
-    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> torch.Tensor:
-        return parts.projector(encoded).flatten(0, 1)
+    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> tuple[torch.Tensor, ...]:
+        return (parts.projector(encoded).flatten(0, 1),)
 
     def shown(self, pictures: Pictures, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """See the protocol."""

@@ -51,11 +51,11 @@ def _prove(family: Any, base: str) -> None:
         ours, theirs = _features(family, image)
     except Exception as error:  # the class itself refuses, with whatever its tensors' shapes lead to
         raise refused(f"refuse an image ({first_line(error)})") from None
-    if len(theirs) != counted:
+    if len(theirs[0]) != counted:
         raise refused(
-            f"make {len(theirs)} features of an image of {image.width} × {image.height} pixels, and svco counts {counted}",
+            f"make {len(theirs[0])} features of an image of {image.width} × {image.height} pixels, and svco counts {counted}",
         )
-    if ours.shape != theirs.shape or not (ours - theirs).abs().max() < _TOLERANCE:
+    if len(ours) != len(theirs) or not all(map(_same, ours, theirs)):
         raise refused("make other features of an image than svco does")
     tiles = getattr(family.config, "image_grid_pinpoints", None)
     if tiles is not None and sorted(map(list, tiles)) != sorted(map(list, family.image_processor.image_grid_pinpoints)):
@@ -84,8 +84,13 @@ def _wide(family: Any) -> Image:
     return Image.fromarray(pixels)
 
 
-def _features(family: Any, image: Image) -> tuple[torch.Tensor, torch.Tensor]:
-    """(features, width) of ``image`` by the adapter and by the base's own class, both of the narrow model."""
+def _same(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    return ours.shape == theirs.shape and bool((ours - theirs).abs().max() < _TOLERANCE)
+
+
+def _features(family: Any, image: Image) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """What ``image`` becomes by the adapter and by the base's own class, both of the narrow model: each (features, width), placed
+    and then added (DeepStack)."""
     import torch
 
     pictures = family.pixels([image])
@@ -98,7 +103,9 @@ def _features(family: Any, image: Image) -> tuple[torch.Tensor, torch.Tensor]:
         shown.pop("mm_token_type_ids", None)
         if pictures.pixels.dim() == 4 and "image_sizes" in shown:
             shown["pixel_values"] = pictures.pixels[None]
-        theirs = torch.cat(list(model.get_image_features(**shown).pooler_output))
+        found = model.get_image_features(**shown)
+        made = [found.pooler_output, *(getattr(found, "deepstack_features", None) or ())]
+        theirs = tuple(torch.cat(list(images)) for images in made)
         ours = family.project(parts, family.encode_images(parts, pictures.pixels, pictures.grids), pictures.grids)
     return ours, theirs
 

@@ -83,7 +83,7 @@ class QwenArchitecture:
             config=model.config,
             tower=None if visual.blocks is None else QwenTower(visual),
             projector=visual.merger,
-            projection=visual.merger,
+            projection=(visual.merger,),
             **language_parts(model),
         )
 
@@ -119,11 +119,11 @@ class QwenArchitecture:
         # See LlavaArchitecture: no weight may be looked up from outside its module.
         return parts.tower(pixels.to(next(parts.tower.parameters()).dtype), torch.tensor(grids))
 
-    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> torch.Tensor:
+    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> tuple[torch.Tensor, ...]:
         import torch
 
         order, _ = window_order(grids, parts.config.vision_config)
-        return parts.projector(encoded)[torch.argsort(order).to(encoded.device)]
+        return (parts.projector(encoded)[torch.argsort(order).to(encoded.device)],)
 
     def shown(self, pictures: Pictures, images: torch.Tensor) -> dict[str, torch.Tensor]:
         import torch

@@ -119,7 +119,8 @@ def _choose_trained(policy: nn.Module, config: Config, family: Family) -> Any:
         policy.requires_grad_(True)
         parts.tower.requires_grad_(False)
         return None
-    whole = (module_name(policy, parts.projection),) if config.model.train_projector else ()
+    learns = parts.projection if config.model.train_projector else ()
+    whole = tuple(module_name(policy, module) for module in learns)
     policy.requires_grad_(False)
     # LoRA's initial values: the same on every rank and in every engine. Not before loading, which draws random numbers
     # or not according to how the weights are partitioned.

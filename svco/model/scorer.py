@@ -1,6 +1,7 @@
 """The root module: a packed batch in, policy's and reference's scores out, in one forward pass.
 
-vision tower (once an image) -> projector -> embeddings -> twin layers -> final norm -> log-prob head. Only rows that
+vision tower (once an image) -> projector -> embeddings -> twin layers -> final norm -> log-prob head. What a family adds to the
+first layers' outputs at an image's places (DeepStack) is added between the twin layers, to each stream its own. Only rows that
 predict a scored token reach norm and head.
 """
 
@@ -19,6 +20,9 @@ from ..batches.pack import PackedBatch
 from ..families import ModelSide, Parts
 from .logprobs import ChunkedHead, LogProbHead, TrainedLogProbHead, attach
 from .twin import SavedBytes, Stream, TwinLayer
+
+Added = tuple[torch.Tensor, ...]
+"""What is added to the output of decoder layers 0, 1, … at the images' places: each (features of all images, hidden)."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class PackedScorer(nn.Module):
 
     def _streams(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
         """(R,) log-probabilities of the scored tokens by policy and reference."""
-        policy, reference = self._embed(batch)
+        policy, reference, ours, theirs = self._embed(batch)
         self._hear(policy)
         # (axes, 1, T): most families rotate by one position a token, given as (1, T).
         positions = batch.position_ids if len(batch.position_ids) > 1 else batch.position_ids[0]
@@ -129,30 +133,33 @@ class PackedScorer(nn.Module):
         for number, layer in enumerate(self.layers):
             with self.saved.counting(layer, number, batch.llm_tokens):
                 policy, reference = layer(policy, reference, position_embeddings=angles, layout=batch.layout)
+            policy = _add(policy, ours[number : number + 1], batch.image_slots)
+            reference = _add(reference, theirs[number : number + 1], batch.image_slots)
             self._hear(policy)
         return self._logps(policy, reference, batch)
 
-    def _embed(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
-        """(1, T, hidden) of both streams. Each image is encoded once, whoever looks at it."""
+    def _embed(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream, Added, Added]:
+        """(1, T, hidden) of both streams, and what is added to each. Each image is encoded once, whoever looks at it."""
         with torch.no_grad():
             encoded = self.family.encode_images(self._parts, batch.pixels, batch.grids)
         text = self.embedding(batch.input_ids)
-        policy = _place(text, self.family.project(self._parts, encoded, batch.grids), batch.image_slots)
-        reference = None
+        policy, ours = _place(text, self.family.project(self._parts, encoded, batch.grids), batch.image_slots)
+        reference: Stream = None
+        theirs: Added = ()
         with torch.no_grad():
             if self.copy is not None:
                 features = self.family.project(self.copy.parts, encoded, batch.grids)
-                reference = _place(self.copy.embedding(batch.input_ids), features, batch.image_slots)
+                reference, theirs = _place(self.copy.embedding(batch.input_ids), features, batch.image_slots)
             elif self.shared and self._projector_trained:
                 with self._projector_off():
                     features = self.family.project(self._parts, encoded, batch.grids)
-                    reference = _place(text.detach(), features, batch.image_slots)
+                    reference, theirs = _place(text.detach(), features, batch.image_slots)
             elif self.shared:
-                reference = policy.detach()
+                reference, theirs = policy.detach(), ours
         if torch.is_grad_enabled() and not policy.requires_grad:
             # A ZeRO-3 leaf whose input needs no gradient runs its backward hook too early.
             policy.requires_grad_()
-        return policy, reference
+        return policy, reference, ours, theirs
 
     def _logps(self, policy: torch.Tensor, reference: Stream, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
         """(R,) log-probabilities of the scored tokens by both."""
@@ -193,6 +200,14 @@ class _FrozenEnds(nn.Module):
         self.head = LogProbHead(parts.head)
 
 
-def _place(text: torch.Tensor, features: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-    """(1, T, hidden): ``text`` (T, hidden) with ``features`` at ``slots``."""
-    return text.index_copy(0, slots, features.to(text.dtype)).unsqueeze(0)
+def _place(text: torch.Tensor, features: Added, slots: torch.Tensor) -> tuple[torch.Tensor, Added]:
+    """(1, T, hidden): ``text`` (T, hidden) with the first of ``features`` at ``slots``; and the others."""
+    placed, *added = features
+    return text.index_copy(0, slots, placed.to(text.dtype)).unsqueeze(0), tuple(added)
+
+
+def _add(hidden: Any, features: Added, slots: torch.Tensor) -> Any:
+    """(1, T, hidden): ``hidden`` with each of ``features`` (none or one) added at ``slots``, which are all different."""
+    for feature in features:
+        hidden = hidden.index_add(1, slots, feature.to(hidden.dtype).unsqueeze(0))
+    return hidden

@@ -400,7 +400,7 @@ def test_no_proof_is_no_pass(base):
 
     class Shifts(family):
         def project(self, parts, encoded, grids):
-            return super().project(parts, encoded, grids).roll(1, 0)
+            return tuple(rows.roll(1, 0) for rows in super().project(parts, encoded, grids))
 
     for adapter, says in ((Miscounts, "and svco counts"), (Shifts, "make other features of an image")):
         with pytest.raises(UserError, match=says):

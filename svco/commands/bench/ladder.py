@@ -76,8 +76,8 @@ class SequentialScorer(PackedScorer):
         """(R,) log-probabilities of one model's whole pass."""
         ends = self if is_policy or self.copy is None else self.copy
         text = ends.embedding(batch.input_ids)
-        features = self.family.project(parts, encoded, batch.grids).to(text.dtype)
-        hidden = text.index_copy(0, batch.image_slots, features).unsqueeze(0)
+        (features,) = self.family.project(parts, encoded, batch.grids)
+        hidden = text.index_copy(0, batch.image_slots, features.to(text.dtype)).unsqueeze(0)
         if is_policy and torch.is_grad_enabled() and not hidden.requires_grad:
             hidden.requires_grad_()
         arguments = {
