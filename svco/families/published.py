@@ -100,6 +100,34 @@ def _qwen25_vl(
     }
 
 
+def _qwen35(
+    hidden: int, inner: int, layers: int, heads: int, kv_heads: int, values: int, tower: tuple[int, int, int, int]
+) -> dict[str, Any]:
+    """``values``: value heads of a DeltaNet layer; ``tower``: blocks, width, inner width, heads. The 27B and 9B have a head of their
+    own. The release's extra layer for guessing ahead (``mtp``) is no part of the model that transformers loads."""
+    tied = hidden < 4096
+    text = _text("qwen3_5_text", hidden, inner, layers, heads, kv_heads, 248320, max_position_embeddings=262144)
+    text["linear_num_value_heads"] = values
+    text["tie_word_embeddings"] = tied
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "rope_theta": 1e7,
+        "mrope_section": [11, 11, 10],
+        "mrope_interleaved": True,
+        "partial_rotary_factor": 0.25,
+    }
+    blocks, width, tower_inner, tower_heads = tower
+    vision = {
+        "model_type": "qwen3_5_vision",
+        "depth": blocks,
+        "hidden_size": width,
+        "intermediate_size": tower_inner,
+        "num_heads": tower_heads,
+        "out_hidden_size": hidden,
+    }
+    return {"model_type": "qwen3_5", "tie_word_embeddings": tied, "text_config": text, "vision_config": vision}
+
+
 PUBLISHED = {
     "llava-hf/llava-1.5-7b-hf": _llava(_VICUNA_7B),
     "llava-hf/llava-1.5-13b-hf": _llava(_VICUNA_13B),
@@ -127,6 +155,11 @@ PUBLISHED = {
     },
     "Qwen/Qwen2.5-VL-3B-Instruct": _qwen25_vl(2048, 11008, 36, 16, 2, 151936, tied=True),
     "Qwen/Qwen2.5-VL-7B-Instruct": _qwen25_vl(3584, 18944, 28, 28, 4, 152064, tied=False),
+    "Qwen/Qwen3.5-0.8B": _qwen35(1024, 3584, 24, 8, 2, 16, (12, 768, 3072, 12)),
+    "Qwen/Qwen3.5-2B": _qwen35(2048, 6144, 24, 8, 2, 16, (24, 1024, 4096, 16)),
+    "Qwen/Qwen3.5-4B": _qwen35(2560, 9216, 32, 16, 4, 32, (24, 1024, 4096, 16)),
+    "Qwen/Qwen3.5-9B": _qwen35(4096, 12288, 32, 16, 4, 32, (27, 1152, 4304, 16)),
+    "Qwen/Qwen3.5-27B": _qwen35(5120, 17408, 64, 24, 4, 48, (27, 1152, 4304, 16)),
 }
 """Hub id -> what its ``config.json`` says."""
 

@@ -1,4 +1,4 @@
-"""Qwen3.5, dense: Qwen3-VL's tower without its added features, and a language model of which three layers in four carry a state."""
+"""Qwen3.5, dense: Qwen3-VL's tower without added features, and a language model whose layers carry a state, three in four."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Qwen35Architecture(QwenArchitecture):
             config=model.config,
             tower=None if visual.blocks is None else Qwen35Tower(visual),
             projector=visual.merger,
-            projection=visual.merger,
+            projection=(visual.merger,),
             **language,
         )
 
@@ -89,8 +89,8 @@ class Qwen35Architecture(QwenArchitecture):
         visual = model.model.visual
         visual.patch_embed = visual.pos_embed = visual.blocks = None
 
-    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> torch.Tensor:
-        return parts.projector(encoded)
+    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> tuple[torch.Tensor, ...]:
+        return (parts.projector(encoded),)
 
 
 class Qwen35Family(QwenFamily, Qwen35Architecture):
