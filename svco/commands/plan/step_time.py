@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from . import delta
 from .architecture import Architecture
 from .flops import Flops
 from .machine import Machine
