@@ -50,6 +50,8 @@ QWEN = (
     "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+QWEN3 = QWEN.partition("{% if loop.first")[0] + QWEN.partition("{% endif %}")[2]
+"""No system prompt of its own."""
 QWEN35 = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
     "{% for c in m['content'] %}{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
@@ -69,8 +71,10 @@ def _tokenizer(template):
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     special = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer.add_tokens(special, special_tokens=True)
-    if template in (QWEN, QWEN35):
+    if template in (QWEN, QWEN3, QWEN35):
         tokenizer.eos_token = "<|im_end|>"
+    if template is QWEN35:
+        tokenizer.add_tokens(["<|endoftext|>"], special_tokens=True)  # which transformers adds to every tokenizer of this type
     return tokenizer
 
 
@@ -120,6 +124,20 @@ def _qwen():
     return QWEN, images, _config(config, {}, "qwen2_5_vl_text", QWEN, rope_parameters=rope)
 
 
+def _qwen3():
+    images = Qwen2VLImageProcessorPil(
+        patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 32 * 32, "longest_edge": 96 * 96}
+    )
+    vision = {
+        "model_type": "qwen3_vl_vision", "hidden_size": 32, "depth": 4, "num_heads": 2, "intermediate_size": 48,
+        "out_hidden_size": 64, "patch_size": 8, "spatial_merge_size": 2, "temporal_patch_size": 2,
+        "num_position_embeddings": 25, "deepstack_visual_indexes": [2, 0],
+    }  # fmt: skip
+    config = {"model_type": "qwen3_vl", "vision_config": vision}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    return QWEN3, images, _config(config, {}, "qwen3_vl_text", QWEN3, rope_parameters=rope, head_dim=16)
+
+
 def _qwen35():
     """Two DeltaNet layers before one of attention; key heads, value heads and both of their sizes differ."""
     images = Qwen2VLImageProcessorPil(
@@ -156,7 +174,7 @@ def _config(config, tower, language, template, **more):
         config["vision_config"] = tower | {
             "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
         }  # fmt: skip
-    image = tokenizer.convert_tokens_to_ids("<|image_pad|>" if template in (QWEN, QWEN35) else "<image>")
+    image = tokenizer.convert_tokens_to_ids("<|image_pad|>" if template in (QWEN, QWEN3, QWEN35) else "<image>")
     config |= {"text_config": text, "image_token_index": image, "image_token_id": image, "tie_word_embeddings": False}
     return AutoConfig.for_model(**config)
 
@@ -168,6 +186,7 @@ BASES = {
     "next_yi": lambda: _next(YI, "llama"),
     "onevision": _onevision,
     "qwen25_vl": _qwen,
+    "qwen3_vl": _qwen3,
     "qwen35": _qwen35,
 }
 

@@ -66,8 +66,8 @@ class Layout:
         return replace(self, cu_q=function(self.cu_q), cu_k=function(self.cu_k), key_index=function(self.key_index))
 
     def forks(self, width: int) -> Forks:
-        """How layers with a state go through the row, for a convolution over ``width`` tokens: made once for all layers, where the
-        layout's tensors are."""
+        """How layers with a state go through the row, for a convolution over ``width`` tokens: made once for all layers, where
+        the layout's tensors are."""
         if width not in self._forks:
             self._forks[width] = Forks.of(self.queries, self.keys, width, self.cu_q.device)
         return self._forks[width]

@@ -164,5 +164,5 @@ def _fla() -> Rule | None:
 
 
 def _for(function: Any, device: torch.device) -> Any:
-    """transformers' ``function``, which is a package's kernel where that is installed; on a CPU, where none runs, its own form."""
+    """transformers' ``function``, a package's kernel where that is installed; on a CPU, where none runs, its own form."""
     return function if device.type == "cuda" else inspect.unwrap(function)

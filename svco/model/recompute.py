@@ -21,8 +21,8 @@ class RecomputeDial:
     """Sets how many layers are recomputed; with ``auto`` after the first step, from what it used.
 
     Results do not depend on it. In ``auto`` the first step recomputes every layer but keeps the activations of one of each
-    kind to measure them, and the second shows what of the GPU stays free; without a limit (CPU, ``optim.activation_gb`` 0) nothing is
-    recomputed at all. ``largest_pack`` is the most tokens that a micro-batch of the run can have.
+    kind to measure them, and the second shows what of the GPU stays free; without a limit (CPU, ``optim.activation_gb`` 0)
+    nothing is recomputed at all. ``largest_pack`` is the most tokens that a micro-batch of the run can have.
     """
 
     def __init__(self, scorer: PackedScorer, config: OptimConfig, world: World, largest_pack: int):
@@ -91,7 +91,7 @@ def resolve_recompute(wanted: str, layers: int) -> int | None:
 
 
 def fill_memory(kept_bytes: Sequence[float], free_bytes: float) -> int:
-    """How many layers to recompute, the first ones, when their activations take ``kept_bytes`` each and ``free_bytes`` are free."""
+    """How many layers, the first ones, to recompute when their activations take ``kept_bytes`` and ``free_bytes`` are free."""
     recomputed = len(kept_bytes)
     while recomputed and sum(kept_bytes[recomputed - 1 :]) <= free_bytes:
         recomputed -= 1

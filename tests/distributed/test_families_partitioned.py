@@ -1,4 +1,5 @@
-"""Other families under ZeRO-3 on 2 ranks: what hangs on the whole model (a newline), a tower of its own, three position axes."""
+"""Other families under ZeRO-3 on 2 ranks: what hangs on the whole model (a newline), a tower of its own, three position axes,
+features that are added behind layers."""
 
 import launch
 import pytest
@@ -15,7 +16,11 @@ RECIPE = [
 ]
 
 
-TUNED = {"next_yi": "model.tune=full", "qwen25_vl": "model.train_projector=true"}
+TUNED = {
+    "next_yi": "model.tune=full",
+    "qwen25_vl": "model.train_projector=true",
+    "qwen3_vl": "model.train_projector=true",
+}
 """Family -> what is trained."""
 
 

@@ -88,8 +88,8 @@ def emulated(query, key, value, *, g, beta, initial_state, output_final_state, u
 
 @pytest.mark.parametrize("kernel", ["padded", "packed"])
 def test_a_layer_over_trees_equals_the_layer_over_each_path(base, kernel, monkeypatch):
-    """In float64, with unequal depths, one-token segments and ancestors shorter than the convolution; gradients too. The paths run
-    transformers' own forward, token by token."""
+    """In float64, with unequal depths, one-token segments and ancestors shorter than the convolution; gradients too. The paths
+    run transformers' own forward, token by token."""
     exact = oracle.exact_qwen35()
     monkeypatch.setattr(modeling_qwen3_5, "torch_chunk_gated_delta_rule", exact.chunk_rule)
     monkeypatch.setattr(delta_net, "packed_rule", lambda device: emulated if kernel == "packed" else None)
@@ -128,8 +128,8 @@ def test_negative_control_without_the_fork(base, monkeypatch):
 
 
 def test_one_cells_text_changes_no_other_cell(scored):
-    """To the last bit, in policy and reference: the rows of one branch get other words, and the scores of its cell alone change. A
-    control: other words at the end of a prefix change every cell behind it, and none of another tree."""
+    """To the last bit, in policy and reference: the rows of one branch get other words, and the scores of its cell alone change.
+    A control: other words at the end of a prefix change every cell behind it, and none of another tree."""
     scorer, batch = scored
     layout, cells = batch.layout, batch.cell.tolist()
     by_row = {}
@@ -195,8 +195,8 @@ def test_memory_is_measured_on_both_kinds_of_layer(scored):
 
 
 def test_answers_as_transformers_alone(base):
-    """Greedy generation goes through transformers' cache and not through the fork: side by side, padded, as one by one, and equal to
-    forward passes over the whole text."""
+    """Greedy generation goes through transformers' cache and not through the fork: side by side, padded, as one by one, and
+    equal to forward passes over the whole text."""
     subject = load_subject(str(base / "base"), device=CPU, progress=False)
     texts = [PairText("k", QUERY, RESPONSES[0]), PairText("l", "Is the circle to the left of it red?", RESPONSES[0])]
     prompts = [subject.family.prompt(text, None) for text in texts]

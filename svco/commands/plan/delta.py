@@ -1,7 +1,7 @@
-"""A gated DeltaNet layer's work and memory: projections, a short convolution, and a state that is read and written chunk by chunk.
+"""A gated DeltaNet layer's work and memory: projections, a short convolution, and a state that is read and written in chunks.
 
-Memory is that of flash-linear-attention's kernels, which save their inputs and compute the rest again. transformers' own form, which
-runs where those are not installed, keeps several times as much.
+Memory is that of flash-linear-attention's kernels, which save their inputs and compute the rest again. transformers' own form,
+which runs where those are not installed, keeps several times as much.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from .architecture import Architecture, Delta
 from .workload import Row, Tuning
 
 _STATES = 4.5
-"""States of a layer that are kept, an image: three conditions for two images, each a last state and two branches that begin with it."""
+"""States of a layer that are kept, an image: three conditions for two images, each a last state and two branches that begin with
+it."""
 
 
 def layer_flops(delta: Delta, tuning: Tuning, row: Row) -> tuple[float, float, float]:
@@ -36,7 +37,9 @@ def layer_bytes(a: Architecture, delta: Delta, tuning: Tuning, row: Row, zero3: 
         return tuning.full or zero3 or tuning.adapts(*names)
 
     norms = 2 * (wide * a.hidden + wide + b * a.hidden * tuning.full)
-    inputs = b * a.hidden * (needed("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b") + needed("gate_proj", "up_proj"))
+    inputs = (
+        b * a.hidden * (needed("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b") + needed("gate_proj", "up_proj"))
+    )
     # The convolution's input and output, and what the kernel is given: queries, keys, values, decay, weight and its triangles.
     rule = 3 * b * delta.channels + delta.value_heads * (wide + 2 * b + b * CHUNK)
     # The gated norm in float32: its input, the gate and its SiLU; then what it scales, and the input of out_proj.
@@ -47,8 +50,8 @@ def layer_bytes(a: Architecture, delta: Delta, tuning: Tuning, row: Row, zero3: 
 
 
 def working_bytes(delta: Delta, tuning: Tuning, row: Row) -> float:
-    """Beside that, at the worst moment of the rule's backward pass: every chunk's state and its gradient, and the gradients of what
-    the kernel was given."""
+    """Beside that, at the worst moment of the rule's backward pass: every chunk's state and its gradient, and the gradients of
+    what the kernel was given."""
     return tuning.weight_bytes * row.tokens * (2 * delta.state / CHUNK + 2 * delta.channels)
 
 
