@@ -86,6 +86,16 @@ _OWN_TOKENS = {
 }
 """Template -> the tokens by which its releases' tokenizers know what stands around an image. ``<global-img>`` and a tile's row and
 column are tokens of SmolVLM's vocabulary as well."""
+QWEN35 = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and enable_thinking is false %}"
+    "<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}{% endif %}"
+)
+"""Opens thoughts unless it is told not to, and shows an answer behind empty ones."""
+_PLACEHOLDERS = dict.fromkeys((QWEN, QWEN3, QWEN35), "<|image_pad|>") | {INTERN: "<IMG_CONTEXT>"}
+"""Template -> the word of an image feature, where it is not ``<image>``."""
 
 _CLIP = {"model_type": "clip_vision_model", "image_size": 28, "patch_size": 7, "hidden_act": "quick_gelu"}
 _SIGLIP = {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 7, "vision_use_head": False}
@@ -103,11 +113,15 @@ def _tokenizer(template):
             ["<global-img>", *(f"<row_{r}_col_{c}>" for r in (1, 2) for c in (1, 2))], special_tokens=True
         )
         tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<end_of_utterance>"
-    if template in (QWEN, QWEN3, INTERN):
+    if template in _PLACEHOLDERS:
         tokenizer.eos_token = "<|im_end|>"
     if template is GEMMA:
         tokenizer.add_tokens(_TURNS, special_tokens=True)
         tokenizer.add_tokens(["\n\n\n", "\n\n"])  # as in its vocabulary: a picture's first line break joins the turn's
+    if template is QWEN35:
+        tokenizer.add_tokens(
+            ["<|endoftext|>"], special_tokens=True
+        )  # which transformers adds to every tokenizer of this type
     return tokenizer
 
 
@@ -204,6 +218,30 @@ def _gemma():
     return GEMMA, Gemma3ImageProcessorPil(size={"height": 56, "width": 56}), made
 
 
+def _qwen35():
+    """Two DeltaNet layers before one of attention; key heads, value heads and both of their sizes differ."""
+    images = Qwen2VLImageProcessorPil(
+        patch_size=7, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 28 * 28, "longest_edge": 98 * 98}
+    )
+    vision = {
+        "model_type": "qwen3_5_vision", "hidden_size": 32, "depth": 2, "num_heads": 2, "intermediate_size": 48,
+        "out_hidden_size": 64, "patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2,
+        "num_position_embeddings": 16,
+    }  # fmt: skip
+    text = {
+        "head_dim": 32, "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 8,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.25,
+        },
+    }  # fmt: skip
+    return (
+        QWEN35,
+        images,
+        _config({"model_type": "qwen3_5", "vision_config": vision}, {}, "qwen3_5_text", QWEN35, **text),
+    )
+
+
 def _config(config, tower, language, template, **more):
     tokenizer = _tokenizer(template)
     text = {
@@ -216,7 +254,7 @@ def _config(config, tower, language, template, **more):
         config["vision_config"] = tower | {
             "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
         }  # fmt: skip
-    image = tokenizer.convert_tokens_to_ids({QWEN: "<|image_pad|>", QWEN3: "<|image_pad|>", INTERN: "<IMG_CONTEXT>"}.get(template, "<image>"))
+    image = tokenizer.convert_tokens_to_ids(_PLACEHOLDERS.get(template, "<image>"))
     config |= {"text_config": text, "image_token_index": image, "image_token_id": image, "tie_word_embeddings": False}
     return AutoConfig.for_model(**config)
 
@@ -232,6 +270,7 @@ BASES = {
     "internvl": _internvl,
     "smolvlm": _smolvlm,
     "gemma3": _gemma,
+    "qwen35": _qwen35,
 }
 
 

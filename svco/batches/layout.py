@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-Range = tuple[int, int]
-"""[start, stop) in the row."""
+from .forks import Forks, Range
+
 _MAX_WASTE = 1.2
 """Trees share a padded block while its area is at most this times theirs."""
 _MAX_BLOCK = 1 << 24
@@ -94,6 +94,17 @@ class Layout(Call):
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Layout:
         return replace(super().map(function), calls=tuple(call.map(function) for call in self.calls))
+
+    def forks(self, width: int) -> Forks:
+        """How layers with a state go through the row, for a convolution over ``width`` tokens: made once for all layers, where
+        the layout's tensors are."""
+        if width not in self._forks:
+            self._forks[width] = Forks.of(self.queries, self.keys, width, self.cu_q.device)
+        return self._forks[width]
+
+    @cached_property
+    def _forks(self) -> dict[int, Forks]:
+        return {}
 
     @cached_property
     def trees(self) -> tuple[tuple[Range, np.ndarray], ...]:

@@ -166,6 +166,7 @@ def _qwen3_vl(
 _SMALL_TOWER, _LARGE_TOWER = (1024, 4096, 24), (1152, 4304, 27)
 """Qwen3-VL's: width, width inside an MLP, blocks."""
 
+
 def _internvl(text: dict[str, Any], image_token: int) -> dict[str, Any]:
     # The releases leave it to their class, which ties them, whether head and embedding are one; they store two.
     return {
@@ -220,6 +221,34 @@ def _smolvlm2(text: tuple[int, ...], scale: int, vision: dict[str, int]) -> dict
     return _idefics("smolvlm", _text("llama", *text, 49280, max_position_embeddings=8192), scale, 49190, **vision)
 
 
+def _qwen35(
+    hidden: int, inner: int, layers: int, heads: int, kv_heads: int, values: int, tower: tuple[int, int, int, int]
+) -> dict[str, Any]:
+    """``values``: value heads of a DeltaNet layer; ``tower``: blocks, width, inner width, heads. The release's extra layer for
+    guessing ahead (``mtp``) is no part of the model that transformers loads."""
+    tied = hidden < 4096  # the 9B and the 27B have a head of their own
+    text = _text("qwen3_5_text", hidden, inner, layers, heads, kv_heads, 248320, max_position_embeddings=262144)
+    text["linear_num_value_heads"] = values
+    text["tie_word_embeddings"] = tied
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "rope_theta": 1e7,
+        "mrope_section": [11, 11, 10],
+        "mrope_interleaved": True,
+        "partial_rotary_factor": 0.25,
+    }
+    blocks, width, tower_inner, tower_heads = tower
+    vision = {
+        "model_type": "qwen3_5_vision",
+        "depth": blocks,
+        "hidden_size": width,
+        "intermediate_size": tower_inner,
+        "num_heads": tower_heads,
+        "out_hidden_size": hidden,
+    }
+    return {"model_type": "qwen3_5", "tie_word_embeddings": tied, "text_config": text, "vision_config": vision}
+
+
 PUBLISHED = {
     "llava-hf/llava-1.5-7b-hf": _llava(_VICUNA_7B),
     "llava-hf/llava-1.5-13b-hf": _llava(_VICUNA_13B),
@@ -268,6 +297,11 @@ PUBLISHED = {
     "google/gemma-3-4b-it": _gemma3(2560, 34, 8, 4, head=256, scalar=256),
     "google/gemma-3-12b-it": _gemma3(3840, 48, 16, 8, head=256, scalar=256),
     "google/gemma-3-27b-it": _gemma3(5376, 62, 32, 16, head=128, scalar=168),
+    "Qwen/Qwen3.5-0.8B": _qwen35(1024, 3584, 24, 8, 2, 16, (12, 768, 3072, 12)),
+    "Qwen/Qwen3.5-2B": _qwen35(2048, 6144, 24, 8, 2, 16, (24, 1024, 4096, 16)),
+    "Qwen/Qwen3.5-4B": _qwen35(2560, 9216, 32, 16, 4, 32, (24, 1024, 4096, 16)),
+    "Qwen/Qwen3.5-9B": _qwen35(4096, 12288, 32, 16, 4, 32, (27, 1152, 4304, 16)),
+    "Qwen/Qwen3.5-27B": _qwen35(5120, 17408, 64, 24, 4, 48, (27, 1152, 4304, 16)),
 }
 """Hub id -> what its ``config.json`` says."""
 

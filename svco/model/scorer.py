@@ -72,7 +72,7 @@ class PackedScorer(nn.Module):
         self._projector_off = switch(parts.projector)
         self._projector_trained = any(p.requires_grad for p in parts.projector.parameters())
         self._everything_off = switch(policy)
-        self.saved = SavedBytes()
+        self.saved = SavedBytes(twins)
         self._heard: list[torch.Tensor] | None = None
 
     @property
@@ -132,7 +132,7 @@ class PackedScorer(nn.Module):
         kinds: list[tuple[str, ...]] = [(kind,) for kind in self._parts.layer_types] or [()] * len(self.layers)
         angles = {kind: self.rotary(policy, positions, *kind) for kind in dict.fromkeys(kinds)}
         for number, (layer, kind) in enumerate(zip(self.layers, kinds, strict=True)):
-            with self.saved.counting(layer, number, len(self.layers), batch.llm_tokens):
+            with self.saved.counting(layer, number, batch.llm_tokens):
                 policy, reference = layer(policy, reference, position_embeddings=angles[kind], layout=batch.layout)
             policy = _add(policy, ours, batch.image_slots)
             reference = _add(reference, theirs, batch.image_slots)

@@ -13,6 +13,7 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 from transformers.image_utils import load_image
+from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from svco.basics.errors import BadSample, UserError
 from svco.basics.views import CORRUPT, cells_to_evaluate
@@ -74,6 +75,11 @@ GOLDEN = {
         "\n\n<start_of_image><image_soft_token><end_of_image>\n\n",
         "The circle is red.<end_of_turn>",
     ),
+    "qwen35": (
+        "<s><|im_start|>user\n{image}What colour is the circle?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        "The circle is red.<|im_end|>",
+    ),
 }
 GOLDEN["onevision"] = GOLDEN["interleave"]
 """Prompt with its place for the image, the image's part of it, and the first response, as the releases' templates have them."""
@@ -96,6 +102,12 @@ def pairs():
         Pair(PairText(key=f"pair-{n}", query=QUERY, responses=responses), tuple(jpeg(size) for size in sizes))
         for n, (sizes, responses) in enumerate(zip(SIZES, RESPONSES, strict=True))
     ]
+
+
+@pytest.fixture(autouse=True)
+def exact_rule(monkeypatch):
+    """Qwen3.5's rule in float64 for the product, which calls transformers' own: that computes in float32 whatever it is given."""
+    monkeypatch.setattr(modeling_qwen3_5, "torch_chunk_gated_delta_rule", oracle.exact_qwen35().chunk_rule)
 
 
 @pytest.fixture(scope="module", params=tiny_families.BASES)
@@ -165,8 +177,9 @@ def expected(name, folder, tune):
         with torch.no_grad(), wrapped.disable_adapter():
             reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
     else:
-        parts = architecture(model.config.model_type).parts(model)
-        parts.tower.requires_grad_(False)
+        for parameter_name, parameter in model.named_parameters():
+            is_tower = "vision_tower." in parameter_name or "visual." in parameter_name
+            parameter.requires_grad_(not is_tower or "merger" in parameter_name)
         with torch.no_grad():
             reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
     policy = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])

@@ -6,8 +6,9 @@ varlen kernel, SwiGLU, LoRA's inner tensors), and checked against what they do s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from . import delta
 from .architecture import Architecture
 from .workload import Row, Tuning
 
@@ -99,14 +100,14 @@ def layer_bytes(a: Architecture, tuning: Tuning, row: Row, kernels: Kernels) -> 
 
     def needed(*names: str) -> bool:
         """The input of one of these linear layers is wanted again."""
-        return tuning.full or kernels.zero3 or bool({*names} & {*tuning.targets})
+        return tuning.full or kernels.zero3 or tuning.adapts(*names)
 
     # A norm keeps its input in float32 (the input itself, if it is float32) and its inverse root mean square; a trained one
     # also what it scales. Its output is kept by the linear layers behind it.
     norms = 2 * (wide * a.hidden + wide + b * a.hidden * tuning.full)
     inputs = b * a.hidden * (needed("q_proj", "k_proj", "v_proj") + needed("gate_proj", "up_proj"))
     mlp = b * a.intermediate * (3 + needed("down_proj"))  # gate, its SiLU, up, and their product
-    inner = b * tuning.rank * sum(linear.name in tuning.targets for linear in a.linears)
+    inner = b * tuning.rank * sum(tuning.adapts(linear.name) for linear in a.linears)
     return row.tokens * (norms + inputs + mlp + inner) + _attention_bytes(a, b, row, kernels)
 
 
@@ -121,7 +122,19 @@ def _attention_bytes(a: Architecture, b: int, row: Row, kernels: Kernels) -> flo
 
 
 def activations(a: Architecture, tuning: Tuning, row: Row, recompute: int, kernels: Kernels) -> Activations:
-    """The tensors of ``row`` with the first ``recompute`` layers recomputed."""
+    """The tensors of ``row`` with the first ``recompute`` layers recomputed. Where layers are of two kinds, which alternate, each
+    counts as their mean."""
+    if a.delta:
+        made = activations(a.attending, tuning, row, min(recompute, a.attending.layers), kernels)
+        states = delta.layer_bytes(a, a.delta, tuning, row, kernels.zero3)
+        share = len(a.delta.numbers) / a.layers
+        return replace(
+            made,
+            layers=a.layers,
+            recompute=recompute,
+            layer=share * states + (1 - share) * made.layer,
+            working=max(made.working, delta.working_bytes(a.delta, tuning, row)),
+        )
     b = tuning.weight_bytes
     stream, rows = b * a.hidden * row.tokens, b * a.hidden * row.scored
     start = 2 * b * a.head_size * row.tokens

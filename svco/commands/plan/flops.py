@@ -6,8 +6,9 @@ where it is causal: that is how kernels are timed, and what torch's counter coun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from . import delta
 from .architecture import Architecture, Linear
 from .workload import Row, Tuning
 
@@ -40,6 +41,18 @@ def flops(a: Architecture, tuning: Tuning, row: Row, recompute: int, last_produc
     ``last_product_again``: ZeRO-3's linear function saves its input after it has multiplied, so that recomputation repeats a
     layer's last product, which torch's own leaves out.
     """
+    if a.delta:
+        again = a.delta.among(recompute)
+        made = flops(a.attending, tuning, row, recompute - again, last_product_again)
+        linear, adapters, rule = delta.layer_flops(a.delta, tuning, row)
+        count = len(a.delta.numbers)
+        return replace(
+            made,
+            forward=made.forward + count * (linear + adapters + rule),
+            reference=made.reference + count * (linear + rule) * tuning.live,
+            recompute=made.recompute + again * (linear + adapters + rule),
+            backward=made.backward + count * (linear * (2 if tuning.full else 1) + 2 * adapters + 2 * rule),
+        )
     linear = 2 * row.tokens * a.layer_linear
     adapters = 2 * row.tokens * tuning.adapters(a)
     attention = 4 * row.area * a.heads * a.head_size

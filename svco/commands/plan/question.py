@@ -11,7 +11,7 @@ import numpy as np
 from ...basics.errors import UserError
 from ...basics.views import BLIND_CONDITION
 from ...objectives.reference import choose_reference
-from ...recipe.config import Config
+from ...recipe.config import ALL_LINEAR, Config
 from .architecture import Architecture, architecture
 from .workload import Row, Tuning, pair_row
 
@@ -92,8 +92,8 @@ def ask(recipe: str, config: Config, assumed: Assumed, measure: bool = True) -> 
 
 
 def _check_targets(tuning: Tuning, a: Architecture) -> None:
-    known = {linear.name for linear in a.linears}
-    if not tuning.full and (missing := sorted({*tuning.targets} - known)):
+    known = {linear.name for linear in a.every_linear}
+    if not tuning.full and (missing := sorted({*tuning.targets} - {ALL_LINEAR} - known)):
         raise UserError(
             f"lora.targets names {', '.join(missing)}; the decoder layers of {a.name} have {', '.join(known)}."
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...basics.errors import UserError
 from ...basics.views import BLIND_CONDITION, Cell, condition, prefix_of
-from ...recipe.config import Config
+from ...recipe.config import ALL_LINEAR, Config
 from .architecture import Architecture, Linear
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
@@ -106,18 +106,23 @@ class Tuning:
         return self.reference == "frozen-copy"
 
     def adapters(self, a: Architecture) -> int:
-        """Weights of the adapters of one decoder layer."""
+        """Weights of the adapters of one decoder layer that attends."""
         return sum(self.adapter(linear) for linear in a.linears)
 
     def adapter(self, linear: Linear) -> int:
         """Weights of the adapter of one linear layer."""
-        return self.rank * (linear.inputs + linear.outputs) if linear.name in self.targets else 0
+        return self.rank * (linear.inputs + linear.outputs) if self.adapts(linear.name) else 0
+
+    def adapts(self, *names: str) -> bool:
+        """Whether a linear layer of one of these names has an adapter."""
+        return bool({ALL_LINEAR, *names} & {*self.targets})
 
     def trained(self, a: Architecture) -> int:
         """Weights that learn."""
         if self.full:
             return a.language + a.projector_weights
-        return a.layers * self.adapters(a) + (a.projector_weights if self.trains_projector else 0)
+        adapters = sum(self.adapter(linear) for linear in a.every_linear)
+        return adapters + (a.projector_weights if self.trains_projector else 0)
 
     def copy(self, a: Architecture) -> int:
         """Weights of the reference's own: a frozen copy without its tower."""
