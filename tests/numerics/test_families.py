@@ -3,6 +3,7 @@ template's own rendering, the sizes of the published checkpoints, and what is re
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import oracle
@@ -242,6 +243,26 @@ def test_negative_control_position_axes(tmp_path):
 
     counted, _, _ = product(tmp_path, "lora", change=alike)
     assert relative(counted, right) > 1e-3
+
+
+def test_negative_controls_one_way_pictures_windows_and_angles(tmp_path):
+    """Gemma 3 with pictures that are causal as text is, without windows, and with the global layers' angles everywhere."""
+    tiny_families.make_base("gemma3", tmp_path / "base")
+    oracle.make_adapter(tmp_path / "base", tmp_path / "adapter")
+
+    def one_way(tuned):
+        tuned.scorer.family.two_way_images = False
+
+    def no_window(tuned):
+        for twin in tuned.scorer.layers:
+            twin.layer.self_attn.sliding_window = None
+
+    def one_angle(tuned):
+        tuned.scorer._parts = replace(tuned.scorer._parts, layer_types=("full_attention",) * 3)
+
+    right = product(tmp_path, "lora")[0]
+    for change in (one_way, no_window, one_angle):
+        assert relative(product(tmp_path, "lora", change=change)[0], right) > 1e-3
 
 
 def test_features_added_behind_layers(tmp_path):
