@@ -1,5 +1,5 @@
 """Other families under ZeRO-3 on 2 ranks: what hangs on the whole model (a newline), a tower of its own, three position axes,
-features that are added behind layers."""
+features that are added behind layers, layers that carry a state."""
 
 import launch
 import pytest
@@ -20,6 +20,7 @@ TUNED = {
     "next_yi": "model.tune=full",
     "qwen25_vl": "model.train_projector=true",
     "qwen3_vl": "model.train_projector=true",
+    "qwen35": "model.tune=full",
 }
 """Family -> what is trained."""
 
