@@ -10,6 +10,7 @@ import json
 
 import torch
 from places import BASE
+from tokenizers.processors import ByteLevel
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -72,8 +73,8 @@ _OWN_TOKENS = {
     INTERN: {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"},
     SMOL: {"fake_image_token": "<fake_token_around_image>", "end_of_utterance_token": "<end_of_utterance>"},
 }
-"""Template -> the tokens by which its releases' tokenizers know what stands around an image. ``<global-img>`` and a tile's row and
-column are tokens of SmolVLM's vocabulary as well."""
+"""Template -> the tokens by which its releases' tokenizers know what stands around an image. ``<global-img>`` and a tile's row
+and column are tokens of SmolVLM's vocabulary as well."""
 
 _CLIP = {"model_type": "clip_vision_model", "image_size": 28, "patch_size": 7, "hidden_act": "quick_gelu"}
 _SIGLIP = {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 7, "vision_use_head": False}
@@ -91,6 +92,7 @@ def _tokenizer(template):
             ["<global-img>", *(f"<row_{r}_col_{c}>" for r in (1, 2) for c in (1, 2))], special_tokens=True
         )
         tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<end_of_utterance>"
+        tokenizer.backend_tokenizer.post_processor = ByteLevel(trim_offsets=False)  # it puts nothing before a text
     if template in (QWEN, INTERN):
         tokenizer.eos_token = "<|im_end|>"
     return tokenizer

@@ -40,7 +40,8 @@ class IdeficsTower(nn.Module):
 
 
 class IdeficsArchitecture:
-    """Where the parts of an ``Idefics3ForConditionalGeneration`` or ``SmolVLMForConditionalGeneration`` are. A grid is (tiles,)."""
+    """Where the parts of an ``Idefics3ForConditionalGeneration`` or ``SmolVLMForConditionalGeneration`` are. A grid is
+    (tiles,)."""
 
     def parts(self, model: HfModel) -> Parts:
         inner = model.model
