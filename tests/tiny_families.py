@@ -10,6 +10,7 @@ import json
 
 import torch
 from places import BASE
+from tokenizers.processors import ByteLevel
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -84,8 +85,8 @@ _OWN_TOKENS = {
     GEMMA: {"boi_token": _TURNS[2], "eoi_token": _TURNS[3], "image_token": _TURNS[4]},
     SMOL: {"fake_image_token": "<fake_token_around_image>", "end_of_utterance_token": "<end_of_utterance>"},
 }
-"""Template -> the tokens by which its releases' tokenizers know what stands around an image. ``<global-img>`` and a tile's row and
-column are tokens of SmolVLM's vocabulary as well."""
+"""Template -> the tokens by which its releases' tokenizers know what stands around an image. ``<global-img>`` and a tile's row
+and column are tokens of SmolVLM's vocabulary as well."""
 QWEN35 = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
     "{% for c in m['content'] %}{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
@@ -113,6 +114,7 @@ def _tokenizer(template):
             ["<global-img>", *(f"<row_{r}_col_{c}>" for r in (1, 2) for c in (1, 2))], special_tokens=True
         )
         tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<end_of_utterance>"
+        tokenizer.backend_tokenizer.post_processor = ByteLevel(trim_offsets=False)  # it puts nothing before a text
     if template in _PLACEHOLDERS:
         tokenizer.eos_token = "<|im_end|>"
     if template is GEMMA:

@@ -1,8 +1,8 @@
 """A base's config as its weights are stored.
 
-Whether head and embedding are one weight is what the files say: a config that leaves it to its class (InternVL3's) may say "one" of a
-model that stores two. transformers compares the two when it loads and keeps both; a model without weights takes the config's word,
-and so does one in parts, as under ZeRO-3, where the parts that are compared are empty.
+Whether head and embedding are one weight is what the files say: a config that leaves it to its class (InternVL3's) may say "one"
+of a model that stores two. transformers compares the two when it loads and keeps both; a model without weights takes the config's
+word, and so does one in parts, as under ZeRO-3, where the parts that are compared are empty.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 
 def stored_config(base: str) -> Any:
-    """transformers' config of ``base``, a folder or a hub id; ties no head that is stored. OSError or ValueError where there is none.
+    """transformers' config of ``base``, a folder or a hub id; ties no head that is stored. OSError or ValueError where there is
+    none.
 
     Weights on the hub are fetched where the config ties the head: nothing else says whether it is stored.
     """
@@ -33,8 +34,8 @@ def _folder(base: str) -> Path:
 
 
 def _stores_head(folder: Path) -> bool:
-    """Whether a file of the weights in ``folder`` names a head; its header is all that is read. Of pickled weights nothing is said:
-    they name a tied one too."""
+    """Whether a file of the weights in ``folder`` names a head; its header is all that is read. Pickled weights name a tied one
+    too: they are not asked."""
     from safetensors import SafetensorError, safe_open
 
     for file in sorted(folder.glob("*.safetensors")):

@@ -131,7 +131,7 @@ def pictured(model, folder, image):
 
 
 def image_words(shown, word, features, grid):
-    """An image's part of a prompt: ``shown`` with a ``word`` a feature, each tile of a ``grid`` (rows, columns) in its own place."""
+    """An image's part of a prompt: ``shown`` with a ``word`` a feature, each tile of a ``grid`` (rows, columns) in its place."""
     rows, columns = grid
     each = word * (features // (rows * columns + 1))
     tiles = [[f"<fake_token_around_image><row_{r + 1}_col_{c + 1}>{each}" for c in range(columns)] for r in range(rows)]
@@ -342,7 +342,10 @@ def test_pixels_are_those_of_transformers_own_loader_and_processor(base, tmp_pat
     family = load_family(str(base[1] / "base"), 128)
     processor = AutoImageProcessor.from_pretrained(base[1] / "base", backend="pil")
     files = list(drawn_files(40))
-    together = family.pixels([decode_image(data, "x") for data in files]).pixels
+    images = [decode_image(data, "x") for data in files]
+    together, grids = (made := family.pixels(images)).pixels, made.grids
+    if family.name in ASKED:
+        assert [family.features_of(image.size) for image in images] == [4 * tiles for (tiles,) in grids]
     theirs = []
     for data in files:
         (tmp_path / "picture").write_bytes(data)
