@@ -178,9 +178,10 @@ def expected(name, folder, tune):
         with torch.no_grad(), wrapped.disable_adapter():
             reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
     else:
-        for parameter_name, parameter in model.named_parameters():
-            is_tower = "vision_tower." in parameter_name or "visual." in parameter_name
-            parameter.requires_grad_(not is_tower or "merger" in parameter_name)
+        parts = architecture(model.config.model_type).parts(model)
+        parts.tower.requires_grad_(False)
+        for projection in parts.projection:
+            projection.requires_grad_(True)
         with torch.no_grad():
             reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
     policy = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
