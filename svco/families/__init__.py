@@ -98,6 +98,12 @@ def check_supported(config: dict[str, Any], base: str) -> None:
             f"The base model {base!r} is of type {model_type!r}, which svco does not support yet. {supported} "
             "Adding one is one adapter in svco/families/."
         )
+    if stored := config.get("quantization_config"):
+        how = stored.get("quant_method", "some way") if isinstance(stored, dict) else "some way"
+        raise UserError(
+            f"The base model {base!r} is stored quantised ({how}), and svco starts from weights in full, into which adapters are "
+            "merged. Give the model that it was made from; model.quantise=nf4 holds that in 4 bits while adapters are trained."
+        )
     text = config.get("text_config") or config
     language = text.get("model_type", "llama")
     language = "qwen2_5_vl_text" if model_type == language == "qwen2_5_vl" else language  # as older configs say it

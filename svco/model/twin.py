@@ -65,6 +65,22 @@ def compile_layers(layers: Iterable[nn.Module]) -> None:
         layer.compile(dynamic=True)
 
 
+@contextmanager
+def without_a_compiler() -> Iterator[None]:
+    """Inside, ``torch.compile`` that names no backend takes the one that compiles nothing. Modules that compile functions as they
+    are imported (of DeepSpeed 0.19.8 and bitsandbytes 0.50) make every process load torch's inductor, a second or more of each
+    start, for functions that nobody calls."""
+    if not hasattr(torch.compiler, "set_default_backend"):  # torch before 2.13
+        yield
+        return
+    before = torch.compiler.get_default_backend()
+    torch.compiler.set_default_backend("eager")
+    try:
+        yield
+    finally:
+        torch.compiler.set_default_backend(before)
+
+
 class SavedBytes:
     """Measures, once, what a layer of each kind keeps for its backward pass when it is not recomputed.
 

@@ -135,13 +135,15 @@ def activations(a: Architecture, tuning: Tuning, row: Row, recompute: int, kerne
             layer=share * states + (1 - share) * made.layer,
             working=max(made.working, delta.working_bytes(a.delta, tuning, row)),
         )
-    b = tuning.weight_bytes
+    b, wide = tuning.weight_bytes, 4
     stream, rows = b * a.hidden * row.tokens, b * a.hidden * row.scored
     start = 2 * b * a.head_size * row.tokens
     if tuning.trains_projector:  # its input, both sides of its activation, and what is placed in the row or added there
         start += b * row.features * sum(linear.inputs + linear.outputs for linear in a.projector)
     if not tuning.full and not recompute and b < 4:
         start += stream  # the first layer's input, of which a gradient is wanted for ZeRO-3's sake
+    # Held in 4 bits, the matrix that is multiplied is there whole for that long, with its scales in float32.
+    whole = (b + wide / 64) * max(linear.weights for linear in a.linears) if tuning.quantised else 0.0
     return Activations(
         layers=a.layers,
         recompute=recompute,
@@ -151,7 +153,7 @@ def activations(a: Architecture, tuning: Tuning, row: Row, recompute: int, kerne
         # The final norm's rows in float32 and the head's derivative; of a trained one its input, and what the norm scales.
         scored=4 * a.hidden * row.scored + rows * (2 if tuning.full else 1),
         # In the MLP: the gradients of two inner tensors, and of its output.
-        working=b * row.tokens * (2 * a.intermediate + a.hidden),
+        working=b * row.tokens * (2 * a.intermediate + a.hidden) + whole,
         head=_head(a, tuning, row, kernels),
         head_backward=_trained_head_backward(a, tuning, row, kernels) if tuning.full else 0.0,
         vision=_vision(a, tuning, row),

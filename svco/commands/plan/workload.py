@@ -15,6 +15,10 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 """``model.dtype`` -> bytes of a weight; ``auto`` is bfloat16 on a GPU."""
 
 
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a weight in 4 bits: itself, its share of a block's 8-bit scale, and of the float32 scale of 256 such."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A packed row, of one pair or of many: everything that work and memory depend on."""
@@ -81,6 +85,8 @@ class Tuning:
     """``lockstep``, ``frozen-copy``, ``cached`` or ``none``."""
     weight_bytes: int = 2
     """Bytes of a weight."""
+    quantised: bool = False
+    """The decoder layers' matrices are held in 4 bits."""
 
     @classmethod
     def of(cls, config: Config, reference: str) -> Tuning:
@@ -93,6 +99,7 @@ class Tuning:
             full or config.model.train_projector,
             reference,
             BYTES[config.model.dtype],
+            config.model.quantise != "none",
         )
 
     @property
@@ -127,6 +134,11 @@ class Tuning:
     def copy(self, a: Architecture) -> int:
         """Weights of the reference's own: a frozen copy without its tower."""
         return a.language + a.projector_weights if self.copied else 0
+
+    def base(self, a: Architecture) -> float:
+        """Bytes of the whole base."""
+        packed = a.layers * a.layer_linear if self.quantised else 0
+        return self.weight_bytes * (a.weights - packed) + NF4 * packed
 
     def held(self, a: Architecture) -> int:
         """Weights of everything that is loaded: policy, adapters, a trained projector beside the original, copy."""
