@@ -19,6 +19,7 @@ from torch import nn
 
 from ..basics.errors import UserError, first_line
 from ..batches.layout import Layout
+from .last import Others
 
 BACKENDS = ("flash", "varlen", "sdpa")
 Varlen = Callable[..., torch.Tensor]
@@ -101,34 +102,48 @@ def tree_attention(
     layout: Layout,
     kernel: Callable[..., torch.Tensor],
     scaling: float | None = None,
+    others: Others | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """The attention of one layer over a packed row, as transformers' layers call it.
 
     ``query`` (1, H, T, D), ``key`` and ``value`` (1, G, T, D) with G dividing H (grouped queries); the output is
-    (1, T, H, D). ``layout`` comes through the layers' keyword arguments and says everything: there is no other mask.
+    (1, T, H, D). ``layout`` comes through the layers' keyword arguments and says everything: there is no other mask. In the last
+    layer so do ``others``, which have keys and values of the rows that are not here.
     """
     if attention_mask is not None:
         raise ValueError("a packed row is attended by its layout; no attention mask may be given")
+    if others is not None:
+        key, value = others.join(key, value)
     return kernel(query, key, value, layout, query.shape[-1] ** -0.5 if scaling is None else scaling), None
 
 
 def blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scale: float) -> torch.Tensor:
-    """``scaled_dot_product_attention`` over the layout's padded blocks. Any device and dtype."""
+    """``scaled_dot_product_attention`` over the layout's padded blocks. Any device and dtype.
+
+    Most of a row are prefixes: they are causal without a mask, so that kernels skip what is not visible. Branches behind them
+    take a mask of their own rows.
+    """
+    attend = partial(torch.nn.functional.scaled_dot_product_attention, scale=scale)
     heads, groups = query.shape[1], key.shape[1]
     blocks, order = layout.blocks
     rows = []
     for block in blocks:
-        n, length = block.index.shape
-        q, k, v = (
-            x[0].index_select(1, block.index.flatten()).view(x.shape[1], n, length, -1).transpose(0, 1)
-            for x in (query, key, value)
-        )
+        q, k, v = (_side_by_side(x, i) for x, i in ((query, block.queries), (key, block.keys), (value, block.keys)))
         if groups != heads:
             k, v = (x.repeat_interleave(heads // groups, dim=1) for x in (k, v))
-        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=block.mask, scale=scale)
-        rows.append(attended.transpose(1, 2).reshape(n * length, heads, -1).index_select(0, block.kept))
-    return torch.cat(rows).index_select(0, order).unsqueeze(0)
+        n = block.causal
+        if n:
+            rows.append(attend(q[:, :, :n], k[:, :, :n], v[:, :, :n], is_causal=True))
+        if n < q.shape[2]:
+            rows.append(attend(q[:, :, n:], k, v, attn_mask=block.mask))
+    flat = [part.transpose(1, 2).reshape(-1, heads, part.shape[-1]) for part in rows]
+    return torch.cat(flat).index_select(0, order).unsqueeze(0)
+
+
+def _side_by_side(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """(n, heads, L, D) of the rows ``index`` (n, L) of ``x`` (1, heads, rows, D)."""
+    return x[0].index_select(1, index.flatten()).view(x.shape[1], *index.shape, -1).transpose(0, 1)
 
 
 def varlen(

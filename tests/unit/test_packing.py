@@ -158,24 +158,62 @@ def test_kernel_arguments_say_what_the_ranges_say(batch_pairs, wanted):
     assert (seen == visibility(layout)).all()
 
 
+def seen_in_blocks(layout, rows):
+    """(queries, T) what the blocks of ``layout``, whose queries are ``rows``, let them see."""
+    blocks, order = layout.blocks
+    seen, places = np.zeros((len(rows), layout.keys[-1][-1][1]), bool), []
+    for block in blocks:
+        assert block.mask.any(-1).all(), "a query that sees nothing gives NaN"
+        for query in block.queries[:, : block.causal].flatten().tolist():
+            places.append(query)
+            (start,) = {own[0][0] for own in layout.keys if own[0][0] <= rows[query] < own[-1][1] and len(own) == 1}
+            seen[query, start : rows[query] + 1] = True
+        for n, queries in enumerate(block.queries[:, block.causal :].tolist()):
+            for i, query in enumerate(queries):
+                places.append(query)
+                seen[query, block.keys[n][block.mask[n, 0, i]].numpy()] = True
+    assert np.array(places)[order.numpy()].tolist() == list(range(len(rows)))
+    return seen
+
+
 @settings(deadline=None)
 @given(pairs(), cells)
 def test_blocks_say_what_the_ranges_say(batch_pairs, wanted):
     layout = PackedCollate(wanted)(batch_pairs, Family()).layout
-    blocks, order = layout.blocks
-    seen, places = np.zeros_like(visibility(layout)), []
-    for block in blocks:
-        kept = np.zeros(block.index.numel(), bool)
-        kept[block.kept] = True
-        kept = kept.reshape(block.index.shape)
-        assert block.mask.any(-1).all(), "a query that sees nothing gives NaN"
-        for n, (index, real) in enumerate(zip(block.index.numpy(), kept)):
-            for i in np.flatnonzero(real):
-                seen[index[i], index[block.mask[n, 0, i].numpy()]] = True
-            assert not block.mask[n, 0][real][:, ~real].any(), "no token sees padding"
-        places.append(block.index.flatten()[block.kept])
-    assert (seen == visibility(layout)).all()
-    assert torch.cat(places)[order].tolist() == list(range(len(seen)))
+    visible = visibility(layout)
+    assert (seen_in_blocks(layout, np.arange(len(visible))) == visible).all()
+    assert layout.pairs == visible.sum()
+
+
+@settings(deadline=None)
+@given(pairs(), cells)
+def test_the_rows_that_predict_see_what_they_saw(batch_pairs, wanted):
+    """The tail of a row: no row twice, none that predicts is missing, and few that do not."""
+    batch = PackedCollate(wanted)(batch_pairs, Family())
+    tail, visible = batch.tail, visibility(batch.layout)
+    if tail is None:
+        assert batch.predicts.unique().tolist() == list(range(batch.llm_tokens))
+        return
+    assert torch.equal(tail.rows, batch.predicts.unique()), (
+        "a prefix predicts with its last row, a branch with every one"
+    )
+    assert torch.equal(tail.rows[tail.predicts], batch.predicts)
+    assert torch.cat([tail.rest, tail.rows])[tail.order].tolist() == list(range(batch.llm_tokens))
+    wide = visible[tail.rows.numpy()]
+    assert (seen_in_blocks(tail.layout, tail.rows.numpy()) == wide).all()
+    assert tail.layout.pairs == wide.sum()
+    keys = [
+        tail.layout.key_index[a:b].numpy() for a, b in zip(tail.layout.cu_k.tolist(), tail.layout.cu_k.tolist()[1:])
+    ]
+    for s, (first, last) in enumerate(zip(tail.layout.cu_q.tolist(), tail.layout.cu_q.tolist()[1:])):
+        for query in range(first, last):  # bottom-right: the last query sees every key
+            assert set(np.flatnonzero(wide[query])) == set(keys[s][: len(keys[s]) - (last - 1 - query)])
+    assert tail.layout.max_q == np.diff(tail.layout.cu_q.numpy()).max()
+
+
+def test_a_tail_of_rows_in_the_middle_goes_on_to_the_end_of_their_segment():
+    layout = Layout.of([((0, 5), ()), ((5, 9), ((0, 5),)), ((9, 11), ((0, 5),))])
+    assert layout.only(np.array([6])).queries == ((4, 5), (6, 9), (10, 11))
 
 
 def test_layouts_without_tokens_are_refused():
