@@ -76,8 +76,9 @@ class SavedBytes:
 
     @contextmanager
     def counting(self, layer: TwinLayer, number: int, layers: int, tokens: int) -> Iterator[None]:
-        """Around each layer of a forward pass over ``tokens`` tokens; the last layer is the one measured."""
-        if not (self.wanted and number == layers - 1 and torch.is_grad_enabled()):
+        """Around each layer of a forward pass over ``tokens`` tokens; the last but one is measured: of the last one few rows are
+        asked."""
+        if not (self.wanted and number == max(0, layers - 2) and torch.is_grad_enabled()):
             yield
             return
         kept: dict[int, int] = {}  # address of a storage -> its bytes: what shares a storage counts once
