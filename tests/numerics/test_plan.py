@@ -290,7 +290,7 @@ def test_a_gpu_check_calibrates(tmp_path):
 
     def plan(seconds):
         step = {"layers": 32, "hidden": 4096, "unique_tokens": 4 * 1626, "seconds": seconds, "peak_bytes": 0}
-        found = {"device": "H100", "matmul_flops_per_second": 7e14, "lora_step": {"+ lockstep": step}}
+        found = {"device": "H100", "matmul_flops_per_second": 7e14, "lora_step": {"+ last layer": step}}
         file.write_text(json.dumps(found))
         measured = calibrated(where, str(file), question, None)
         assert measured.reached.matmul == pytest.approx(7e14 / 989e12)
