@@ -20,7 +20,7 @@ import torch
 from ..basics.views import ALL_CELLS, BLIND_CONDITION, VIEWS, Cell, condition, prefix_of, views_of
 from ..families import ModelSide, Pictures
 from .encode import EncodedPair
-from .layout import Layout, Range
+from .layout import Layout, Range, Tail
 from .lengths import Lengths
 
 
@@ -54,6 +54,8 @@ class PackedBatch:
     """(P, 2, V) float32: what a cached reference said of these pairs."""
     view_count: int = len(VIEWS)
     """V: 4 where some cell is of a corrupted image, else 3."""
+    tail: Tail | None = None
+    """The rows at ``predicts``, for the last decoder layer; None: every row is one, or nobody asks."""
 
     @property
     def llm_tokens(self) -> int:
@@ -73,7 +75,8 @@ class PackedBatch:
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> PackedBatch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {name: function(v) for name, v in values.items() if isinstance(v, torch.Tensor)}
-        return replace(self, **moved, layout=self.layout.map(function))
+        tail = None if self.tail is None else self.tail.map(function)
+        return replace(self, **moved, layout=self.layout.map(function), tail=tail)
 
     def to(self, device: torch.device) -> PackedBatch:
         return self if device.type == "cpu" else self._map(lambda tensor: tensor.to(device, non_blocking=True))
@@ -133,20 +136,21 @@ def pack(
                 predicts.append(np.arange(*lay(response[:-1], behind, prefix)))
             targets.append(response)
             cells.append(np.full(len(response), cell))
-    row = np.concatenate(ids)
+    row, layout, predicting = np.concatenate(ids), Layout.of(segments, kinds), np.concatenate(predicts)
     return PackedBatch(
         input_ids=torch.from_numpy(row),
         position_ids=torch.from_numpy(np.concatenate(positions, axis=1)).unsqueeze(1),
-        layout=Layout.of(segments, kinds),
+        layout=layout,
         pixels=pictures.pixels,
         grids=pictures.grids,
         image_slots=torch.from_numpy(np.flatnonzero(family.image_token_mask(row))),
-        predicts=torch.from_numpy(np.concatenate(predicts)),
+        predicts=torch.from_numpy(predicting),
         targets=torch.from_numpy(np.concatenate(targets)),
         cell=torch.from_numpy(np.concatenate(cells)),
         tokens=torch.tensor(tokens),
         weight=torch.tensor(weight, dtype=torch.float32),
         view_count=views,
+        tail=Tail.of(layout, predicting),
     )
 
 

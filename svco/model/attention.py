@@ -23,6 +23,7 @@ from torch import nn
 
 from ..basics.errors import UserError, first_line
 from ..batches.layout import Call, Layout
+from .last import Others
 
 BACKENDS = ("flash", "varlen", "sdpa")
 Varlen = partial[torch.Tensor]
@@ -106,16 +107,20 @@ def tree_attention(
     kernel: Callable[..., torch.Tensor],
     scaling: float | None = None,
     sliding_window: int | None = None,
+    others: Others | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """The attention of one layer over a packed row, as transformers' layers call it.
 
     ``query`` (1, H, T, D), ``key`` and ``value`` (1, G, T, D) with G dividing H (grouped queries); the output is
     (1, T, H, D). ``layout`` comes through the layers' keyword arguments and says who attends to whom: there is no other mask.
-    ``sliding_window``: a token sees no key that stands as many tokens or more before it on its path.
+    ``sliding_window``: a token sees no key that stands as many tokens or more before it on its path. In the last layer there are
+    ``others``, which have keys and values of the rows that are not here.
     """
     if attention_mask is not None:
         raise ValueError("a packed row is attended by its layout; no attention mask may be given")
+    if others is not None:
+        key, value = others.join(key, value)
     window = sliding_window if sliding_window and sliding_window < layout.max_k else None
     return kernel(query, key, value, layout, query.shape[-1] ** -0.5 if scaling is None else scaling, window), None
 
@@ -128,21 +133,31 @@ def blocked(
     scale: float,
     window: int | None = None,
 ) -> torch.Tensor:
-    """``scaled_dot_product_attention`` over the layout's padded blocks. Any device and dtype."""
+    """``scaled_dot_product_attention`` over the layout's padded blocks. Any device and dtype.
+
+    Most of a row are prefixes: where these are causal they are so without a mask, so that kernels skip what is not visible.
+    Whatever else attends takes a mask of its own rows.
+    """
+    attend = partial(torch.nn.functional.scaled_dot_product_attention, scale=scale)
     heads, groups = query.shape[1], key.shape[1]
     blocks, order = layout.blocks if window is None else layout.blocks_within(window)
     rows = []
     for block in blocks:
-        n, length = block.index.shape
-        q, k, v = (
-            x[0].index_select(1, block.index.flatten()).view(x.shape[1], n, length, -1).transpose(0, 1)
-            for x in (query, key, value)
-        )
+        q, k, v = (_side_by_side(x, i) for x, i in ((query, block.queries), (key, block.keys), (value, block.keys)))
         if groups != heads:
             k, v = (x.repeat_interleave(heads // groups, dim=1) for x in (k, v))
-        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=block.mask, scale=scale)
-        rows.append(attended.transpose(1, 2).reshape(n * length, heads, -1).index_select(0, block.kept))
-    return torch.cat(rows).index_select(0, order).unsqueeze(0)
+        n = block.causal
+        if n:
+            rows.append(attend(q[:, :, :n], k[:, :, :n], v[:, :, :n], is_causal=True))
+        if n < q.shape[2]:
+            rows.append(attend(q[:, :, n:], k, v, attn_mask=block.mask))
+    flat = [part.transpose(1, 2).reshape(-1, heads, part.shape[-1]) for part in rows]
+    return torch.cat(flat).index_select(0, order).unsqueeze(0)
+
+
+def _side_by_side(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """(n, heads, L, D) of the rows ``index`` (n, L) of ``x`` (1, heads, rows, D)."""
+    return x[0].index_select(1, index.flatten()).view(x.shape[1], *index.shape, -1).transpose(0, 1)
 
 
 def varlen(
@@ -162,7 +177,7 @@ def varlen(
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     made = []
     for part in layout.calls or (layout,):
-        own = q.contiguous() if part.rows is None else q.index_select(0, part.rows)
+        own = q.contiguous() if part.places is None else q.index_select(0, part.places)
         made.append(call(own, *(x.index_select(0, part.key_index) for x in (k, v)), part, scale, window))
     attended = made[0] if layout.order is None else torch.cat(made).index_select(0, layout.order)
     return attended.unsqueeze(0)

@@ -91,7 +91,8 @@ class SavedBytes:
         self.wanted = False
         """Measure in the next forward pass with gradients."""
         self._kinds = [tuple(name for name, _ in layer.named_parameters()) for layer in layers]
-        self._chosen = {kind: number for number, kind in enumerate(self._kinds)}  # the last of each kind
+        # The last of each kind; of the very last few rows are asked, so it is one only where it is alone of its kind.
+        self._chosen = {self._kinds[-1]: len(layers) - 1} | {kind: n for n, kind in enumerate(self._kinds[:-1])}
         self._kept: dict[tuple[str, ...], float] = {}
 
     @property
@@ -106,7 +107,8 @@ class SavedBytes:
 
     @contextmanager
     def counting(self, layer: TwinLayer, number: int, tokens: int) -> Iterator[None]:
-        """Around each layer of a forward pass over ``tokens`` tokens; the last layer of each kind is measured."""
+        """Around each layer of a forward pass over ``tokens`` tokens; of each kind the last is measured
+        of which all rows are asked."""
         kind = self._kinds[number]
         if not (self.wanted and number == self._chosen[kind] and torch.is_grad_enabled()):
             yield

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from svco.basics.errors import UserError
-from svco.batches.layout import Layout
+from svco.batches.layout import Layout, Tail
 from svco.model import attention
 from svco.model.attention import blocked, choose_backend, kernel_of, torch_call, tree_attention, varlen
+from svco.model.last import Others, Taken
 
 # Two trees with two branches, one without, one whose branch has a single token; T = 27.
 SEGMENTS = [
@@ -183,6 +184,40 @@ def test_a_path_no_longer_than_the_window_needs_none():
         )
         assert torch.allclose(output, dense(*inputs, PICTURED, 0.3, window))
     assert asked == [None, 16, None, None]
+
+
+@pytest.mark.parametrize(
+    ("whole", "predicts", "window"),
+    [
+        (LAYOUT, [4, 5, 6, 7, 10, 11, 13, 19, 20, 24, 25, 26], None),
+        (PICTURED, [11, 12, 13, 14, 15, 18, 19, 20, 24, 25, 26], None),
+        (PICTURED, [11, 12, 13, 14, 15, 18, 19, 20, 24, 25, 26], 4),
+    ],
+    ids=["causal", "pictured", "window"],
+)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_last_layers_queries_give_what_they_gave_among_all(kernel, whole, predicts, window):
+    """Forward and gradients of some rows' queries against all keys; keys and values of the others come beside."""
+    tail = Tail.of(whole, np.array(predicts))
+    kernels = {"kernel": KERNELS[kernel], "scaling": 0.3, "sliding_window": window}
+
+    def narrowed(q, k, v, layout):
+        others = Others(tail.order)
+        with pytest.raises(Taken):
+            tree_attention(
+                None, *(x[:, :, tail.rest] for x in (q, k, v)), None, layout=layout, others=others, **kernels
+            )
+        few = (x[:, :, tail.rows] for x in (q, k, v))
+        output, _ = tree_attention(None, *few, None, layout=tail.layout, others=others, **kernels)
+        return torch.zeros_like(q.transpose(1, 2)).index_copy(1, tail.rows, output)
+
+    def among_all(q, k, v, layout):
+        output = dense(q, k, v, layout, 0.3, window)
+        return torch.zeros_like(output).index_copy(1, tail.rows, output[:, tail.rows])
+
+    inputs = tensors(4, 2)
+    for ours, theirs in zip(run(narrowed, inputs, layout=whole), run(among_all, inputs, layout=whole)):
+        assert (ours - theirs).abs().max() <= 1e-12
 
 
 def test_negative_control_seeing_a_sibling_is_seen():

@@ -255,8 +255,8 @@ def test_negative_controls_one_way_pictures_windows_and_angles(tmp_path):
         tuned.scorer.family.two_way_images = False
 
     def no_window(tuned):
-        for twin in tuned.scorer.layers:
-            twin.layer.self_attn.sliding_window = None
+        for layer in tuned.policy.model.language_model.layers:
+            layer.self_attn.sliding_window = None
 
     def one_angle(tuned):
         tuned.scorer._parts = replace(tuned.scorer._parts, layer_types=("full_attention",) * 3)

@@ -167,50 +167,94 @@ def test_nothing_is_laid_out_twice_or_in_vain(batch_pairs, wanted, family):
     assert set(batch.owners().tolist()) <= set(range(len(batch_pairs)))
 
 
-@settings(deadline=None)
-@given(pairs(), cells, families)
-def test_kernel_arguments_say_what_the_ranges_say(batch_pairs, wanted, family):
-    layout = PackedCollate(wanted)(batch_pairs, family).layout
-    assert [(a, b) for a, b in zip(layout.cu_q.tolist(), layout.cu_q.tolist()[1:])] == list(layout.queries)
-    seen = np.zeros_like(visibility(layout))
-    rows = []
+def seen_by_calls(layout, rows):
+    """(queries, T) what variable-length kernels let the queries ``rows`` of ``layout`` see."""
+    seen, places = np.zeros((len(rows), layout.keys[-1][-1][1]), bool), []
     for call in layout.calls or (layout,):
         lengths = np.diff(call.cu_q.numpy())
         assert lengths.min() >= 1, "an empty segment hangs some kernels"
         assert call.max_q == lengths.max()
         assert call.max_k == np.diff(call.cu_k.numpy()).max()
         assert call.cu_q.dtype == call.cu_k.dtype == torch.int32
-        mine = np.arange(len(seen)) if call.rows is None else call.rows.numpy()
-        rows.append(mine)
+        mine = np.arange(len(rows)) if call.places is None else call.places.numpy()
+        places.append(mine)
         for s in range(len(lengths)):
             keys = call.key_index[call.cu_k[s] : call.cu_k[s + 1]].numpy()
             queries = mine[call.cu_q[s] : call.cu_q[s + 1]]
             for number, query in enumerate(queries):  # bottom-right: the last query sees every key
                 seen[query, keys[: len(keys) - (len(queries) - 1 - number if call.causal else 0)]] = True
-    assert (seen == visibility(layout)).all()
-    order = np.arange(len(seen)) if layout.order is None else layout.order.numpy()
-    assert np.concatenate(rows)[order].tolist() == list(range(len(seen)))
+    order = np.arange(len(rows)) if layout.order is None else layout.order.numpy()
+    assert np.concatenate(places)[order].tolist() == list(range(len(rows)))
+    return seen
+
+
+@settings(deadline=None)
+@given(pairs(), cells, families)
+def test_kernel_arguments_say_what_the_ranges_say(batch_pairs, wanted, family):
+    layout = PackedCollate(wanted)(batch_pairs, family).layout
+    assert [(a, b) for a, b in zip(layout.cu_q.tolist(), layout.cu_q.tolist()[1:])] == list(layout.queries)
+    visible = visibility(layout)
+    assert (seen_by_calls(layout, np.arange(len(visible))) == visible).all()
+
+
+def seen_in_blocks(layout, rows, window=None):
+    """(queries, T) what the blocks of ``layout``, whose queries are ``rows``, let them see."""
+    blocks, order = layout.blocks if window is None else layout.blocks_within(window)
+    total, seen, places = layout.keys[-1][-1][1], [], []  # of each row that the blocks give, padding among them
+
+    def sees(query, keys):
+        places.append(query)
+        seen.append(np.zeros(total, bool))
+        seen[-1][keys] = True
+
+    for block in blocks:
+        assert block.mask.any(-1).all(), "a query that sees nothing gives NaN"
+        for query in block.queries[:, : block.causal].flatten().tolist():
+            (start,) = {own[0][0] for own in layout.keys if own[0][0] <= rows[query] < own[-1][1] and len(own) == 1}
+            sees(query, slice(start, rows[query] + 1))
+        for n, queries in enumerate(block.queries[:, block.causal :].tolist()):
+            for i, query in enumerate(queries):
+                sees(query, block.keys[n][block.mask[n, 0, i]].numpy())
+    order = order.numpy()
+    assert np.array(places)[order].tolist() == list(range(len(rows)))
+    return np.stack(seen)[order]
 
 
 @settings(deadline=None)
 @given(pairs(), cells, families, st.sampled_from([None, 1, 2, 4]))
 def test_blocks_say_what_the_ranges_say(batch_pairs, wanted, family, window):
     layout = PackedCollate(wanted)(batch_pairs, family).layout
-    blocks, order = layout.blocks if window is None else layout.blocks_within(window)
-    expected = visibility(layout) if window is None else visibility(layout) & distances(layout, window)
-    seen, places = np.zeros_like(expected), []
-    for block in blocks:
-        kept = np.zeros(block.index.numel(), bool)
-        kept[block.kept] = True
-        kept = kept.reshape(block.index.shape)
-        assert block.mask.any(-1).all(), "a query that sees nothing gives NaN"
-        for n, (index, real) in enumerate(zip(block.index.numpy(), kept)):
-            for i in np.flatnonzero(real):
-                seen[index[i], index[block.mask[n, 0, i].numpy()]] = True
-            assert not block.mask[n, 0][real][:, ~real].any(), "no token sees padding"
-        places.append(block.index.flatten()[block.kept])
-    assert (seen == expected).all()
-    assert torch.cat(places)[order].tolist() == list(range(len(seen)))
+    visible = visibility(layout)
+    near = visible if window is None else visible & distances(layout, window)
+    assert (seen_in_blocks(layout, np.arange(len(visible)), window) == near).all()
+    assert layout.pairs == visible.sum()
+
+
+@settings(deadline=None)
+@given(pairs(), cells, families, st.sampled_from([None, 1, 2, 4]))
+def test_the_rows_that_predict_see_what_they_saw(batch_pairs, wanted, family, window):
+    """The tail of a row: no row twice, none that predicts is missing, and none that does not."""
+    batch = PackedCollate(wanted)(batch_pairs, family)
+    tail, visible = batch.tail, visibility(batch.layout)
+    if tail is None:
+        assert batch.predicts.unique().tolist() == list(range(batch.llm_tokens))
+        return
+    assert torch.equal(tail.rows, batch.predicts.unique()), (
+        "a prefix predicts with its last row, a branch with every one"
+    )
+    assert torch.equal(tail.rows[tail.predicts], batch.predicts)
+    assert torch.cat([tail.rest, tail.rows])[tail.order].tolist() == list(range(batch.llm_tokens))
+    rows = tail.rows.numpy()
+    near = visible if window is None else visible & distances(batch.layout, window)
+    assert (seen_in_blocks(tail.layout, rows, window) == near[rows]).all()
+    assert (seen_by_calls(tail.layout, rows) == visible[rows]).all()
+    assert tail.layout.pairs == visible[rows].sum()
+
+
+def test_a_tail_of_rows_in_the_middle_goes_on_to_the_end_of_their_segment():
+    layout = Layout.of([((0, 5), ()), ((5, 9), ((0, 5),)), ((9, 11), ((0, 5),))])
+    assert layout.only(np.array([6])).queries == ((6, 9),)
+    assert layout.only(np.array([4, 6])).queries == ((4, 5), (6, 9))
 
 
 def test_layouts_without_tokens_are_refused():

@@ -28,9 +28,15 @@ class Row:
     keys: float = 0.0
     """Keys of all segments, a prefix counted once for itself and once a branch."""
     area: float = 0.0
-    """(query, key) places a varlen kernel is given, causal halves included."""
+    """(query, key) pairs that see each other."""
     blocks: float = 0.0
-    """(query, key) places of dense blocks, one a tree."""
+    """Places in the masks of dense blocks, one a tree: its branches' queries and all its keys."""
+    asked: float = 0.0
+    """Tokens that predict a scored one: those the last layer is asked for."""
+    asked_area: float = 0.0
+    """Of ``area``, the pairs whose query is one of these."""
+    asked_blocks: float = 0.0
+    """As ``blocks``, with their queries."""
     scored: float = 0.0
     """R: scored tokens."""
     images: float = 0.0
@@ -55,18 +61,24 @@ def pair_row(
     conditions: dict[int, list[int]] = {}
     for side, view in sorted(cells):
         conditions.setdefault(condition(side, view), []).append(side)
-    tokens = keys = area = blocks = scored = images = 0.0
+    tokens = keys = area = blocks = asked = asked_area = asked_blocks = scored = images = 0.0
     for shown, sides in conditions.items():
         prefix = prefixes[prefix_of(shown)]
         branches = [responses[side] - 1 for side in sides]
-        tree = prefix + sum(branches)
-        tokens = tokens + tree
-        blocks = blocks + tree**2
+        behind = sum(branches)
+        seen = sum(branch * (prefix + branch) - branch * (branch - 1) / 2 for branch in branches)
+        tokens = tokens + prefix + behind
+        blocks = blocks + behind * (prefix + behind)
+        asked_blocks = asked_blocks + (1 + behind) * (prefix + behind)
         keys = keys + prefix + sum(prefix + branch for branch in branches)
-        area = area + prefix**2 + sum(branch * (prefix + branch) for branch in branches)
+        area = area + prefix * (prefix + 1) / 2 + seen
+        asked = asked + 1 + behind
+        asked_area = asked_area + prefix + seen
         scored = scored + sum(responses[side] for side in sides)
         images += shown != BLIND_CONDITION
-    return Row(tokens, keys, area, blocks, scored, images, images * features, images * crops)
+    return Row(
+        tokens, keys, area, blocks, asked, asked_area, asked_blocks, scored, images, images * features, images * crops
+    )
 
 
 @dataclass(frozen=True)
