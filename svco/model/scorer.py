@@ -75,7 +75,7 @@ class PackedScorer(nn.Module):
         self._projector_trained = any(p.requires_grad for p in parts.projector.parameters())
         self._everything_off = switch(policy)
         self.narrows = isinstance(ours[-1], LastLayer)
-        self.saved = SavedBytes(twins)
+        self.saved = SavedBytes(parts.layers)
         self._heard: list[torch.Tensor] | None = None
 
     @property
