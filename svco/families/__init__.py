@@ -30,6 +30,9 @@ FAMILIES = {
     "qwen2_5_vl": ("svco.families.qwen", "Qwen"),
     "qwen3_vl": ("svco.families.qwen3", "Qwen3VL"),
     "gemma3": ("svco.families.gemma", "Gemma"),
+    "internvl": ("svco.families.internvl", "InternVL"),
+    "idefics3": ("svco.families.idefics", "Idefics"),
+    "smolvlm": ("svco.families.idefics", "Idefics"),
 }
 """transformers ``model_type`` -> the module and the name of its adapter: ``<name>Architecture`` needs no processor,
 ``<name>Family`` is the whole. Imported when used."""

@@ -26,6 +26,16 @@ _SIGLIP = {
     "patch_size": 14,
     "vision_use_head": False,
 }
+_INTERN_300M = {
+    "model_type": "internvl_vision",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "attention_bias": True,
+    "image_size": [448, 448],
+    "patch_size": [14, 14],
+}
 _NEXT_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 _ONEVISION_PINPOINTS = [[384 * down, 384 * across] for down in range(1, 7) for across in range(1, 7)]
 
@@ -156,6 +166,61 @@ def _qwen3_vl(
 _SMALL_TOWER, _LARGE_TOWER = (1024, 4096, 24), (1152, 4304, 27)
 """Qwen3-VL's: width, width inside an MLP, blocks."""
 
+
+def _internvl(text: dict[str, Any], image_token: int) -> dict[str, Any]:
+    # The releases leave it to their class, which ties them, whether head and embedding are one; they store two.
+    return {
+        "model_type": "internvl",
+        "image_token_id": image_token,
+        "tie_word_embeddings": False,
+        "text_config": text,
+        "vision_config": _INTERN_300M,
+    }
+
+
+def _internvl3(hidden: int, inner: int, layers: int, heads: int, kv_heads: int) -> dict[str, Any]:
+    text = _text("qwen2", hidden, inner, layers, heads, kv_heads, 151674, max_position_embeddings=32768)
+    text["rope_parameters"] = {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 2.0}
+    return _internvl(text, 151667)
+
+
+def _internvl35(hidden: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
+    text = _text("qwen3", hidden, inner, layers, heads, 8, 151936, max_position_embeddings=40960, head_dim=128)
+    return _internvl(text | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, 151671)
+
+
+def _idefics(kind: str, text: dict[str, Any], scale: int, image_token: int, **vision: int) -> dict[str, Any]:
+    return {
+        "model_type": kind,
+        "image_token_id": image_token,
+        "scale_factor": scale,
+        "tie_word_embeddings": False,
+        "text_config": text,
+        "vision_config": {"model_type": f"{kind}_vision", **vision},
+    }
+
+
+_SO400M = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+}
+_BASE_512 = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "patch_size": 16,
+    "image_size": 512,
+}
+
+
+def _smolvlm2(text: tuple[int, ...], scale: int, vision: dict[str, int]) -> dict[str, Any]:
+    return _idefics("smolvlm", _text("llama", *text, 49280, max_position_embeddings=8192), scale, 49190, **vision)
+
+
 PUBLISHED = {
     "llava-hf/llava-1.5-7b-hf": _llava(_VICUNA_7B),
     "llava-hf/llava-1.5-13b-hf": _llava(_VICUNA_13B),
@@ -190,6 +255,20 @@ PUBLISHED = {
     "google/gemma-3-4b-it": _gemma3(2560, 34, 8, 4, head=256, scalar=256),
     "google/gemma-3-12b-it": _gemma3(3840, 48, 16, 8, head=256, scalar=256),
     "google/gemma-3-27b-it": _gemma3(5376, 62, 32, 16, head=128, scalar=168),
+    "OpenGVLab/InternVL3-1B-hf": _internvl3(896, 4864, 24, 14, 2),
+    "OpenGVLab/InternVL3-8B-hf": _internvl3(3584, 18944, 28, 28, 4),
+    "OpenGVLab/InternVL3_5-1B-HF": _internvl35(1024, 3072, 28, 16),
+    "OpenGVLab/InternVL3_5-8B-HF": _internvl35(4096, 12288, 36, 32),
+    "HuggingFaceTB/SmolVLM2-256M-Video-Instruct": _smolvlm2((576, 1536, 30, 9, 3), 4, _BASE_512),
+    "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": _smolvlm2((960, 2560, 32, 15, 5), 4, _BASE_512),
+    "HuggingFaceTB/SmolVLM2-2.2B-Instruct": _smolvlm2((2048, 8192, 24, 32, 32), 3, _SO400M | {"image_size": 384}),
+    "HuggingFaceM4/Idefics3-8B-Llama3": _idefics(
+        "idefics3",
+        _text("llama", 4096, 14336, 32, 32, 8, 128259, max_position_embeddings=131072),
+        2,
+        128257,
+        **_SO400M | {"image_size": 364},
+    ),
 }
 """Hub id -> what its ``config.json`` says."""
 

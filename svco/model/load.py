@@ -17,6 +17,7 @@ from .adapter_files import NOT_TENSORS
 from .attention import attention_name, choose_backend, register
 from .lora import adapter_switch, add_adapters
 from .scorer import PackedScorer, Reference
+from .stored_config import stored_config
 from .twin import compile_layers
 
 if TYPE_CHECKING:
@@ -100,9 +101,9 @@ def show_loading(progress: bool) -> None:
 def outline(config: Config, family: Family, dtype: torch.dtype) -> nn.Module:
     """The policy of :func:`load_tuned` on the meta device: every shape and what is trained, and no weight."""
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
-    architecture = AutoConfig.from_pretrained(config.model.base, trust_remote_code=False)
+    architecture = stored_config(config.model.base)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(architecture, dtype=dtype)
     _choose_trained(model, config, family)
@@ -149,11 +150,11 @@ def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> Hf
     """The Hugging Face model ``base`` (folder or hub id) as the scorer runs it; ``backend`` must be registered. UserError where
     it cannot be loaded or lacks weights."""
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
     check_base(base)
     try:
-        architecture = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        architecture = stored_config(base)
         # A reference that drops attention weights at random is no reference.
         for part in (architecture, architecture.get_text_config()):
             if getattr(part, "attention_dropout", 0.0):
