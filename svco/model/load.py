@@ -156,7 +156,7 @@ def load_base(
     device: torch.device | None = None,
 ) -> HfModel:
     """The Hugging Face model ``base`` (folder or hub id) as the scorer runs it; ``backend`` must be registered. With ``quantise``
-    it is loaded onto ``device``, which must be given, else onto the CPU. UserError where it cannot be loaded or lacks weights."""
+    it is loaded onto ``device`` (None: the CPU), else onto the CPU. UserError where it cannot be loaded or lacks weights."""
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
@@ -167,7 +167,7 @@ def load_base(
         for part in (architecture, architecture.get_text_config()):
             if getattr(part, "attention_dropout", 0.0):
                 part.attention_dropout = 0.0
-        in_4_bits = {} if quantise == "none" or device is None else load_in_4_bits(architecture, family, dtype, device)
+        in_4_bits = {} if quantise == "none" else load_in_4_bits(architecture, family, dtype, device)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             base,
             config=architecture,

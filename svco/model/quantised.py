@@ -35,7 +35,9 @@ def resolve_quantise(wanted: HowHeld, adapter: str | Path | None) -> Quantise:
     return "nf4" if found is not None and (found.run or {}).get(KEY) == "nf4" else "none"
 
 
-def load_in_4_bits(architecture: Any, family: Family, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+def load_in_4_bits(
+    architecture: Any, family: Family, dtype: torch.dtype, device: torch.device | None
+) -> dict[str, Any]:
     """What ``from_pretrained`` takes to load a model of the config ``architecture`` so, straight onto ``device``, where its
     matrices are quantised one by one. UserError without bitsandbytes."""
     import torch
@@ -58,7 +60,7 @@ def load_in_4_bits(architecture: Any, family: Family, dtype: torch.dtype, device
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=[rf"(?!{re.escape(name)}\.).*"],  # whatever the name says: of 4 bits as of 8
     )
-    return {"quantization_config": config, "device_map": {"": device}}
+    return {"quantization_config": config, "device_map": {"": device or "cpu"}}
 
 
 def keep_trainable(model: HfModel) -> None:

@@ -6,8 +6,6 @@ import oracle
 import pytest
 import tiny_families
 import torch
-from bitsandbytes.functional import has_avx512bf16
-from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from places import BASE, ROOT
 from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
@@ -30,6 +28,8 @@ from svco.run.train import Launch, run
 from svco.scores.kept import KeptScores
 from svco.tiny_world.contrast import world_pairs
 
+bitsandbytes = pytest.importorskip("bitsandbytes", reason="NOT TESTED: pip install 'svco[test]' (bitsandbytes)")
+Linear4bit = bitsandbytes.nn.Linear4bit
 CPU = torch.device("cpu")
 PAIRS = 3
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
@@ -126,7 +126,7 @@ def test_a_validation_takes_no_gradient_away(pairs, family, adapter):
     validate()
     after = learned(tuned, family, pairs)[2]
     assert all(after[name].equal(before[name]) for name in before)
-    if has_avx512bf16():
+    if bitsandbytes.functional.has_avx512bf16():
         for module in tuned.policy.modules():
             if isinstance(module, Linear4bit):
                 module.support_avx512bf16_for_cpu = True
