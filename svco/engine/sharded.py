@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+_DISABLED = "TORCHDYNAMO_DISABLE"
+"""torch's variable of the environment: ``torch.compile`` gives what it is given."""
+
 
 def _weights(module: nn.Module) -> int:
     """Weights of ``module``, which may be partitioned."""
@@ -36,22 +40,31 @@ def _make_optimizer(trainable: dict[str, nn.Parameter], config: OptimConfig, ds:
     return DeepSpeedCPUAdam(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay)
 
 
+def _as_it_is(graph: Any, _: Any) -> Any:
+    """A backend of ``torch.compile`` that compiles nothing. Asked by name for its own of that kind, torch loads all of them."""
+    return graph
+
+
 @contextmanager
 def _without_a_compiler() -> Iterator[None]:
-    """Inside, ``torch.compile`` that names no backend takes the one that compiles nothing. DeepSpeed (0.19.8) asks each optimizer
-    whether it is a Muon, whose module compiles its kernels as it is imported: every rank would load torch's inductor, a second of
-    each start, for functions that nobody calls."""
+    """Inside, ``torch.compile`` compiles nothing, and loads nothing to compile with. DeepSpeed (0.19.8) asks each optimizer
+    whether it is a Muon, whose module compiles its kernels as it is imported: every rank would load torch's inductor and what
+    else there is of compilers, 1.5 s of each start, for functions that nobody calls."""
     import torch
 
     if not hasattr(torch.compiler, "set_default_backend"):  # torch before 2.13
         yield
         return
-    before = torch.compiler.get_default_backend()
-    torch.compiler.set_default_backend("eager")
+    before, disabled = torch.compiler.get_default_backend(), os.environ.get(_DISABLED)
+    torch.compiler.set_default_backend(_as_it_is)
+    os.environ[_DISABLED] = "1"
     try:
         yield
     finally:
         torch.compiler.set_default_backend(before)
+        del os.environ[_DISABLED]
+        if disabled is not None:
+            os.environ[_DISABLED] = disabled
 
 
 class DeepSpeedEngine:
