@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..basics import collector
 from ..basics.errors import UserError, first_line
 from ..basics.shipped import is_inside
 from ..families import Family, HfModel
@@ -179,4 +180,5 @@ def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> Hf
             f"The base model {base!r} does not hold all weights of its architecture: {len(odd)} are missing or of "
             f"another shape, e.g. {odd[0]}. It was saved by another version or is damaged."
         )
+    collector.go_on()
     return model
