@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..basics import collector
 from ..basics.errors import UserError, first_line
 from ..basics.shipped import is_inside
 from ..families import Family, HfModel
 from ..recipe.config import Config, ModelConfig, Quantise
 from .adapter_files import NOT_TENSORS
 from .attention import attention_name, choose_backend, register
+from .compiling import compile_layers
 from .lora import adapter_switch, add_adapters
 from .quantised import keep_trainable, load_in_4_bits
 from .scorer import PackedScorer, Reference
 from .stored_config import stored_config
-from .twin import compile_layers
 
 if TYPE_CHECKING:
     import torch
@@ -193,4 +194,5 @@ def load_base(
         )
     if in_4_bits:
         keep_trainable(model)
+    collector.go_on()
     return model

@@ -6,7 +6,7 @@ leaf: they are gathered once for both streams in the forward pass, and once more
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -59,28 +59,6 @@ class TwinLayer(nn.Module):
         return self.layer(hidden, **arguments)
 
 
-def compile_layers(layers: Iterable[nn.Module]) -> None:
-    """Compiles what lies around each layer's attention, once for all lengths of rows."""
-    for layer in layers:
-        layer.compile(dynamic=True)
-
-
-@contextmanager
-def without_a_compiler() -> Iterator[None]:
-    """Inside, ``torch.compile`` that names no backend takes the one that compiles nothing. Modules that compile functions as they
-    are imported (of DeepSpeed 0.19.8 and bitsandbytes 0.50) make every process load torch's inductor, a second or more of each
-    start, for functions that nobody calls."""
-    if not hasattr(torch.compiler, "set_default_backend"):  # torch before 2.13
-        yield
-        return
-    before = torch.compiler.get_default_backend()
-    torch.compiler.set_default_backend("eager")
-    try:
-        yield
-    finally:
-        torch.compiler.set_default_backend(before)
-
-
 class SavedBytes:
     """Measures, once, what a layer of each kind keeps for its backward pass when it is not recomputed.
 
@@ -107,8 +85,8 @@ class SavedBytes:
 
     @contextmanager
     def counting(self, layer: TwinLayer, number: int, tokens: int) -> Iterator[None]:
-        """Around each layer of a forward pass over ``tokens`` tokens; of each kind the last is measured
-        of which all rows are asked."""
+        """Around each layer of a forward pass over ``tokens`` tokens; of each kind the last is measured of
+        which all rows are asked."""
         kind = self._kinds[number]
         if not (self.wanted and number == self._chosen[kind] and torch.is_grad_enabled()):
             yield
