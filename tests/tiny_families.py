@@ -74,7 +74,9 @@ def _tokenizer(template):
     if template in (QWEN, QWEN3, QWEN35):
         tokenizer.eos_token = "<|im_end|>"
     if template is QWEN35:
-        tokenizer.add_tokens(["<|endoftext|>"], special_tokens=True)  # which transformers adds to every tokenizer of this type
+        tokenizer.add_tokens(
+            ["<|endoftext|>"], special_tokens=True
+        )  # which transformers adds to every tokenizer of this type
     return tokenizer
 
 
