@@ -342,9 +342,9 @@ def test_features_of_true_shapes():
     ],
 )
 def test_published_sizes(hub_id, count, tolerance):
-    """Parameters of the true architecture on the meta device: the release's own number, or what it is rounded to. Qwen3.5-9B's index
-    says 19,306,216,416 bytes: these and an extra layer's 243,290,624 in two bytes each, and two more for the 3,840 of ``A_log``
-    and the DeltaNets' norms."""
+    """Parameters of the true architecture on the meta device: the release's own number, or what it is rounded to. Qwen3.5-9B's
+    index says 19,306,216,416 bytes: these and an extra layer's 243,290,624 in two bytes each, and two more for the 3,840 of
+    ``A_log`` and the DeltaNets' norms."""
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(published_config(hub_id))
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(count, abs=tolerance)

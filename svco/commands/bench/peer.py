@@ -137,7 +137,7 @@ def make_trl(bench: Bench, ds: dict[str, Any], ours: Contestant, folder: str) ->
             return loss
 
     model = random_model(shape, "sdpa", bench.dtype, torch.device("cpu"))
-    names = target_names(model.model.language_model, LoraConfig().targets)
+    names = target_names(model.get_submodule("model.language_model"), LoraConfig().targets)
     trainer = Trainer(
         model=model,
         args=trl_arguments(bench, ds, steps, folder),
