@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-Range = tuple[int, int]
+Span = tuple[int, int]
 """[start, stop) in the row."""
 CHUNK = 64
 """Tokens that the chunked recurrence computes at once; a segment costs whole chunks."""
@@ -43,6 +43,8 @@ class Level:
     """(tokens,) int64: row positions of all segments' tokens, one segment after another."""
     bounds: torch.Tensor
     """(S + 1,) int64: cumulative lengths of the segments."""
+    host_bounds: torch.Tensor
+    """The same on the CPU, for kernels that plan there."""
     parents: torch.Tensor | None
     """(S,) int64: each segment's parent by its number in the level above; None for roots, which begin with no state."""
     sides: tuple[Side, ...]
@@ -67,7 +69,7 @@ class Forks:
 
     @classmethod
     def of(
-        cls, queries: Sequence[Range], keys: Sequence[Sequence[Range]], width: int, device: torch.device | str = "cpu"
+        cls, queries: Sequence[Span], keys: Sequence[Sequence[Span]], width: int, device: torch.device | str = "cpu"
     ) -> Forks:
         """From the segments of a :class:`~svco.batches.layout.Layout`, its tensors on ``device``."""
         numbers = {own: s for s, own in enumerate(queries)}
@@ -79,30 +81,31 @@ class Forks:
             kept.append(here + np.arange(own[1] - own[0]))
             here += own[1] - own[0]
         depth = [len(ranges) - 1 for ranges in keys]
-        levels, places = [], {}
+        levels: list[Level] = []
+        places: dict[int, int] = {}
         for d in range(max(depth) + 1):
             members = sorted((s for s, deep in enumerate(depth) if deep == d), key=lambda s: -_length(queries[s]))
             parents = [places[numbers[keys[s][-2]]] for s in members] if d else None
             levels.append(_level([queries[s] for s in members], parents, d < max(depth), device))
             places = {s: place for place, s in enumerate(members)}
         order = torch.argsort(torch.cat([level.index for level in levels]))
-        joined = (torch.from_numpy(np.concatenate(parts)).to(device) for parts in (tails, kept))
-        return cls(*joined, tuple(levels), order)
+        longer, own_places = (torch.from_numpy(np.concatenate(parts)).to(device) for parts in (tails, kept))
+        return cls(longer, own_places, tuple(levels), order)
 
 
-def _length(span: Range) -> int:
+def _length(span: Span) -> int:
     start, stop = span
     return stop - start
 
 
-def _tail(ancestors: Sequence[Range], count: int, nothing: int) -> np.ndarray:
+def _tail(ancestors: Sequence[Span], count: int, nothing: int) -> np.ndarray:
     """The last ``count`` positions of ``ancestors``, ``nothing`` in front where there are fewer."""
     found = [np.arange(max(start, stop - count), stop) for start, stop in ancestors]
     last = np.concatenate([np.full(count, nothing), *found])
     return last[len(last) - count :]
 
 
-def _level(spans: list[Range], parents: list[int] | None, ends: bool, device: torch.device | str) -> Level:
+def _level(spans: list[Span], parents: list[int] | None, ends: bool, device: torch.device | str) -> Level:
     lengths = [_length(span) for span in spans]
     sides, first, chunks = [], 0, 0
     for place, length in enumerate(lengths):
@@ -112,11 +115,12 @@ def _level(spans: list[Range], parents: list[int] | None, ends: bool, device: to
             first, chunks = place, 0
         chunks += _chunks(length)
     sides.append(_side(first, spans[first:], device))
-    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    bounds = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]))
     index = np.concatenate([np.arange(*span) for span in spans])
     return Level(
         index=torch.from_numpy(index).to(device),
-        bounds=torch.from_numpy(bounds).to(device),
+        bounds=bounds.to(device),
+        host_bounds=bounds,
         parents=None if parents is None else torch.tensor(parents, device=device),
         sides=tuple(sides),
         ends=ends,
@@ -127,7 +131,7 @@ def _chunks(length: int) -> int:
     return -(-length // CHUNK)
 
 
-def _side(first: int, spans: list[Range], device: torch.device | str) -> Side:
+def _side(first: int, spans: list[Span], device: torch.device | str) -> Side:
     longest = _length(spans[0])
     real = np.arange(longest) < np.array([_length(span) for span in spans])[:, None]
     starts = np.array([start for start, _ in spans])[:, None]

@@ -11,8 +11,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from .forks import Forks, Range
+from .forks import Forks
 
+Range = tuple[int, int]
+"""[start, stop) in the row."""
 _MAX_WASTE = 1.2
 """Trees share a padded block while its area is at most this times theirs."""
 _MAX_BLOCK = 1 << 24

@@ -23,7 +23,7 @@ Rule = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
 """The gated delta rule in chunks: (query, key, value (B, L, heads, size), g, beta (B, L, heads)) -> (output, last states)."""
 
 
-class ForkedDeltaNet(theirs.Qwen3_5GatedDeltaNet):  # type: ignore[misc]
+class ForkedDeltaNet(theirs.Qwen3_5GatedDeltaNet):
     """``Qwen3_5GatedDeltaNet`` that takes a packed row's ``layout``, as the attention does."""
 
     def forward(self, hidden_states: torch.Tensor, layout: Any = None, **more: Any) -> torch.Tensor:
@@ -98,7 +98,8 @@ def forked(
         beta[0],
     )
     packed = packed_rule(mixed.device)
-    states, outputs = None, []
+    states: torch.Tensor | None = None
+    outputs = []
     for level in forks.levels:
         begin = None if level.parents is None or states is None else states.index_select(0, level.parents)
         output, states = _packed(packed, parts, level, begin) if packed else _padded(parts, level, begin)
@@ -145,6 +146,7 @@ def _packed(rule: Rule, parts: Any, level: Any, begin: torch.Tensor | None) -> t
         output_final_state=level.ends,
         use_qk_l2norm_in_kernel=True,
         cu_seqlens=level.bounds,
+        cu_seqlens_cpu=level.host_bounds,
     )
     return output[0], last
 

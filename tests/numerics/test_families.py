@@ -388,6 +388,8 @@ def test_features_of_true_shapes():
         ("llava-hf/llava-v1.6-mistral-7b-hf", 7_566_747_648, 0),
         ("Qwen/Qwen2.5-VL-3B-Instruct", 3_754_622_976, 0),
         ("Qwen/Qwen2.5-VL-7B-Instruct", 8_292_166_656, 0),
+        ("Qwen/Qwen3.5-4B", 4_539_265_536, 0),
+        ("Qwen/Qwen3.5-9B", 9_409_813_744, 0),
         ("Qwen/Qwen3-VL-2B-Instruct", 2_127_532_032, 0),
         ("Qwen/Qwen3-VL-4B-Instruct", 4_437_815_808, 0),
         ("Qwen/Qwen3-VL-8B-Instruct", 8_767_123_696, 0),
@@ -411,8 +413,10 @@ def test_features_of_true_shapes():
     ],
 )
 def test_published_sizes(hub_id, count, tolerance):
-    """Parameters of the true architecture on the meta device: the release's own number, or what it is rounded to. Each is of one
-    of the parts that svco runs."""
+    """Parameters of the true architecture on the meta device: the release's own number, or what it is rounded to. Each is
+    of one of the parts that svco runs. Qwen3.5-9B's
+    index says 19,306,216,416 bytes: these and an extra layer's 243,290,624 in two bytes each, and two more for the 3,840 of
+    ``A_log`` and the DeltaNets' norms."""
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(published_config(hub_id))
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(count, abs=tolerance)
@@ -427,6 +431,8 @@ REFUSALS = [
     ({"model_type": "paligemma"}, "both directions"),
     ({"model_type": "qwen3_vl_moe"}, "experts"),
     ({"model_type": "mllama"}, "cross-attention"),
+    ({"model_type": "qwen3_5_moe"}, "experts of its own"),
+    ({"model_type": "qwen3_next"}, "other projections than Qwen3.5's"),
     ({"model_type": "idefics2"}, "does not support yet"),
     ({"model_type": "llava", "text_config": {"model_type": "gemma2"}}, "language model of type 'gemma2'"),
     (

@@ -8,16 +8,23 @@ import pytest
 import tiny_families
 import torch
 from test_families import QUERY, RESPONSES, SIZES, pairs, product, relative
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from svco.basics.dist import World
 from svco.basics.errors import UserError
 from svco.batches.encode import Encode
+from svco.batches.forks import CHUNK
 from svco.batches.layout import Layout
 from svco.batches.pack import PackedCollate
 from svco.commands.evaluation.generation import generate
+from svco.commands.plan.architecture import of_config
+from svco.commands.plan.delta import layer_flops
+from svco.commands.plan.flops import flops
+from svco.commands.plan.workload import Row, Tuning
 from svco.data.pairs import PairText
-from svco.families import delta_net, load_family
+from svco.families import architecture, delta_net, load_family
 from svco.model.load import load_tuned
 from svco.model.recompute import RecomputeDial, set_recompute
 from svco.model.subject import load_subject
@@ -62,10 +69,23 @@ def trees(rng):
     return segments
 
 
-def emulated(query, key, value, *, g, beta, initial_state, output_final_state, use_qk_l2norm_in_kernel, cu_seqlens):
-    """flash-linear-attention's contract with ``cu_seqlens``: one row of sequences of any lengths, a state a sequence. Keywords it
-    does not take fail here as they would there."""
+def emulated(
+    query,
+    key,
+    value,
+    *,
+    g,
+    beta,
+    initial_state,
+    output_final_state,
+    use_qk_l2norm_in_kernel,
+    cu_seqlens,
+    cu_seqlens_cpu,
+):
+    """flash-linear-attention's contract with ``cu_seqlens`` (0.6.0): one row of sequences of any lengths, a state a
+    sequence. Keywords it does not take fail here as they would there."""
     assert query.shape[0] == 1 and use_qk_l2norm_in_kernel
+    assert cu_seqlens.equal(cu_seqlens_cpu)
     bounds = cu_seqlens.tolist()
     assert initial_state is None or len(initial_state) == len(bounds) - 1
     outputs, states = [], []
@@ -192,6 +212,31 @@ def test_memory_is_measured_on_both_kinds_of_layer(scored):
     dial._free_bytes = lambda: kept[2] + kept[1] * 1.5
     assert dial.settle().startswith("recompute: 1 of 3 layers (a layer keeps ")
     set_recompute(scorer.layers, 0)
+
+
+def test_the_planned_work_of_a_layer_is_what_is_done(base):
+    """Against torch's counter, which knows products and convolutions and no triangular systems; segments fill whole chunks."""
+    config = AutoConfig.from_pretrained(base / "base")
+    a, tuning = of_config(config), Tuning(True, 0, (), True, "cached")
+    assert a.delta.numbers == (0, 1) and a.attending.layers == 1 and a.delta.among(1) == 1
+    segments = [
+        ((0, 2 * CHUNK), ()),
+        ((2 * CHUNK, 3 * CHUNK), ((0, 2 * CHUNK),)),
+        ((3 * CHUNK, 4 * CHUNK), ((0, 2 * CHUNK),)),
+    ]
+    row = Row(tokens=4 * CHUNK)
+    model = AutoModelForImageTextToText.from_config(config)
+    layer = architecture("qwen3_5").parts(model).layers[0]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        layer(torch.randn(1, 4 * CHUNK, 64), position_embeddings=None, layout=Layout.of(segments))
+    linear, _, rule = layer_flops(a.delta, tuning, row)
+    systems = row.tokens * a.delta.value_heads * CHUNK * (a.delta.key_size + a.delta.value_size)
+    assert counter.get_total_flops() == pytest.approx(linear + rule - systems, rel=0.02)
+    assert rule > 0.2 * linear, "a rule that is left out would be seen"
+    one = flops(a, tuning, row, 0, False).forward - flops(a.attending, tuning, row, 0, False).forward
+    assert one == pytest.approx(2 * (linear + rule))
+    assert flops(a, tuning, row, 1, False).recompute == pytest.approx(linear + rule)
+    assert a.weights == sum(p.numel() for p in model.parameters())
 
 
 def test_answers_as_transformers_alone(base):

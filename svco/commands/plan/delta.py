@@ -7,7 +7,8 @@ which runs where those are not installed, keeps several times as much.
 from __future__ import annotations
 
 from ...batches.forks import CHUNK
-from .architecture import Architecture, Delta
+from .architecture import Architecture
+from .layers import Delta
 from .workload import Row, Tuning
 
 _STATES = 4.5

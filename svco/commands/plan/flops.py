@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from . import delta
-from .architecture import Architecture, Linear
+from .architecture import Architecture
+from .layers import Linear
 from .workload import Row, Tuning
 
 

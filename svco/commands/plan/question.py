@@ -72,7 +72,7 @@ def ask(recipe: str, config: Config, assumed: Assumed, measure: bool = True) -> 
     lengths = _measured(config) if measure else None
     if lengths is None:
         pair, assumptions = _assumed(a, objective, assumed)
-        return Question(recipe, config, a, tuning, pair, pair, assumed.pairs, assumptions)
+        return Question(recipe, config, a, tuning, pair, pair, assumed.pairs, assumptions + _kernels(a))
     prefixes, responses = lengths.prefixes.astype(float).T, lengths.responses.astype(float).T
     features = (prefixes[0] + prefixes[1]) / 2 - prefixes[BLIND_CONDITION]
     rows = pair_row(objective.cells, prefixes, responses, features, _crops(a, features))
@@ -87,7 +87,16 @@ def ask(recipe: str, config: Config, assumed: Assumed, measure: bool = True) -> 
         pair=Row(**{name: float(values.mean()) for name, values in columns.items()}),
         longest=Row(**{name: float(values[longest]) for name, values in columns.items()}),
         pairs=len(lengths.cut),
-        assumptions=(f"lengths: measured, {len(lengths.cut):,} pairs",),
+        assumptions=(f"lengths: measured, {len(lengths.cut):,} pairs", *_kernels(a)),
+    )
+
+
+def _kernels(a: Architecture) -> tuple[str, ...]:
+    if not a.delta:
+        return ()
+    return (
+        f"{len(a.delta.numbers)} layers carry a state: flash-linear-attention is assumed to be installed; without it they keep "
+        "several times as much",
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from ...basics.errors import UserError
 from ...basics.views import BLIND_CONDITION, Cell, condition, prefix_of
 from ...recipe.config import ALL_LINEAR, Config
-from .architecture import Architecture, Linear
+from .architecture import Architecture
+from .layers import Linear
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 """``model.dtype`` -> bytes of a weight; ``auto`` is bfloat16 on a GPU."""
