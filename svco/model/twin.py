@@ -6,7 +6,7 @@ leaf: they are gathered once for both streams in the forward pass, and once more
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -65,7 +65,7 @@ class SavedBytes:
     A kind is what parameters a layer has: models may mix layers that attend with layers that carry a state.
     """
 
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, layers: nn.ModuleList) -> None:
         self.wanted = False
         """Measure in the next forward pass with gradients."""
         self._kinds = [tuple(name for name, _ in layer.named_parameters()) for layer in layers]

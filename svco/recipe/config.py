@@ -14,8 +14,8 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantise = Literal["none", "nf4"]
 """How a base that is not trained itself is held."""
 CorruptKind = Literal["crop", "noise", "grey", "zero"]
-AllowOverlap = Literal["none", "keys", "all"]
 """How an image is corrupted."""
+AllowOverlap = Literal["none", "keys", "all"]
 
 
 @dataclass(frozen=True)
