@@ -55,6 +55,8 @@ QWEN = (
     "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+QWEN3 = QWEN.partition("{% if loop.first")[0] + QWEN.partition("{% endif %}")[2]
+"""No system prompt of its own."""
 
 INTERN = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['content'] is string %}{{ m['content'] }}"
@@ -93,7 +95,7 @@ def _tokenizer(template):
         )
         tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<end_of_utterance>"
         tokenizer.backend_tokenizer.post_processor = ByteLevel(trim_offsets=False)  # it puts nothing before a text
-    if template in (QWEN, INTERN):
+    if template in (QWEN, QWEN3, INTERN):
         tokenizer.eos_token = "<|im_end|>"
     return tokenizer
 
@@ -144,6 +146,20 @@ def _qwen():
     return QWEN, images, _config(config, {}, "qwen2_5_vl_text", QWEN, rope_parameters=rope)
 
 
+def _qwen3():
+    images = Qwen2VLImageProcessorPil(
+        patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 32 * 32, "longest_edge": 96 * 96}
+    )
+    vision = {
+        "model_type": "qwen3_vl_vision", "hidden_size": 32, "depth": 4, "num_heads": 2, "intermediate_size": 48,
+        "out_hidden_size": 64, "patch_size": 8, "spatial_merge_size": 2, "temporal_patch_size": 2,
+        "num_position_embeddings": 25, "deepstack_visual_indexes": [2, 0],
+    }  # fmt: skip
+    config = {"model_type": "qwen3_vl", "vision_config": vision}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    return QWEN3, images, _config(config, {}, "qwen3_vl_text", QWEN3, rope_parameters=rope, head_dim=16)
+
+
 def _internvl():
     """3.5: Qwen3. Its config leaves it to its class, which ties them, whether head and embedding are one; two are stored."""
     images = GotOcr2ImageProcessorPil(size=_SIZE, min_patches=1, max_patches=4)
@@ -172,7 +188,8 @@ def _config(config, tower, language, template, **more):
         config["vision_config"] = tower | {
             "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
         }  # fmt: skip
-    image = tokenizer.convert_tokens_to_ids({QWEN: "<|image_pad|>", INTERN: "<IMG_CONTEXT>"}.get(template, "<image>"))
+    words = {QWEN: "<|image_pad|>", QWEN3: "<|image_pad|>", INTERN: "<IMG_CONTEXT>"}
+    image = tokenizer.convert_tokens_to_ids(words.get(template, "<image>"))
     config |= {"text_config": text, "image_token_index": image, "image_token_id": image, "tie_word_embeddings": False}
     return AutoConfig.for_model(**config)
 
@@ -184,6 +201,7 @@ BASES = {
     "next_yi": lambda: _next(YI, "llama"),
     "onevision": _onevision,
     "qwen25_vl": _qwen,
+    "qwen3_vl": _qwen3,
     "internvl": _internvl,
     "smolvlm": _smolvlm,
 }

@@ -28,6 +28,7 @@ FAMILIES = {
     "llava_next": ("svco.families.tiles", "LlavaNext"),
     "llava_onevision": ("svco.families.tiles", "Onevision"),
     "qwen2_5_vl": ("svco.families.qwen", "Qwen"),
+    "qwen3_vl": ("svco.families.qwen3", "Qwen3VL"),
     "internvl": ("svco.families.internvl", "InternVL"),
     "idefics3": ("svco.families.idefics", "Idefics"),
     "smolvlm": ("svco.families.idefics", "Idefics"),
@@ -35,15 +36,14 @@ FAMILIES = {
 """transformers ``model_type`` -> the module and the name of its adapter: ``<name>Architecture`` needs no processor,
 ``<name>Family`` is the whole. Imported when used."""
 
-LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text")
+LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text")
 """``model_type`` of the language models whose layers do with a packed row what they do with a sequence."""
 
 REFUSED = {
     "gemma3": "attends in both directions among an image's tokens",
     "paligemma": "attends in both directions among the tokens of image and prompt",
     "mllama": "shows images to its layers by cross-attention",
-    "qwen3_vl": "adds visual features inside its first layers (DeepStack)",
-    "qwen3_vl_moe": "adds visual features inside its first layers (DeepStack)",
+    "qwen3_vl_moe": "sends each token to experts of its own, whose weights are no linear layers that adapters fit",
     "llama4": "attends in chunks",
 }
 """Types that would need more than an adapter, and why."""
@@ -72,8 +72,7 @@ def check_supported(config: dict[str, Any], base: str) -> None:
     supported = f"Supported: {', '.join(FAMILIES)}, with a language model of {', '.join(LANGUAGE_MODELS)}."
     if model_type in REFUSED:
         raise UserError(
-            f"The base model {base!r} is of type {model_type!r}, which {REFUSED[model_type]}; svco cannot share prefixes "
-            f"there. {supported}"
+            f"The base model {base!r} is of type {model_type!r}, which {REFUSED[model_type]}; svco does not do that. {supported}"
         )
     if model_type not in FAMILIES:
         raise UserError(

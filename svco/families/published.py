@@ -110,6 +110,44 @@ def _qwen25_vl(
     }
 
 
+def _qwen3_vl(
+    hidden: int, inner: int, layers: int, heads: int, tower: tuple[int, int, int], taken: list[int], tied: bool
+) -> dict[str, Any]:
+    width, tower_inner, depth = tower
+    text = _text("qwen3_vl_text", hidden, inner, layers, heads, 8, 151936, head_dim=128, max_position_embeddings=262144)
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "rope_theta": 5e6,
+        "mrope_section": [24, 20, 20],
+        "mrope_interleaved": True,
+    }
+    text["tie_word_embeddings"] = tied
+    vision = {
+        "model_type": "qwen3_vl_vision",
+        "hidden_size": width,
+        "intermediate_size": tower_inner,
+        "depth": depth,
+        "num_heads": 16,
+        "out_hidden_size": hidden,
+        "patch_size": 16,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "num_position_embeddings": 2304,
+        "deepstack_visual_indexes": taken,
+    }
+    return {
+        "model_type": "qwen3_vl",
+        "image_token_id": 151655,
+        "tie_word_embeddings": tied,
+        "text_config": text,
+        "vision_config": vision,
+    }
+
+
+_SMALL_TOWER, _LARGE_TOWER = (1024, 4096, 24), (1152, 4304, 27)
+"""Qwen3-VL's: width, width inside an MLP, blocks."""
+
+
 def _internvl(text: dict[str, Any], image_token: int) -> dict[str, Any]:
     # The releases leave it to their class, which ties them, whether head and embedding are one; they store two.
     return {
@@ -191,6 +229,10 @@ PUBLISHED = {
     },
     "Qwen/Qwen2.5-VL-3B-Instruct": _qwen25_vl(2048, 11008, 36, 16, 2, 151936, tied=True),
     "Qwen/Qwen2.5-VL-7B-Instruct": _qwen25_vl(3584, 18944, 28, 28, 4, 152064, tied=False),
+    "Qwen/Qwen3-VL-2B-Instruct": _qwen3_vl(2048, 6144, 28, 16, _SMALL_TOWER, [5, 11, 17], tied=True),
+    "Qwen/Qwen3-VL-4B-Instruct": _qwen3_vl(2560, 9728, 36, 32, _SMALL_TOWER, [5, 11, 17], tied=True),
+    "Qwen/Qwen3-VL-8B-Instruct": _qwen3_vl(4096, 12288, 36, 32, _LARGE_TOWER, [8, 16, 24], tied=False),
+    "Qwen/Qwen3-VL-32B-Instruct": _qwen3_vl(5120, 25600, 64, 64, _LARGE_TOWER, [8, 16, 24], tied=False),
     "OpenGVLab/InternVL3-1B-hf": _internvl3(896, 4864, 24, 14, 2),
     "OpenGVLab/InternVL3-8B-hf": _internvl3(3584, 18944, 28, 28, 4),
     "OpenGVLab/InternVL3_5-1B-HF": _internvl35(1024, 3072, 28, 16),

@@ -1,8 +1,9 @@
-"""Qwen2.5-VL: images of any size, as patches; three position axes a token (M-RoPE)."""
+"""Qwen2.5-VL, and what Qwen3-VL shares: images of any size, as patches; three position axes a token (M-RoPE)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -132,10 +133,11 @@ class QwenArchitecture:
         return {"pixel_values": pictures.pixels, "image_grid_thw": grids, "mm_token_type_ids": images.int()}
 
 
-class QwenFamily(QwenArchitecture, TextSide):
-    """Adapter of ``Qwen2_5_VLForConditionalGeneration``."""
+class QwenText(TextSide):
+    """Pixels and positions of a family whose images are grids of patches; its architecture says what features those become."""
 
-    name = "qwen2_5_vl"
+    features_down_and_across: Callable[[Any, Size], tuple[int, int]]
+    """(config, size of an image) -> rows and columns of its features: the architecture's."""
 
     @property
     def pixel_limits(self) -> tuple[int, int]:
@@ -175,3 +177,9 @@ class QwenFamily(QwenArchitecture, TextSide):
             return Pictures(torch.empty(0), ())
         made = self.image_processor(images, return_tensors="pt")
         return Pictures(made["pixel_values"], tuple(map(tuple, made["image_grid_thw"].tolist())))
+
+
+class QwenFamily(QwenText, QwenArchitecture):
+    """Adapter of ``Qwen2_5_VLForConditionalGeneration``."""
+
+    name = "qwen2_5_vl"

@@ -21,8 +21,8 @@ from ..families import ModelSide, Parts
 from .logprobs import ChunkedHead, LogProbHead, TrainedLogProbHead, attach
 from .twin import SavedBytes, Stream, TwinLayer
 
-Added = tuple[torch.Tensor, ...]
-"""What is added to the output of decoder layers 0, 1, … at the images' places: each (features of all images, hidden)."""
+Added = list[torch.Tensor]
+"""What is still to be added at the images' places behind the next decoder layers, each (features of all images, hidden)."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ class PackedScorer(nn.Module):
         for number, layer in enumerate(self.layers):
             with self.saved.counting(layer, number, len(self.layers), batch.llm_tokens):
                 policy, reference = layer(policy, reference, position_embeddings=angles, layout=batch.layout)
-            policy = _add(policy, ours[number : number + 1], batch.image_slots)
-            reference = _add(reference, theirs[number : number + 1], batch.image_slots)
+            policy = _add(policy, ours, batch.image_slots)
+            reference = _add(reference, theirs, batch.image_slots)
             self._hear(policy)
         return self._logps(policy, reference, batch)
 
@@ -145,7 +145,7 @@ class PackedScorer(nn.Module):
         text = self.embedding(batch.input_ids)
         policy, ours = _place(text, self.family.project(self._parts, encoded, batch.grids), batch.image_slots)
         reference: Stream = None
-        theirs: Added = ()
+        theirs: Added = []
         with torch.no_grad():
             if self.copy is not None:
                 features = self.family.project(self.copy.parts, encoded, batch.grids)
@@ -155,7 +155,7 @@ class PackedScorer(nn.Module):
                     features = self.family.project(self._parts, encoded, batch.grids)
                     reference, theirs = _place(text.detach(), features, batch.image_slots)
             elif self.shared:
-                reference, theirs = policy.detach(), ours
+                reference, theirs = policy.detach(), [*ours]
         if torch.is_grad_enabled() and not policy.requires_grad:
             # A ZeRO-3 leaf whose input needs no gradient runs its backward hook too early.
             policy.requires_grad_()
@@ -200,14 +200,12 @@ class _FrozenEnds(nn.Module):
         self.head = LogProbHead(parts.head)
 
 
-def _place(text: torch.Tensor, features: Added, slots: torch.Tensor) -> tuple[torch.Tensor, Added]:
+def _place(text: torch.Tensor, features: Sequence[torch.Tensor], slots: torch.Tensor) -> tuple[torch.Tensor, Added]:
     """(1, T, hidden): ``text`` (T, hidden) with the first of ``features`` at ``slots``; and the others."""
     placed, *added = features
-    return text.index_copy(0, slots, placed.to(text.dtype)).unsqueeze(0), tuple(added)
+    return text.index_copy(0, slots, placed.to(text.dtype)).unsqueeze(0), added
 
 
-def _add(hidden: Any, features: Added, slots: torch.Tensor) -> Any:
-    """(1, T, hidden): ``hidden`` with each of ``features`` (none or one) added at ``slots``, which are all different."""
-    for feature in features:
-        hidden = hidden.index_add(1, slots, feature.to(hidden.dtype).unsqueeze(0))
-    return hidden
+def _add(hidden: Any, added: Added, slots: torch.Tensor) -> Any:
+    """(1, T, hidden): ``hidden`` with the next of ``added``, if any is left, added at ``slots``, which are all different."""
+    return hidden.index_add(1, slots, added.pop(0).to(hidden.dtype).unsqueeze(0)) if added else hidden

@@ -1,5 +1,5 @@
-"""Other families under ZeRO-3 on 2 ranks: what hangs on the whole model (a newline), a tower of its own, three position axes, a
-head that the config's class would tie to the embedding, tiles with texts between them."""
+"""Other families under ZeRO-3 on 2 ranks: what hangs on the whole model (a newline), a tower of its own, three position axes,
+features that are added behind layers, a head that the config's class would tie to the embedding, tiles with texts between."""
 
 import launch
 import pytest
@@ -19,6 +19,7 @@ RECIPE = [
 TUNED = {
     "next_yi": "model.tune=full",
     "qwen25_vl": "model.train_projector=true",
+    "qwen3_vl": "model.train_projector=true",
     "internvl": "model.tune=full",
     "smolvlm": "model.train_projector=true",
 }

@@ -24,6 +24,7 @@ from svco.data.pictures import decode_image
 from svco.families import architecture, load_family
 from svco.families.published import published_config
 from svco.model.load import load_tuned
+from svco.model.recompute import set_recompute
 from svco.objectives.reference import choose_reference
 from svco.objectives.table import make_objective
 from svco.recipe.config import CorruptConfig
@@ -50,6 +51,11 @@ GOLDEN = {
     "qwen25_vl": (
         "<s><|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{image}What colour is the circle?"
         "<|im_end|>\n<|im_start|>assistant\n",
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        "The circle is red.<|im_end|>",
+    ),
+    "qwen3_vl": (
+        "<s><|im_start|>user\n{image}What colour is the circle?<|im_end|>\n<|im_start|>assistant\n",
         "<|vision_start|><|image_pad|><|vision_end|>",
         "The circle is red.<|im_end|>",
     ),
@@ -161,19 +167,23 @@ def expected(name, folder, tune):
     return policy.detach(), reference, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
-def product(folder, tune, dtype=torch.float64, positions=None):
+def product(folder, tune, *more, dtype=torch.float64, change=lambda tuned: None):
+    """The same by the product; ``change`` is made to the loaded model, with its family, before anything is encoded."""
     start = f"lora.init_from={folder / 'adapter'}" if tune == "lora" else "optim.lr=1e-6"
     overrides = [f"model.base={folder / 'base'}", f"model.tune={tune}", "lora.rank=4", "lora.alpha=8", start]
-    config = load_recipe(None, [*overrides, "objective.beta_reject=0.3"])
+    config = load_recipe(None, [*overrides, "objective.beta_reject=0.3", *more])
     family = load_family(config.model.base, 128)
-    family.positions = positions or family.positions
     objective = make_objective(config.objective)
     tuned = load_tuned(config, family, dtype, choose_reference("auto", tune, objective), torch.device("cpu"))
     oracle.exact_norms(tuned.scorer.to(dtype))
+    change(tuned)
     cells = cells_to_evaluate({(0, CORRUPT)})
     batch, bad = Encode(family, PackedCollate(cells), Corruptions.of(cells, NOISE))(pairs())
     assert not bad
     policy, reference = tuned.scorer(batch)
+    if tune == "lora":  # what a cached reference keeps
+        with torch.no_grad(), tuned.scorer.as_reference():
+            assert relative(tuned.scorer(batch)[0].logps, reference.logps) <= 1e-12
     objective(policy, reference)[0].mean().backward()
     return policy.logps.detach(), reference.logps, {name: p.grad for name, p in tuned.trainable.items()}
 
@@ -205,8 +215,44 @@ def test_negative_control_position_axes(tmp_path):
     tiny_families.make_base("qwen25_vl", tmp_path / "base")
     oracle.make_adapter(tmp_path / "base", tmp_path / "adapter")
     right, _, _ = product(tmp_path, "lora")
-    counted, _, _ = product(tmp_path, "lora", positions=lambda prefix, size: np.tile(np.arange(len(prefix)), (3, 1)))
+
+    def alike(tuned):
+        tuned.scorer.family.positions = lambda prefix, size: np.tile(np.arange(len(prefix)), (3, 1))
+
+    counted, _, _ = product(tmp_path, "lora", change=alike)
     assert relative(counted, right) > 1e-3
+
+
+def test_features_added_behind_layers(tmp_path):
+    """DeepStack (Qwen3-VL): with every merger trained beside the adapters, both streams add their own features; recomputed or
+    not; and with the controls that would fail."""
+    tiny_families.make_base("qwen3_vl", tmp_path / "base")
+    mergers = ["merger", "deepstack_merger_list.0", "deepstack_merger_list.1"]
+    oracle.make_adapter(tmp_path / "base", tmp_path / "adapter", whole=[f"model.visual.{name}" for name in mergers])
+    trained = "model.train_projector=true"
+    wanted_policy, wanted_reference, wanted = expected("qwen3_vl", tmp_path, "lora")
+    assert all(any(f"{name}.modules_to_save" in learns for learns in wanted) for name in mergers)
+    for recomputed in (0, 3):
+        policy, reference, gradients = product(
+            tmp_path, "lora", trained, change=lambda tuned, n=recomputed: set_recompute(tuned.scorer.layers, n)
+        )
+        assert relative(policy, wanted_policy) <= 1e-9 and relative(reference, wanted_reference) <= 1e-9
+        assert gradients.keys() == wanted.keys()
+        assert all(relative(gradients[name], wanted[name]) <= 1e-9 for name in wanted)
+
+    def left_out(tuned):
+        made = tuned.scorer.family.project
+        tuned.scorer.family.project = lambda *arguments: made(*arguments)[:1]
+
+    assert relative(product(tmp_path, "lora", trained, change=left_out)[0], wanted_policy) > 1e-3
+
+    def grown(tuned):
+        with torch.no_grad():
+            tuned.policy.model.visual.deepstack_merger_list[1].linear_fc2.weight.mul_(2)
+
+    ours, frozen, _ = product(tmp_path, "full", change=grown)
+    assert relative(frozen, wanted_reference) <= 1e-9, "the frozen copy adds its own"
+    assert relative(ours, frozen) > 1e-3
 
 
 def test_golden_ids_and_features(base):
@@ -227,7 +273,7 @@ def test_golden_ids_and_features(base):
             word = family.tokenizer.decode([family.image_token_id])
             text = prompt.format(image=image_words(shown, word, features, grid))
             assert family.tokenizer.decode(encoded.prefixes[side]) == text
-            if name == "qwen25_vl":
+            if encoded.positions[side].shape[0] == 3:
                 ids = torch.from_numpy(encoded.prefixes[side])[None]
                 kinds = (ids == family.image_token_id).int()
                 positions, _ = model.model.get_rope_index(ids, kinds, extra["image_grid_thw"])
@@ -298,6 +344,10 @@ def test_features_of_true_shapes():
         ("llava-hf/llava-v1.6-mistral-7b-hf", 7_566_747_648, 0),
         ("Qwen/Qwen2.5-VL-3B-Instruct", 3_754_622_976, 0),
         ("Qwen/Qwen2.5-VL-7B-Instruct", 8_292_166_656, 0),
+        ("Qwen/Qwen3-VL-2B-Instruct", 2_127_532_032, 0),
+        ("Qwen/Qwen3-VL-4B-Instruct", 4_437_815_808, 0),
+        ("Qwen/Qwen3-VL-8B-Instruct", 8_767_123_696, 0),
+        ("Qwen/Qwen3-VL-32B-Instruct", 33_357_390_064, 0),
         ("OpenGVLab/InternVL3-1B-hf", 938_193_024, 0),
         ("OpenGVLab/InternVL3-8B-hf", 7_944_373_760, 0),
         ("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", 256_484_928, 0),
@@ -328,7 +378,7 @@ def test_published_sizes(hub_id, count, tolerance):
 
 REFUSALS = [
     ({"model_type": "gemma3"}, "both directions"),
-    ({"model_type": "qwen3_vl"}, "DeepStack"),
+    ({"model_type": "qwen3_vl_moe"}, "experts"),
     ({"model_type": "mllama"}, "cross-attention"),
     ({"model_type": "idefics2"}, "does not support yet"),
     ({"model_type": "llava", "text_config": {"model_type": "gemma2"}}, "language model of type 'gemma2'"),

@@ -67,6 +67,7 @@ def processor_of(family):
         "llava_next": "LlavaNext",
         "llava_onevision": "LlavaOnevision",
         "qwen2_5_vl": "Qwen2_5_VL",
+        "qwen3_vl": "Qwen3VL",
         "internvl": "InternVL",
         "smolvlm": "Idefics3",  # SmolVLM's own, which asks for a package that spells numbers, does the same with images
     }

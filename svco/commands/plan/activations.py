@@ -125,8 +125,8 @@ def activations(a: Architecture, tuning: Tuning, row: Row, recompute: int, kerne
     b = tuning.weight_bytes
     stream, rows = b * a.hidden * row.tokens, b * a.hidden * row.scored
     start = 2 * b * a.head_size * row.tokens
-    if tuning.trains_projector:  # its input, both sides of its activation, and what is placed in the row
-        start += b * row.features * (a.projector[0].inputs + 3 * a.hidden)
+    if tuning.trains_projector:  # its input, both sides of its activation, and what is placed in the row or added there
+        start += b * row.features * sum(linear.inputs + linear.outputs for linear in a.projector)
     if not tuning.full and not recompute and b < 4:
         start += stream  # the first layer's input, of which a gradient is wanted for ZeRO-3's sake
     return Activations(

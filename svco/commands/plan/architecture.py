@@ -59,7 +59,7 @@ class Tower:
     window: int = 0
     """Tokens that one token attends to in windowed blocks; 0: all."""
     whole_blocks: int = 0
-    """Blocks that attend to all tokens where the others have windows."""
+    """Blocks that attend to all tokens of an image; the others have windows."""
 
     @property
     def weights(self) -> int:
@@ -238,7 +238,7 @@ def _tower(tower: nn.Module, config: Any) -> Tower:
         outside=tuple(p.numel() for p in outside),
         patches_linear=max((p.numel() for p in outside if p.dim() > 3), default=0),
         window=(window // patch) ** 2 if window else 0,
-        whole_blocks=len(getattr(vision, "fullatt_block_indexes", ())),
+        whole_blocks=len(getattr(vision, "fullatt_block_indexes", blocks)),
     )
 
 
