@@ -122,6 +122,9 @@ def test_every_published_weight_is_counted(base):
     assert a.weights == sum(p.numel() for p in model.parameters())
     assert a.tied == (model.lm_head.weight is model.get_input_embeddings().weight)
     assert a.image_tokens > 100
+    assert a.tower.tokens or a.tower.window or a.tower.whole_blocks == a.tower.layers, (
+        "every block attends to something"
+    )
     assert a.layers == config.get_text_config().num_hidden_layers
 
 
