@@ -82,11 +82,15 @@ def test_a_plan_of_something_else_is_seen():
         assert not off.passed, wrong
 
 
-def test_rows_are_those_of_the_packer():
-    """Lengths that differ between conditions and sides, and objectives that read some cells only."""
+@pytest.mark.parametrize("two_way", [False, True])
+def test_rows_are_those_of_the_packer(two_way):
+    """Lengths that differ between conditions and sides, and objectives that read some cells only; images whose tokens see each
+    other, and a window shorter than an image."""
     rng = np.random.default_rng(0)
     shape = SHAPES["tiny"]
+    a = replace(described(Case("", shape, False, 0))[0], two_way_images=two_way, window=20)
     family = SyntheticFamily(shape)
+    family.two_way_images = two_way
     pair = random_pairs(shape, 1, 0)[0]
 
     def ids(length):
@@ -98,10 +102,12 @@ def test_rows_are_those_of_the_packer():
     for name in ("svco", "dpo", "sft", "mdpo"):
         cells = make_objective(ObjectiveConfig(name=name)).cells
         batch = PackedCollate(cells)([encoded], family)
-        row = pair_row(cells, (len(shown), len(shown), len(query)), (7, 13), shape.features)
+        row = pair_row(cells, (len(shown), len(shown), len(query)), (7, 13), shape.features, 1.0, a)
         assert row.tokens == batch.llm_tokens
         assert row.keys == len(batch.layout.key_index)
         assert row.area == batch.layout.pairs
+        for near, layout in ((row.near, batch.layout), (row.asked_near, batch.tail.layout)):
+            assert near == sum(tree.within(a.window).visible.sum() for tree in layout.trees) < layout.pairs
         assert row.scored == len(batch.targets)
         assert row.images == len(batch.pixels)
         assert row.features == len(batch.image_slots)

@@ -40,8 +40,9 @@ def flops(a: Architecture, tuning: Tuning, row: Row, recompute: int, last_produc
     ``last_product_again``: ZeRO-3's linear function saves its input after it has multiplied, so that recomputation repeats a
     layer's last product, which torch's own leaves out.
     """
-    whole = _layer(a, tuning, row, row.tokens, row.area)
-    last = _layer(a, tuning, row, row.asked, row.asked_area)
+    # Layers with a window and layers without count as their mean.
+    whole = _layer(a, tuning, row, row.tokens, row.area + a.local * (row.near - row.area))
+    last = _layer(a, tuning, row, row.asked, row.asked_area + a.local * (row.asked_near - row.asked_area))
     spare = 0.0 if last_product_again else 2 * _last_product(a, tuning)
     again = min(recompute, a.layers - 1) * (whole.forward - spare * row.tokens)
     if recompute == a.layers:
