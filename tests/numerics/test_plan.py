@@ -11,12 +11,13 @@ import torch
 from places import RECIPES, ROOT
 
 from svco.basics.errors import UserError
+from svco.batches.blocks import STRIP
 from svco.batches.encode import EncodedPair
 from svco.batches.pack import PackedCollate
 from svco.cli import main
 from svco.commands.bench.plan_check import Case, check, described
 from svco.commands.bench.shapes import SHAPES, SyntheticFamily, random_pairs
-from svco.commands.plan import activations
+from svco.commands.plan import activations, workload
 from svco.commands.plan.architecture import architecture
 from svco.commands.plan.calibration import calibrated
 from svco.commands.plan.machine import GPUS, Machine, network
@@ -111,11 +112,7 @@ def test_rows_are_those_of_the_packer(two_way):
         assert row.scored == len(batch.targets)
         assert row.images == len(batch.pixels)
         assert row.features == len(batch.image_slots)
-        made, _ = batch.layout.blocks
-        assert row.blocks == sum(
-            (tree.visible.shape[0] - tree.causal) * tree.visible.shape[1] for tree in batch.layout.trees
-        )
-        assert row.blocks <= sum(block.mask.numel() for block in made)
+        assert row.blocks == sum(tree.visible.size for tree in batch.layout.trees), "short trees are one strip"
         assert (row.asked, row.asked_area) == (len(batch.tail.rows), batch.tail.layout.pairs)
         assert row.asked_blocks == sum(tree.visible.size for tree in batch.tail.layout.trees)
 
@@ -145,6 +142,7 @@ def test_a_target_that_no_layer_has_is_refused():
 
 def test_the_chunk_is_the_heads():
     assert activations.CHUNK_BYTES == CHUNK_BYTES
+    assert workload.STRIP == STRIP
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

@@ -15,6 +15,8 @@ from .architecture import Architecture, Linear
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 """``model.dtype`` -> bytes of a weight; ``auto`` is bfloat16 on a GPU."""
+STRIP = 192
+"""Queries of a strip of a dense block: :data:`svco.batches.blocks.STRIP`, which a test compares."""
 
 
 _ENDLESS = 1e12
@@ -32,7 +34,7 @@ class Row:
     area: float = 0.0
     """(query, key) pairs that see each other."""
     blocks: float = 0.0
-    """Places in the masks of dense blocks, one a tree: its branches' queries and all its keys."""
+    """Places in the masks of dense blocks, one a tree: of each strip of queries, and the keys up to the last it sees."""
     asked: float = 0.0
     """Tokens that predict a scored one: those the last layer is asked for."""
     asked_area: float = 0.0
@@ -86,7 +88,9 @@ def pair_row(
             sum(_seen(prefix + branch, w) - _seen(prefix, w) for branch in branches) for w in (_ENDLESS, window)
         )
         tokens = tokens + prefix + behind
-        blocks = blocks + (behind + prefix * (both > 0)) * (prefix + behind)
+        tree = prefix + behind
+        strips = tree // STRIP + (tree < STRIP)
+        blocks = blocks + tree**2 * (strips + 1) / (2 * strips)
         asked_blocks = asked_blocks + (1 + behind) * (prefix + behind)
         keys = keys + both + prefix + sum(prefix + branch for branch in branches)
         area = area + _seen(prefix, _ENDLESS) + both * np.maximum(both - 1, 0) / 2 + seen
