@@ -135,8 +135,8 @@ def blocked(
 ) -> torch.Tensor:
     """``scaled_dot_product_attention`` over the layout's padded blocks. Any device and dtype.
 
-    Most of a row are prefixes: where these are causal they are so without a mask, so that kernels skip what is not visible.
-    Whatever else attends takes a mask of its own rows.
+    A block's queries attend in strips, each to the keys up to the last that one of them sees: a mask hides keys from a kernel,
+    but spares it nothing.
     """
     attend = partial(torch.nn.functional.scaled_dot_product_attention, scale=scale)
     heads, groups = query.shape[1], key.shape[1]
@@ -146,11 +146,9 @@ def blocked(
         q, k, v = (_side_by_side(x, i) for x, i in ((query, block.queries), (key, block.keys), (value, block.keys)))
         if groups != heads:
             k, v = (x.repeat_interleave(heads // groups, dim=1) for x in (k, v))
-        n = block.causal
-        if n:
-            rows.append(attend(q[:, :, :n], k[:, :, :n], v[:, :, :n], is_causal=True))
-        if n < q.shape[2]:
-            rows.append(attend(q[:, :, n:], k, v, attn_mask=block.mask))
+        for strip in block.strips:
+            mine, seen = q[:, :, strip.queries], (x[:, :, strip.keys] for x in (k, v))
+            rows.append(attend(mine, *seen, attn_mask=strip.mask))
     flat = [part.transpose(1, 2).reshape(-1, heads, part.shape[-1]) for part in rows]
     return torch.cat(flat).index_select(0, order).unsqueeze(0)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from svco.basics.errors import UserError
+from svco.batches import blocks
 from svco.batches.layout import Layout, Tail
 from svco.model import attention
 from svco.model.attention import blocked, choose_backend, kernel_of, torch_call, tree_attention, varlen
@@ -122,8 +123,16 @@ def emulated_new(
     return emulated_flash(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, 0.0, scale, False, window_size)
 
 
+def in_strips(query, key, value, layout, *more):
+    """``blocked`` of a layout that has not been asked for its blocks yet, with several strips a tree."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "STRIP", 3)
+        return blocked(query, key, value, replace(layout), *more)
+
+
 KERNELS = {
     "sdpa": lambda *a: blocked(*a),
+    "sdpa-strips": lambda *a: in_strips(*a),
     "flash": lambda *a: varlen(*a, call=partial(attention._flash, function=emulated_flash)),
     "varlen-old": lambda *a: varlen(*a, call=torch_call(emulated_old)),
     "varlen-new": lambda *a: varlen(*a, call=torch_call(emulated_new)),

@@ -11,12 +11,13 @@ import torch
 from places import RECIPES, ROOT
 
 from svco.basics.errors import UserError
+from svco.batches.blocks import STRIP
 from svco.batches.encode import EncodedPair
 from svco.batches.pack import PackedCollate
 from svco.cli import main
 from svco.commands.bench.plan_check import Case, check, described
 from svco.commands.bench.shapes import SHAPES, SyntheticFamily, random_pairs
-from svco.commands.plan import activations
+from svco.commands.plan import activations, workload
 from svco.commands.plan.architecture import architecture
 from svco.commands.plan.calibration import calibrated
 from svco.commands.plan.machine import GPUS, Machine, network
@@ -82,11 +83,15 @@ def test_a_plan_of_something_else_is_seen():
         assert not off.passed, wrong
 
 
-def test_rows_are_those_of_the_packer():
-    """Lengths that differ between conditions and sides, and objectives that read some cells only."""
+@pytest.mark.parametrize("two_way", [False, True])
+def test_rows_are_those_of_the_packer(two_way):
+    """Lengths that differ between conditions and sides, and objectives that read some cells only; images whose tokens see each
+    other, and a window shorter than an image."""
     rng = np.random.default_rng(0)
     shape = SHAPES["tiny"]
+    a = replace(described(Case("", shape, False, 0))[0], two_way_images=two_way, window=20)
     family = SyntheticFamily(shape)
+    family.two_way_images = two_way
     pair = random_pairs(shape, 1, 0)[0]
 
     def ids(length):
@@ -98,18 +103,16 @@ def test_rows_are_those_of_the_packer():
     for name in ("svco", "dpo", "sft", "mdpo"):
         cells = make_objective(ObjectiveConfig(name=name)).cells
         batch = PackedCollate(cells)([encoded], family)
-        row = pair_row(cells, (len(shown), len(shown), len(query)), (7, 13), shape.features)
+        row = pair_row(cells, (len(shown), len(shown), len(query)), (7, 13), shape.features, 1.0, a)
         assert row.tokens == batch.llm_tokens
         assert row.keys == len(batch.layout.key_index)
         assert row.area == batch.layout.pairs
+        for near, layout in ((row.near, batch.layout), (row.asked_near, batch.tail.layout)):
+            assert near == sum(tree.within(a.window).visible.sum() for tree in layout.trees) < layout.pairs
         assert row.scored == len(batch.targets)
         assert row.images == len(batch.pixels)
         assert row.features == len(batch.image_slots)
-        made, _ = batch.layout.blocks
-        assert row.blocks == sum(
-            (tree.visible.shape[0] - tree.causal) * tree.visible.shape[1] for tree in batch.layout.trees
-        )
-        assert row.blocks <= sum(block.mask.numel() for block in made)
+        assert row.blocks == sum(tree.visible.size for tree in batch.layout.trees), "short trees are one strip"
         assert (row.asked, row.asked_area) == (len(batch.tail.rows), batch.tail.layout.pairs)
         assert row.asked_blocks == sum(tree.visible.size for tree in batch.tail.layout.trees)
 
@@ -139,6 +142,7 @@ def test_a_target_that_no_layer_has_is_refused():
 
 def test_the_chunk_is_the_heads():
     assert activations.CHUNK_BYTES == CHUNK_BYTES
+    assert workload.STRIP == STRIP
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

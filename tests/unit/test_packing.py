@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svco.basics.views import ALL_CELLS, CORRUPT, condition
+from svco.batches import blocks
 from svco.batches.balance import divide, imbalance
 from svco.batches.encode import EncodedPair
 from svco.batches.layout import Layout
@@ -17,6 +18,14 @@ from svco.families import EncodedText, Pictures
 from svco.recipe.config import CorruptConfig
 
 PLACEHOLDER = 9
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_strips():
+    """The rows here are short, and have several strips all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "STRIP", 3)
+        yield
 
 
 class Family:
@@ -199,7 +208,7 @@ def test_kernel_arguments_say_what_the_ranges_say(batch_pairs, wanted, family):
 
 def seen_in_blocks(layout, rows, window=None):
     """(queries, T) what the blocks of ``layout``, whose queries are ``rows``, let them see."""
-    blocks, order = layout.blocks if window is None else layout.blocks_within(window)
+    made, order = layout.blocks if window is None else layout.blocks_within(window)
     total, seen, places = layout.keys[-1][-1][1], [], []  # of each row that the blocks give, padding among them
 
     def sees(query, keys):
@@ -207,14 +216,12 @@ def seen_in_blocks(layout, rows, window=None):
         seen.append(np.zeros(total, bool))
         seen[-1][keys] = True
 
-    for block in blocks:
-        assert block.mask.any(-1).all(), "a query that sees nothing gives NaN"
-        for query in block.queries[:, : block.causal].flatten().tolist():
-            (start,) = {own[0][0] for own in layout.keys if own[0][0] <= rows[query] < own[-1][1] and len(own) == 1}
-            sees(query, slice(start, rows[query] + 1))
-        for n, queries in enumerate(block.queries[:, block.causal :].tolist()):
-            for i, query in enumerate(queries):
-                sees(query, block.keys[n][block.mask[n, 0, i]].numpy())
+    for block in made:
+        for strip in block.strips:
+            assert strip.mask.any(-1).all(), "a query that sees nothing gives NaN"
+            for n, queries in enumerate(block.queries[:, strip.queries].tolist()):
+                for i, query in enumerate(queries):
+                    sees(query, block.keys[n, strip.keys][strip.mask[n, 0, i]].numpy())
     order = order.numpy()
     assert np.array(places)[order].tolist() == list(range(len(rows)))
     return np.stack(seen)[order]

@@ -110,10 +110,18 @@ def layer_bytes(a: Architecture, tuning: Tuning, row: Row, kernels: Kernels, las
 
     # A norm keeps its input in float32 (the input itself, if it is float32) and its inverse root mean square; a trained one
     # also what it scales. Its output is kept by the linear layers behind it.
-    norm = wide * a.hidden + wide + b * a.hidden * tuning.full
-    attention = norm + b * a.hidden * needed("q_proj", "k_proj", "v_proj")
+    def norm(width: float, rows: float = 1) -> float:
+        return wide * (width + rows) + b * width * tuning.full
+
+    of_keys, of_queries = (a.head_norms * norm(heads * a.head_size, heads) for heads in (a.groups, a.heads))
+    attention = norm(a.hidden) + of_keys + b * a.hidden * needed("q_proj", "k_proj", "v_proj")
     # In the MLP: gate, its SiLU, up, and their product.
-    mlp = norm + b * a.hidden * needed("gate_proj", "up_proj") + b * a.intermediate * (3 + needed("down_proj"))
+    mlp = (
+        (a.hidden_norms - 1) * norm(a.hidden)
+        + of_queries
+        + b * a.hidden * needed("gate_proj", "up_proj")
+        + b * a.intermediate * (3 + needed("down_proj"))
+    )
     adapted = [linear.name in ("k_proj", "v_proj") for linear in a.linears if tuning.adapts(linear.name)]
     inner = b * tuning.rank * (sum(adapted) * row.tokens + (len(adapted) - sum(adapted)) * asked)
     return row.tokens * attention + asked * mlp + inner + _attention_bytes(a, b, row, kernels, last)

@@ -88,6 +88,16 @@ class Architecture:
     """Tokens of an image of :data:`PICTURE`."""
     delta: Delta | None = None
     """Decoder layers of another kind among the ``layers``; None: all attend."""
+    hidden_norms: int = 2
+    """Norms of a decoder layer that see the hidden states: one before attention, the others behind it."""
+    head_norms: bool = False
+    """Whether queries and keys of every head have a norm."""
+    two_way_images: bool = False
+    """Tokens of an image see each other in both directions."""
+    window: int = 0
+    """Tokens that a token sees in the layers of :attr:`local`; 0: there are none."""
+    local: float = 0.0
+    """Share of the decoder layers that have a window."""
 
     @property
     def attending(self) -> Architecture:
@@ -204,6 +214,10 @@ def of_config(config: Any, name: str = "") -> Architecture:
         tower=_tower(parts.tower, config),
         image_tokens=family.features(config, PICTURE),
         delta=_delta(parts.layers[1], text, stateful) if stateful else None,
+        hidden_norms=sum(name.endswith("norm") for name, _ in layer.named_children()),
+        head_norms=hasattr(layer.self_attn, "q_norm"),
+        two_way_images=family.two_way_images,
+        **_windows(text),
     )
 
 
@@ -221,14 +235,23 @@ def _delta(layer: nn.Module, text: Any, numbers: tuple[int, ...]) -> Delta:
     )
 
 
+def _windows(text: Any) -> dict[str, Any]:
+    """Of all layers where a config names no kinds, as Mistral's."""
+    window = getattr(text, "sliding_window", None) or 0
+    kinds = getattr(text, "layer_types", None) or ["sliding_attention"]
+    return {"window": window, "local": kinds.count("sliding_attention") / len(kinds) if window else 0.0}
+
+
 def _split(module: nn.Module) -> tuple[tuple[Linear, ...], tuple[int, ...]]:
-    """(linear layers, sizes of all other parameters) of ``module``."""
+    """(linear layers, bare matrices among them, sizes of all other parameters) of ``module``."""
     from torch import nn
 
     linears = {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear)}
     matrices = {id(m.weight) for m in linears.values()}
-    found = tuple(Linear(n.rpartition(".")[2], m.in_features, m.out_features) for n, m in linears.items())
-    return found, tuple(p.numel() for p in module.parameters() if id(p) not in matrices)
+    found = [Linear(n.rpartition(".")[2], m.in_features, m.out_features) for n, m in linears.items()]
+    others = [(n, p) for n, p in module.named_parameters() if id(p) not in matrices]
+    found += [Linear(n.rpartition(".")[2], *p.shape) for n, p in others if p.dim() == 2]  # Gemma 3 projects with one
+    return tuple(found), tuple(p.numel() for _, p in others if p.dim() != 2)
 
 
 def _tower(tower: nn.Module, config: Any) -> Tower:
@@ -244,6 +267,7 @@ def _tower(tower: nn.Module, config: Any) -> Tower:
     merged = round(merged / getattr(config, "downsample_ratio", 1) ** 2)
     image, patch = (_side(getattr(vision, name, 0)) for name in ("image_size", "patch_size"))
     patches = (image // patch) ** 2
+    merged = patches // config.mm_tokens_per_image if hasattr(config, "mm_tokens_per_image") else merged
     has_class = any(name.endswith(("class_embedding", "cls_token")) for name, _ in tower.named_parameters())
     window = getattr(vision, "window_size", 0)
     return Tower(

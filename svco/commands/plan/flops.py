@@ -54,8 +54,9 @@ def flops(a: Architecture, tuning: Tuning, row: Row, recompute: int, last_produc
             recompute=made.recompute + states * (linear + adapters + rule),
             backward=made.backward + count * (linear * (2 if tuning.full else 1) + 2 * adapters + 2 * rule),
         )
-    whole = _layer(a, tuning, row, row.tokens, row.area)
-    last = _layer(a, tuning, row, row.asked, row.asked_area)
+    # Layers with a window and layers without count as their mean.
+    whole = _layer(a, tuning, row, row.tokens, row.area + a.local * (row.near - row.area))
+    last = _layer(a, tuning, row, row.asked, row.asked_area + a.local * (row.asked_near - row.asked_area))
     spare = 0.0 if last_product_again else 2 * _last_product(a, tuning)
     again: float = min(recompute, a.layers - 1) * (whole.forward - spare * row.tokens)
     if recompute == a.layers:

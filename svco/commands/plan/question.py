@@ -75,7 +75,7 @@ def ask(recipe: str, config: Config, assumed: Assumed, measure: bool = True) -> 
         return Question(recipe, config, a, tuning, pair, pair, assumed.pairs, assumptions + _kernels(a))
     prefixes, responses = lengths.prefixes.astype(float).T, lengths.responses.astype(float).T
     features = (prefixes[0] + prefixes[1]) / 2 - prefixes[BLIND_CONDITION]
-    rows = pair_row(objective.cells, prefixes, responses, features, _crops(a, features))
+    rows = pair_row(objective.cells, prefixes, responses, features, _crops(a, features), a)
     longest = np.argmax(rows.tokens)
     # Images may be one number for all pairs.
     columns = {name: np.broadcast_to(values, len(lengths.cut)) for name, values in vars(rows).items()}
@@ -112,7 +112,7 @@ def _assumed(a: Architecture, objective: Objective, assumed: Assumed) -> tuple[R
     features = assumed.image_tokens or a.image_tokens
     shown = assumed.prompt + features
     pair = pair_row(
-        objective.cells, (shown, shown, assumed.prompt), (assumed.response,) * 2, features, _crops(a, features)
+        objective.cells, (shown, shown, assumed.prompt), (assumed.response,) * 2, features, _crops(a, features), a
     )
     return pair, (
         f"lengths: {assumed.prompt:g} prompt, {assumed.response:g} response and {features:g} image tokens are assumed "

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ...basics.errors import UserError
 from ...basics.views import BLIND_CONDITION, Cell, condition, prefix_of
 from ...recipe.config import ALL_LINEAR, Config
@@ -14,6 +16,12 @@ from .layers import Linear
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 """``model.dtype`` -> bytes of a weight; ``auto`` is bfloat16 on a GPU."""
+STRIP = 192
+"""Queries of a strip of a dense block: :data:`svco.batches.blocks.STRIP`, which a test compares."""
+
+
+_ENDLESS = 1e12
+"""A window that no sequence leaves."""
 
 
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -31,13 +39,17 @@ class Row:
     area: float = 0.0
     """(query, key) pairs that see each other."""
     blocks: float = 0.0
-    """Places in the masks of dense blocks, one a tree: its branches' queries and all its keys."""
+    """Places in the masks of dense blocks, one a tree: of each strip of queries, and the keys up to the last it sees."""
     asked: float = 0.0
     """Tokens that predict a scored one: those the last layer is asked for."""
     asked_area: float = 0.0
     """Of ``area``, the pairs whose query is one of these."""
     asked_blocks: float = 0.0
     """As ``blocks``, with their queries."""
+    near: float = 0.0
+    """As ``area``, in layers with a window."""
+    asked_near: float = 0.0
+    """As ``asked_area``, in such a layer."""
     scored: float = 0.0
     """R: scored tokens."""
     images: float = 0.0
@@ -53,33 +65,67 @@ class Row:
 
 
 def pair_row(
-    cells: Iterable[Cell], prefixes: Sequence[Any], responses: Sequence[Any], features: Any, crops: Any = 1.0
+    cells: Iterable[Cell],
+    prefixes: Sequence[Any],
+    responses: Sequence[Any],
+    features: Any,
+    crops: Any = 1.0,
+    a: Architecture | None = None,
 ) -> Row:
     """One pair packed: ``prefixes`` of image 0, image 1 and no image and ``responses`` of the two sides in tokens,
     ``features`` of an image. Each condition is laid out once as a prefix with a branch for each cell scored under it; a branch
-    lacks its last token. Numbers, or arrays of one number a pair.
+    lacks its last token. Numbers, or arrays of one number a pair. ``a`` says which tokens see each other; None: each those
+    before it.
+
+    Where an image's tokens see each other they are a segment of their own; the few of text before it count as if behind it.
     """
+    window = (a.window if a else 0) or _ENDLESS
     conditions: dict[int, list[int]] = {}
     for side, view in sorted(cells):
         conditions.setdefault(condition(side, view), []).append(side)
-    tokens = keys = area = blocks = asked = asked_area = asked_blocks = scored = images = 0.0
+    tokens = keys = area = blocks = asked = asked_area = asked_blocks = near = asked_near = scored = images = 0.0
     for shown, sides in conditions.items():
         prefix = prefixes[prefix_of(shown)]
         branches = [responses[side] - 1 for side in sides]
         behind = sum(branches)
-        seen = sum(branch * (prefix + branch) - branch * (branch - 1) / 2 for branch in branches)
+        both = features if a and a.two_way_images and shown != BLIND_CONDITION else 0.0
+        seen, seen_near = (
+            sum(_seen(prefix + branch, w) - _seen(prefix, w) for branch in branches) for w in (_ENDLESS, window)
+        )
         tokens = tokens + prefix + behind
-        blocks = blocks + behind * (prefix + behind)
+        tree = prefix + behind
+        strips = tree // STRIP + (tree < STRIP)
+        blocks = blocks + tree**2 * (strips + 1) / (2 * strips)
         asked_blocks = asked_blocks + (1 + behind) * (prefix + behind)
-        keys = keys + prefix + sum(prefix + branch for branch in branches)
-        area = area + prefix * (prefix + 1) / 2 + seen
+        keys = keys + both + prefix + sum(prefix + branch for branch in branches)
+        area = area + _seen(prefix, _ENDLESS) + both * np.maximum(both - 1, 0) / 2 + seen
+        near = near + _seen(prefix, window) + both * np.maximum(both - 1, 0) / 2 + seen_near
         asked = asked + 1 + behind
         asked_area = asked_area + prefix + seen
+        asked_near = asked_near + np.minimum(prefix, window) + seen_near
         scored = scored + sum(responses[side] for side in sides)
         images += shown != BLIND_CONDITION
     return Row(
-        tokens, keys, area, blocks, asked, asked_area, asked_blocks, scored, images, images * features, images * crops
+        tokens=tokens,
+        keys=keys,
+        area=area,
+        blocks=blocks,
+        asked=asked,
+        asked_area=asked_area,
+        asked_blocks=asked_blocks,
+        near=near,
+        asked_near=asked_near,
+        scored=scored,
+        images=images,
+        features=images * features,
+        crops=images * crops,
     )
+
+
+def _seen(tokens: Any, window: float) -> Any:
+    """(query, key) pairs of a causal sequence of ``tokens`` that see each other within ``window``."""
+    first = np.minimum(tokens, window)
+    return first * (first + 1) / 2 + (tokens - first) * window
 
 
 @dataclass(frozen=True)
