@@ -223,6 +223,21 @@ def test_which_config():
     assert plans[0].memory.largest == "weights"
 
 
+@pytest.mark.parametrize(("recipe", "gpu"), [("llava15_13b_qlora", "rtx4090-24g"), ("llava16_34b_qlora", "a100-80g")])
+def test_a_base_in_4_bits_fits_one_gpu_and_goes_with_no_config_that_shards_it(recipe, gpu):
+    (plan,), refused = plan_all(asked(recipe), machine(1, 1, gpu), CONFIGS)
+    assert plan.ds == "zero2" and plan.fits
+    assert refused.keys() == CONFIGS.keys() - {"zero2"}
+    assert all("model.quantise is nf4: transformers loads" in why for why in refused.values())
+    in_full = make_plan(asked(recipe, "model.quantise=none"), machine(1, 1, gpu), "zero2", CONFIGS["zero2"])
+    assert not in_full.fits and in_full.memory.largest == "weights"
+    assert in_full.memory.weights > 3 * plan.memory.weights
+    # Making matrices whole takes a little time; with equally many layers recomputed.
+    ours, theirs = (make_plan(asked(recipe, f"model.quantise={held}", "optim.recompute=none"), machine(1, 1, gpu), "zero2",
+                              CONFIGS["zero2"]).time.compute for held in ("nf4", "none"))  # fmt: skip
+    assert 1 < ours / theirs < 1.1
+
+
 def test_a_second_partition_keeps_frozen_weights_in_the_node():
     ds = CONFIGS["zero3"] | {
         "zero_optimization": CONFIGS["zero3"]["zero_optimization"] | {"zero_hpz_partition_size": 8}
