@@ -276,10 +276,17 @@ BASES = {
 }
 
 
-def make_base(name, folder):
-    """Saves tokenizer, image processor, template and random model of ``BASES[name]`` into ``folder``."""
+def make_base(name, folder, tokenizer=None):
+    """Saves tokenizer, image processor, template and random model of ``BASES[name]`` into ``folder``. ``tokenizer``: another than
+    the embedded base's; it knows the template's tokens."""
     template, images, config = BASES[name]()
-    tokenizer = _tokenizer(template)
+    if tokenizer is None:
+        tokenizer = _tokenizer(template)
+    else:
+        word = "<|image_pad|>" if template in (QWEN, QWEN3) else "<image>"
+        config.image_token_id, config.text_config.vocab_size = tokenizer.convert_tokens_to_ids(word), len(tokenizer)
+        for end in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            setattr(config.text_config, end, getattr(tokenizer, end))
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
     images.save_pretrained(folder)

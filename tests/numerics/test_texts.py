@@ -134,9 +134,11 @@ def takes_system(family):
     return True
 
 
-def test_ids_and_pixels_are_the_processors_own(family):
+def held_against_the_processor(family):
+    """How many of the drawn samples are refused because the tokenizer joins prompt and answer; the others are the processor's."""
     processor, rng, systems = processor_of(family), random.Random(0), takes_system(family)
-    compared, drawn = 0, DRAWN if family.image_text((60, 60)) == family.chat.word else DRAWN // 4
+    compared = refused = 0
+    drawn = DRAWN if family.image_text((60, 60)) == family.chat.word else DRAWN // 4
     for number in range(drawn):
         image = Image.frombytes(
             "RGB", size := (rng.randint(20, 150), rng.randint(20, 150)), rng.randbytes(3 * size[0] * size[1])
@@ -145,7 +147,12 @@ def test_ids_and_pixels_are_the_processors_own(family):
         text = PairText(
             str(number), drawn_text(rng, 20), answers, system="Be brief. 图" if systems and number % 2 else None
         )
-        encoded = family.encode_text(text, (image.size, SIZES[0]))
+        try:
+            encoded = family.encode_text(text, (image.size, SIZES[0]))
+        except BadSample as error:
+            assert error.reason == "unsplittable" and any(answer[0].isspace() for answer in answers)
+            refused += 1
+            continue
         said = [{"role": "system", "content": [{"type": "text", "text": text.system}]}] if text.system else []
         for condition, shown in ((0, [{"type": "image"}]), (2, [])):
             asked = [*said, {"role": "user", "content": [*shown, {"type": "text", "text": text.query}]}]
@@ -162,6 +169,8 @@ def test_ids_and_pixels_are_the_processors_own(family):
                 theirs = list(made["input_ids"][0])
                 ours = [*encoded.prefixes[condition], *encoded.responses[side]]
                 ours = ours[: len(ours) - len(family.chat.end_of_response)]
+                if whole.endswith("<\\s> ") and answer[-1].isspace():
+                    ours.pop()  # a vocabulary may join the answer's last space and the template's slip
                 assert ours == theirs[: len(ours)]
                 assert family.tokenizer.decode(theirs[len(ours) :]).strip() in ("", "<\\s>"), "what nobody has to learn"
                 compared += 1
@@ -172,7 +181,12 @@ def test_ids_and_pixels_are_the_processors_own(family):
                 pixels = np.asarray(made["pixel_values"])
                 ours = family.pixels([image]).pixels.numpy()
                 assert np.array_equal(ours, pixels.reshape(ours.shape)), "not to a digit's difference"
-    assert compared == 4 * drawn
+    assert compared == 4 * (drawn - refused)
+    return refused
+
+
+def test_ids_and_pixels_are_the_processors_own(family):
+    assert held_against_the_processor(family) == 0
 
 
 def special_tokens(family):
