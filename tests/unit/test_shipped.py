@@ -49,7 +49,7 @@ def test_a_file_of_that_name_comes_first(elsewhere):
     [
         (load_recipe, "llava15_7b_lorra", "There is no recipe file llava15_7b_lorra, .*Did you mean 'llava15_7b_lora'"),
         (load_recipe, "mine/tinny.yaml", "There is no recipe file mine/tinny.yaml, .*Did you mean 'tiny'"),
-        (load_recipe, "zero3.json", "There is no recipe file zero3.json, .*Known: internvl3_8b_lora, "),
+        (load_recipe, "zero3.json", "There is no recipe file zero3.json, .*Known: gemma3_4b_lora, "),
         (read_ds_config, "zero33", "There is no DeepSpeed config zero33, .*Did you mean 'zero3'"),
     ],
 )
