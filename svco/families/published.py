@@ -198,7 +198,7 @@ _BASE_512 = {
 }
 
 
-def _smolvlm2(text: tuple[int, ...], scale: int, vision: dict[str, int]) -> dict[str, Any]:
+def _smolvlm2(text: tuple[int, int, int, int, int], scale: int, vision: dict[str, int]) -> dict[str, Any]:
     return _idefics("smolvlm", _text("llama", *text, 49280, max_position_embeddings=8192), scale, 49190, **vision)
 
 
