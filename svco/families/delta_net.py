@@ -31,7 +31,7 @@ class ForkedDeltaNet(theirs.Qwen3_5GatedDeltaNet):
         sequences, which transformers runs, cache and all."""
         if layout is None:
             return super().forward(hidden_states, **more)
-        if any(more.get(name) is not None for name in ("attention_mask", "cache_params")):
+        if any(more.get(name) is not None for name in ("attention_mask", "cache_params", "cache")):
             raise ValueError("a packed row forks by its layout; no attention mask and no cache may be given")
         tokens = hidden_states.shape[1]
         # As transformers' forward: at least float32, or exp(A) of a half-precision model could be infinite.

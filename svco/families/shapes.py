@@ -230,7 +230,7 @@ def qwen35(
     hidden: int, inner: int, layers: int, heads: int, kv_heads: int, values: int, tower: tuple[int, int, int, int]
 ) -> dict[str, Any]:
     """``values``: value heads of a DeltaNet layer; ``tower``: blocks, width, inner width, heads. The release's extra layer for
-    guessing ahead (``mtp``) is no part of the model that transformers loads."""
+    guessing ahead (``mtp``) is no part of the model that transformers loads. The 2B's tower is from memory."""
     tied = hidden < 4096  # the 9B and the 27B have a head of their own
     text = language_model(
         "qwen3_5_text", hidden, inner, layers, heads, kv_heads, 248320, max_position_embeddings=262144

@@ -20,7 +20,7 @@ from svco.batches.layout import Layout
 from svco.batches.pack import PackedCollate
 from svco.commands.evaluation.generation import generate
 from svco.commands.plan.architecture import of_config
-from svco.commands.plan.delta import layer_flops
+from svco.commands.plan.delta import layer_bytes, layer_flops
 from svco.commands.plan.flops import flops
 from svco.commands.plan.workload import Row, Tuning
 from svco.data.pairs import PairText
@@ -28,6 +28,7 @@ from svco.families import architecture, delta_net, load_family
 from svco.model.load import load_tuned
 from svco.model.recompute import RecomputeDial, set_recompute
 from svco.model.subject import load_subject
+from svco.model.twin import SavedBytes, TwinLayer
 from svco.recipe.config import OptimConfig
 from svco.recipe.read import load_recipe
 
@@ -237,6 +238,46 @@ def test_the_planned_work_of_a_layer_is_what_is_done(base):
     assert one == pytest.approx(2 * (linear + rule))
     assert flops(a, tuning, row, 1, False).recompute == pytest.approx(linear + rule)
     assert a.weights == sum(p.numel() for p in model.parameters())
+
+
+class Saves(torch.autograd.Function):
+    """What flash-linear-attention 0.6.0 saves of a call: queries and keys normed, values, decay summed up, weights, the chunks'
+    triangles, first states."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, g, beta, states):
+        triangles = query.new_zeros(*value.shape[:3], CHUNK)
+        ctx.save_for_backward(query.clone(), key.clone(), value, g.clone(), beta, triangles, states)
+        return value.clone()
+
+
+def test_the_planned_memory_of_a_layer_is_what_it_keeps(base, monkeypatch):
+    def kernel(query, key, value, *, g, beta, initial_state, output_final_state, cu_seqlens, **more):
+        output = Saves.apply(query, key, value, g, beta, initial_state)
+        state = (len(cu_seqlens) - 1, value.shape[2], key.shape[3], value.shape[3])
+        return output, output.sum() * 0 + torch.zeros(state) if output_final_state else None
+
+    config = AutoConfig.from_pretrained(base / "base")
+    a, tuning = of_config(config), Tuning(False, 0, (), False, "lockstep", 4)
+    model = AutoModelForImageTextToText.from_config(config).requires_grad_(False)
+    twin = TwinLayer(architecture("qwen3_5").parts(model).layers[0])
+    segments, here = [], 0
+    for prefix in (100, 100, 20):  # a pair: each condition's prefix with two responses behind it
+        root = (here, here + prefix)
+        segments += [(root, ()), ((root[1], root[1] + 20), (root,)), ((root[1] + 20, root[1] + 40), (root,))]
+        here = root[1] + 40
+    hidden = torch.randn(1, here, 64, requires_grad=True)
+    counted = {}
+    for name, rule in (("kernel", kernel), ("transformers", None)):
+        monkeypatch.setattr(delta_net, "packed_rule", lambda device, rule=rule: rule)
+        saved = SavedBytes([twin])
+        saved.wanted = True
+        with saved.counting(twin, 0, here):
+            twin(hidden, None, position_embeddings=None, layout=Layout.of(segments))
+        counted[name] = saved.per_token * here
+    planned = layer_bytes(a, a.delta, tuning, Row(tokens=here, images=2), zero3=False)
+    assert planned == pytest.approx(counted["kernel"], rel=0.1)
+    assert counted["transformers"] > 1.5 * planned, "the control"
 
 
 def test_answers_as_transformers_alone(base):

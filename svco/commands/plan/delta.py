@@ -1,7 +1,7 @@
 """A gated DeltaNet layer's work and memory: projections, a short convolution, and a state that is read and written in chunks.
 
 Memory is that of flash-linear-attention's kernels, which save their inputs and compute the rest again. transformers' own form,
-which runs where those are not installed, keeps several times as much.
+which runs where those are not installed, keeps about twice as much.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def _kernels(a: Architecture) -> tuple[str, ...]:
         return ()
     return (
         f"{len(a.delta.numbers)} layers carry a state: flash-linear-attention is assumed to be installed; without it they keep "
-        "several times as much",
+        "about twice as much",
     )
 
 
