@@ -123,4 +123,6 @@ def _block(trees: list[tuple[Range, np.ndarray]], device: torch.device) -> Block
         index[n, :length] = np.arange(start, stop)
         mask[n, 0, :length, :length] = visible
         kept[n, :length] = True
-    return Block(*(torch.from_numpy(part).to(device) for part in (index, mask, np.flatnonzero(kept))))
+    parts = (torch.from_numpy(part) for part in (index, mask, np.flatnonzero(kept)))
+    # A copy that blocks would wait until the GPU is through with the tower.
+    return Block(*(part.to(device, non_blocking=True) for part in parts))
