@@ -5,15 +5,19 @@
 #              into launchers/results/. FAULTS_SEED draws instants and bits, FAULTS_ROWS (a regular expression) chooses rows,
 #              FAULTS more options; what has held with a seed is not played again without FAULTS=--again
 # make fuzz    damaged and hostile files at every entrance, for an hour (MINUTES); what breaks is kept in fuzz-finds/
+# make gpu-dry every family on a GPU that is none, with a CUDA build of torch in an environment of its own (.venv-gpu-dry, 7 GB);
+#              writes a page into launchers/results/
 # make install the virtual environment alone
 # make clean   removes the environment and what runs left behind
 #
-# Variables: PYTHON (3.11 or newer), VENV, TORCH_INDEX (another wheel index, e.g. https://download.pytorch.org/whl/cpu:
+# Variables: PYTHON (3.11 or newer), VENV, CONSTRAINTS (the versions: make test CONSTRAINTS=constraints-next.txt VENV=.venv-gpu-dry
+# takes the next ones), FAMILIES (of gpu-dry), TORCH_INDEX (another wheel index, e.g. https://download.pytorch.org/whl/cpu:
 # plain Linux wheels of torch are the CUDA builds of several GB), EXTRAS (e.g. test,gpu), TESTS (arguments for pytest),
 # WORKERS (processes that run tests; many tests start ranks of their own), MINUTES (of fuzzing).
 
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 TORCH_INDEX ?=
 EXTRAS ?= test
 TESTS ?=
@@ -22,6 +26,7 @@ FAULTS_SEED ?= 0
 FAULTS_ROWS ?=
 FAULTS ?=
 MINUTES ?= 60
+FAMILIES ?=
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
@@ -30,7 +35,7 @@ SHELL := /bin/bash
 export OMP_NUM_THREADS ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test test-all faults fuzz install lint clean
+.PHONY: demo test test-all faults fuzz gpu-dry install lint clean
 
 demo: $(STAMP)
 	svco train --ds ds_configs/zero3.json --ranks 2
@@ -47,6 +52,15 @@ faults: $(STAMP)
 fuzz: $(STAMP)
 	python tests/fuzz/run.py --minutes $(MINUTES)
 
+# flash-attn's Python without its kernels: nothing of it is compiled.
+gpu-dry: VENV = .venv-gpu-dry
+gpu-dry: CONSTRAINTS = constraints-next.txt
+gpu-dry:
+	$(MAKE) install VENV=$(VENV) CONSTRAINTS=$(CONSTRAINTS)
+	FLASH_ATTENTION_SKIP_CUDA_BUILD=TRUE $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		-c launchers/install/constraints-cuda.txt flash-attn
+	PYTHONPATH=tests $(VENV)/bin/python -m gpu_dry.suite $(if $(FAMILIES),--families $(FAMILIES))
+
 lint: $(STAMP)
 	ruff check
 	ruff format --check
@@ -54,16 +68,16 @@ lint: $(STAMP)
 
 install: $(STAMP)
 
-$(STAMP): setup.cfg pyproject.toml constraints.txt
+$(STAMP): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "svco needs Python 3.11 or newer: make PYTHON=python3.11"; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python's venv is missing: apt-get install python3-venv"; exit 2; }
 	@command -v g++ >/dev/null || { echo "No C++ compiler, which DeepSpeed needs at first use: apt-get install g++"; exit 2; }
 	@$(PYTHON) -c 'import os, sys, sysconfig; p = sysconfig.get_paths()["include"]; sys.exit(not os.path.exists(p + "/Python.h"))' \
 		|| { echo "Python's headers are missing: apt-get install python3-dev"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
-	$(BIN)/python -m pip install --use-pep517 --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install --use-pep517 --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[$(EXTRAS)]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs .pytest_cache .ruff_cache .mypy_cache .hypothesis fuzz-finds
+	rm -rf $(VENV) .venv-gpu-dry build *.egg-info runs .pytest_cache .ruff_cache .mypy_cache .hypothesis fuzz-finds

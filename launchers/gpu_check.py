@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 from svco.basics.errors import exit_codes
 from svco.basics.intervals import real
 
+BEGAN = time.time()
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -18,13 +20,16 @@ def main() -> None:
     )
     parser.add_argument("--out", metavar="FOLDER", default=RESULTS, help="where the results go (default: %(default)s)")
     parser.add_argument(
-        "--minutes", type=real("(0, 100000]"), default=8.0, help="leave out what would not fit (default: %(default)s)"
+        "--minutes",
+        type=real("(0, 100000]"),
+        default=8.0,
+        help="all it may take, its start included: a part under way is broken off (default: %(default)s)",
     )
     arguments = parser.parse_args()
 
-    from svco.commands.bench.gpu_report import run
+    from svco.commands.bench.gpu_conduct import conduct
 
-    raise SystemExit(run(Path(arguments.out), arguments.minutes))
+    raise SystemExit(conduct(Path(arguments.out), arguments.minutes, BEGAN))
 
 
 if __name__ == "__main__":

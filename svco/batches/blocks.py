@@ -92,7 +92,7 @@ def side_by_side(trees: Sequence[Tree], device: torch.device) -> Blocks:
                 inside = np.arange(*tree.queries)[strip.queries]
                 order[inside] = before + np.arange(len(inside))
                 before += height
-    return tuple(blocks), torch.from_numpy(order).to(device)
+    return tuple(blocks), on_device(order, device)
 
 
 def _block(trees: list[Tree], device: torch.device) -> Block:
@@ -107,7 +107,7 @@ def _block(trees: list[Tree], device: torch.device) -> Block:
         keys[n, :length] = np.arange(*tree.span)
         queries[n, :some] = np.arange(*tree.queries)
         visible[n, 0, :some, :length] = tree.visible
-    rows, places = (torch.from_numpy(part).to(device) for part in (keys, queries))
+    rows, places = (on_device(part, device) for part in (keys, queries))
     return Block(rows, places, _strips(visible, device))
 
 
@@ -122,7 +122,7 @@ def _strips(visible: np.ndarray, device: torch.device) -> tuple[Strip, ...]:
         low, high = int(seen[0]), int(seen[-1]) + 1
         mask = np.ascontiguousarray(part[..., low:high])
         mask[~mask.any(-1), 0] = True
-        strips.append(Strip(slice(start, stop), slice(low, high), torch.from_numpy(mask).to(device)))
+        strips.append(Strip(slice(start, stop), slice(low, high), on_device(mask, device)))
     return tuple(strips)
 
 
@@ -130,3 +130,8 @@ def length_of(span: Range) -> int:
     """Its tokens."""
     start, stop = span
     return stop - start
+
+
+def on_device(array: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    """``array`` as a tensor there. A copy that blocks would wait until the GPU is through with the tower."""
+    return torch.from_numpy(array).to(device, non_blocking=True)

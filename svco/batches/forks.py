@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-Span = tuple[int, int]
-"""[start, stop) in the row."""
+from .blocks import Range, length_of, on_device
+
 CHUNK = 64
 """Tokens that the chunked recurrence computes at once; a segment costs whole chunks."""
 _MAX_WASTE = 1.2
@@ -69,7 +69,7 @@ class Forks:
 
     @classmethod
     def of(
-        cls, queries: Sequence[Span], keys: Sequence[Sequence[Span]], width: int, device: torch.device | str = "cpu"
+        cls, queries: Sequence[Range], keys: Sequence[Sequence[Range]], width: int, device: torch.device | str = "cpu"
     ) -> Forks:
         """From the segments of a :class:`~svco.batches.layout.Layout`, its tensors on ``device``."""
         numbers = {own: s for s, own in enumerate(queries)}
@@ -84,29 +84,24 @@ class Forks:
         levels: list[Level] = []
         places: dict[int, int] = {}
         for d in range(max(depth) + 1):
-            members = sorted((s for s, deep in enumerate(depth) if deep == d), key=lambda s: -_length(queries[s]))
+            members = sorted((s for s, deep in enumerate(depth) if deep == d), key=lambda s: -length_of(queries[s]))
             parents = [places[numbers[keys[s][-2]]] for s in members] if d else None
             levels.append(_level([queries[s] for s in members], parents, d < max(depth), device))
             places = {s: place for place, s in enumerate(members)}
         order = torch.argsort(torch.cat([level.index for level in levels]))
-        longer, own_places = (torch.from_numpy(np.concatenate(parts)).to(device) for parts in (tails, kept))
+        longer, own_places = (on_device(np.concatenate(parts), device) for parts in (tails, kept))
         return cls(longer, own_places, tuple(levels), order)
 
 
-def _length(span: Span) -> int:
-    start, stop = span
-    return stop - start
-
-
-def _tail(ancestors: Sequence[Span], count: int, nothing: int) -> np.ndarray:
+def _tail(ancestors: Sequence[Range], count: int, nothing: int) -> np.ndarray:
     """The last ``count`` positions of ``ancestors``, ``nothing`` in front where there are fewer."""
     found = [np.arange(max(start, stop - count), stop) for start, stop in ancestors]
     last = np.concatenate([np.full(count, nothing), *found])
     return last[len(last) - count :]
 
 
-def _level(spans: list[Span], parents: list[int] | None, ends: bool, device: torch.device | str) -> Level:
-    lengths = [_length(span) for span in spans]
+def _level(spans: list[Range], parents: list[int] | None, ends: bool, device: torch.device | str) -> Level:
+    lengths = [length_of(span) for span in spans]
     sides, first, chunks = [], 0, 0
     for place, length in enumerate(lengths):
         padded = (place + 1 - first) * _chunks(lengths[first])
@@ -118,10 +113,10 @@ def _level(spans: list[Span], parents: list[int] | None, ends: bool, device: tor
     bounds = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]))
     index = np.concatenate([np.arange(*span) for span in spans])
     return Level(
-        index=torch.from_numpy(index).to(device),
-        bounds=bounds.to(device),
+        index=on_device(index, device),
+        bounds=bounds.to(device, non_blocking=True),
         host_bounds=bounds,
-        parents=None if parents is None else torch.tensor(parents, device=device),
+        parents=None if parents is None else on_device(np.array(parents), device),
         sides=tuple(sides),
         ends=ends,
     )
@@ -131,9 +126,9 @@ def _chunks(length: int) -> int:
     return -(-length // CHUNK)
 
 
-def _side(first: int, spans: list[Span], device: torch.device | str) -> Side:
-    longest = _length(spans[0])
-    real = np.arange(longest) < np.array([_length(span) for span in spans])[:, None]
+def _side(first: int, spans: list[Range], device: torch.device | str) -> Side:
+    longest = length_of(spans[0])
+    real = np.arange(longest) < np.array([length_of(span) for span in spans])[:, None]
     starts = np.array([start for start, _ in spans])[:, None]
     index = np.where(real, starts + np.arange(longest), starts)
-    return Side(first, *(torch.from_numpy(part).to(device) for part in (index, real, np.flatnonzero(real))))
+    return Side(first, *(on_device(part, device) for part in (index, real, np.flatnonzero(real))))

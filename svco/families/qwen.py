@@ -38,14 +38,14 @@ class QwenTower(nn.Module):
 
         config = self._config
         order, window_bounds = window_order(tuple(map(tuple, grid.tolist())), config)
-        order = order.to(patches.device)
+        order = order.to(patches.device, non_blocking=True)
         unit = config.spatial_merge_size**2
 
         def ordered(rows: torch.Tensor) -> torch.Tensor:
             return rows.view(len(order), unit, -1)[order].view(len(rows), -1)
 
         hidden = ordered(self.patch_embed(patches))
-        positions = get_vision_position_ids(grid, config.spatial_merge_size).to(patches.device)
+        positions = get_vision_position_ids(grid, config.spatial_merge_size).to(patches.device, non_blocking=True)
         angles = tuple(ordered(angle) for angle in self.rotary_pos_emb(hidden, positions))
         image_bounds = get_vision_cu_seqlens(grid)
         flash = config._attn_implementation == "flash_attention_2"
@@ -54,7 +54,7 @@ class QwenTower(nn.Module):
             longest = int((bounds[1:] - bounds[:-1]).max())
             hidden = block(
                 hidden,
-                cu_seqlens=bounds.to(patches.device) if flash else bounds,
+                cu_seqlens=bounds.to(patches.device, non_blocking=True) if flash else bounds,
                 max_seqlen=longest,
                 position_embeddings=angles,
             )
@@ -126,7 +126,7 @@ class QwenArchitecture:
         import torch
 
         order, _ = window_order(grids, parts.config.vision_config)
-        return (parts.projector(encoded)[torch.argsort(order).to(encoded.device)],)
+        return (parts.projector(encoded)[torch.argsort(order).to(encoded.device, non_blocking=True)],)
 
     def shown(self, pictures: Pictures, images: torch.Tensor) -> dict[str, torch.Tensor]:
         import torch

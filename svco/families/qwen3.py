@@ -40,12 +40,12 @@ class Qwen3Tower(nn.Module):
         config = self._config
         hidden = self.patch_embed(patches)
         hidden = hidden + self._places(grid, hidden.device).to(hidden.dtype)
-        positions = get_vision_position_ids(grid, config.spatial_merge_size).to(hidden.device)
+        positions = get_vision_position_ids(grid, config.spatial_merge_size).to(hidden.device, non_blocking=True)
         angles = self.rotary_pos_emb(hidden, positions)
         bounds = get_vision_cu_seqlens(grid)
         longest = int((bounds[1:] - bounds[:-1]).max())
         flash = config._attn_implementation == "flash_attention_2"
-        bounds = bounds.to(hidden.device) if flash else bounds
+        bounds = bounds.to(hidden.device, non_blocking=True) if flash else bounds
         states = []
         for number, block in enumerate(self.blocks):
             hidden = block(hidden, cu_seqlens=bounds, max_seqlen=longest, position_embeddings=angles)
@@ -63,7 +63,9 @@ class Qwen3Tower(nn.Module):
             align_corners=True,
             spatial_merge_size=self._config.spatial_merge_size,
         )
-        return (self.pos_embed(indices.to(device)) * weights.to(device).unsqueeze(-1)).sum(1)
+        return (
+            self.pos_embed(indices.to(device, non_blocking=True)) * weights.to(device, non_blocking=True).unsqueeze(-1)
+        ).sum(1)
 
 
 class DeepProjector(nn.Module):

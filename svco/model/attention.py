@@ -85,7 +85,8 @@ def register(backend: str) -> str:
 
 def attention_name(backend: str) -> str:
     """The name by which transformers knows ``backend`` once it is registered."""
-    return f"svco_{backend}"
+    # What has "flash" in its name transformers takes for a kernel of its own, looks for on its hub and refuses.
+    return f"svco_{backend.replace('flash', 'dao')}"
 
 
 def kernel_of(backend: str) -> Callable[..., torch.Tensor]:

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from transformers.utils.generic import is_flash_attention_requested
 
 from svco.basics.errors import UserError
 from svco.batches import blocks
@@ -266,6 +267,13 @@ def test_torchs_own_signature_is_one_of_the_emulated_ones():
     assert {"window_size", "enable_gqa", "scale"} <= known.keys() or "is_causal" in known
     names = list(known)[:7]
     assert names == ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
+
+
+def test_transformers_takes_no_backend_for_a_kernel_of_its_own():
+    """What has "flash" in its name it looks for on its hub, and no model loads: on a GPU with flash-attn alone."""
+    assert is_flash_attention_requested(requested_attention_implementation="svco_flash")
+    for backend in attention.BACKENDS:
+        assert not is_flash_attention_requested(requested_attention_implementation=attention.attention_name(backend))
 
 
 def test_choice_of_backend():

@@ -1,5 +1,7 @@
 """What the benchmark counts and compares: the claims that do not depend on a machine, and that a wrong row would be seen."""
 
+import pickle
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,11 +12,11 @@ import torch
 from svco.basics.dist import World
 from svco.basics.errors import UserError
 from svco.batches.layout import Layout
-from svco.commands.bench import evaluation
+from svco.commands.bench import evaluation, gpu_conduct, gpu_report
 from svco.commands.bench.count import LiveBytes
 from svco.commands.bench.evaluation import SETS, bench_evaluation
 from svco.commands.bench.gpu import Check, Timed, check_step
-from svco.commands.bench.gpu_report import Outcome, page
+from svco.commands.bench.gpu_report import PARTS, Outcome, go_on, page
 from svco.commands.bench.head import bench_head
 from svco.commands.bench.ladder import BASELINE, LADDER, PRODUCT, Tune
 from svco.commands.bench.peer import trl_batch
@@ -134,6 +136,39 @@ def test_a_row_that_ran_out_of_memory_is_a_row_of_the_table():
     lines = page(Outcome("a GPU", ladders={"LoRA": rows})).splitlines()
     assert f"| {BASELINE} | 2 | 1.000 | – | 1.0 | 2.5000 |" in lines
     assert f"| {PRODUCT} | out of memory |  |  |  |  |" in lines
+
+
+def test_a_gpu_check_goes_on_behind_what_fails(monkeypatch, tmp_path):
+    """A part that raises, one that takes its process along, spoilt CUDA, and the end of the time: what was found is kept."""
+
+    def raises(outcome, here):
+        raise RuntimeError("an illegal memory access")
+
+    parts = dict.fromkeys(PARTS, lambda outcome, here: None) | {"log-prob head": raises}
+    monkeypatch.setattr(gpu_report, "PARTS", parts)
+    monkeypatch.setattr(gpu_report, "_spoilt", lambda device: "log-prob head" in kept().played[-1:])
+
+    def kept():
+        return pickle.loads((tmp_path / "outcome").read_bytes())
+
+    soon = time.time() + 300
+    assert go_on(tmp_path, tmp_path, soon) == gpu_conduct.AGAIN
+    assert "log-prob head: RuntimeError" in (tmp_path / "page.md").read_text()
+    lost = kept()
+    lost.doing = "a step against six forwards"  # as its process left it
+    (tmp_path / "outcome").write_bytes(pickle.dumps(lost))
+    assert go_on(tmp_path, tmp_path, time.time() - 1) == 1
+    assert go_on(tmp_path, tmp_path, soon) == 1
+    assert kept().played == list(PARTS)
+    told = page(kept())
+    assert "a step against six forwards: its process ended" in told and "Left out" not in told
+    lost.played = lost.played[:2]
+    assert "Left out for lack of time: a step" in page(lost)
+
+
+def test_a_gpu_check_ends_in_time(tmp_path, capfd):
+    assert gpu_conduct.conduct(tmp_path, minutes=0, began=time.time()) == 1
+    assert "Nothing was checked" in capfd.readouterr().out
 
 
 def test_trl_is_given_the_same_tokens():

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import datetime
 import gc
+import pickle
 import platform
 import re
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from ...basics.dist import World
 from ...basics.files import write_whole
 from ...basics.markdown import markdown
-from ...basics.progress import shown
 from ...basics.strict_json import json_text
 from ...model.attention import choose_backend
 from ...objectives.table import make_objective
@@ -35,6 +37,7 @@ from .gpu import (
     time_ladder,
     top_kernels,
 )
+from .gpu_conduct import AGAIN, PAGE, VERDICT
 from .ladder import BASELINE, PRODUCT, unique_tokens
 from .run import matmul_ceiling
 from .shapes import SHAPES, Shape
@@ -56,63 +59,145 @@ class Outcome:
     """Where the product's step spends its time."""
     calibration: dict[str, Any] = field(default_factory=dict)
     """Figures for planning."""
-    skipped: list[str] = field(default_factory=list)
-    """What the time was too short for."""
+    played: list[str] = field(default_factory=list)
+    """Parts that ran, or failed."""
+    doing: str = ""
+    """The part under way."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no comparison failed."""
+        return all(item.passed for item in self.checks)
+
+    def done(self, part: str) -> None:
+        """Notes that ``part`` is over."""
+        self.doing = ""
+        self.played = list(dict.fromkeys([*self.played, part]))
+
+    def fail(self, part: str, why: str) -> None:
+        """Notes that ``part`` is over, and why it found nothing."""
+        self.checks.append(Check(f"{part}: {why}", float("inf"), 0.0))
+        self.done(part)
 
 
-def run(folder: Path, minutes: float) -> int:
-    """The whole check; the exit code: 1 when a comparison failed. Without CUDA a dry run at the tiny shape, written nowhere."""
+@dataclass(frozen=True)
+class Here:
+    """Where a check runs, and at which shapes."""
+
+    true: Shape
+    """Whole."""
+    small: Shape
+    """At two layers."""
+    setting: Setting
+    """How ladders are timed."""
+
+
+Part = Callable[[Outcome, Here], None]
+
+
+def _attention(outcome: Outcome, here: Here) -> None:
+    outcome.checks += check_attention(here.small, here.setting.device, here.setting.dtype)
+
+
+def _head(outcome: Outcome, here: Here) -> None:
+    outcome.checks += check_head(here.small, here.setting.device, here.setting.dtype)
+
+
+def _step(outcome: Outcome, here: Here) -> None:
+    setting = here.setting
+    outcome.checks += check_step(here.small, setting.device, setting.dtype, setting.backend)
+
+
+def _noise(outcome: Outcome, here: Here) -> None:
+    setting = here.setting
+    outcome.checks += noise_floor(here.small, setting.device, setting.dtype, setting.backend)
+
+
+def _ceiling(outcome: Outcome, here: Here) -> None:
+    outcome.ceiling = matmul_ceiling(World())
+
+
+PARTS: dict[str, Part] = {
+    "attention against float32": _attention,
+    "log-prob head": _head,
+    "a step against six forwards": _step,
+    "noise of Δ": _noise,
+    "matmul ceiling": _ceiling,
+    "ladder, LoRA": lambda outcome, here: _ladder(outcome, here.true, here.setting, full=False),
+    "ladder, full": lambda outcome, here: _ladder(outcome, here.small, here.setting, full=True),
+}
+"""Comparisons first."""
+
+
+def go_on(folder: Path, kept: Path, deadline: float) -> int:
+    """Plays the parts that no process before has begun; ``kept`` is what those found. An exit code of
+    :mod:`~svco.commands.bench.gpu_conduct`. Without CUDA a dry run at the tiny shape, written nowhere."""
+    here, name = _here()
+    state = kept / "outcome"
+    outcome = pickle.loads(state.read_bytes()) if state.exists() else Outcome(name)
+    if outcome.doing:  # the process that did it is no more
+        outcome.fail(outcome.doing, "its process ended")
+    for part, play in PARTS.items():
+        if part in outcome.played or time.time() > deadline:
+            continue
+        outcome.doing = part
+        _write(outcome, folder, kept)
+        print(f"checking: {part}", flush=True)
+        try:
+            play(outcome, here)
+        except Exception as error:  # one part's failure must not cost what the others found
+            traceback.print_exc()
+            outcome.fail(part, type(error).__name__)
+        outcome.done(part)
+        _write(outcome, folder, kept)
+        if _spoilt(here.setting.device):
+            return AGAIN
+    return 0 if outcome.passed else 1
+
+
+def _here() -> tuple[Here, str]:
+    """(where this runs, the device's name)."""
     cuda = torch.cuda.is_available()
     if not cuda:
         print(
             "No CUDA GPU here: a dry run of the plan at the tiny shape on the CPU, in float32; its figures mean nothing."
         )
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
-    outcome = check(device, minutes)
-    text = page(outcome)
-    print(text)
-    if cuda:
-        stem = f"{datetime.date.today()}_{re.sub(r'[^a-z0-9]+', '-', outcome.device.lower()).strip('-')}"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / f"{stem}.md", text + "\n")
-        write_whole(folder / f"{stem}_calibration.json", json_text(outcome.calibration, indent=1))
-        print(f"\nwritten: {folder / stem}.md and {stem}_calibration.json")
-    return 0 if all(item.passed for item in outcome.checks) else 1
-
-
-def check(device: torch.device, minutes: float) -> Outcome:
-    """Runs everything that fits ``minutes``, comparisons first."""
-    cuda, began = device.type == "cuda", time.monotonic()
     dtype = torch.bfloat16 if cuda else torch.float32
     true = SHAPES["llava15-7b"] if cuda else SHAPES["tiny"]
-    small = cut(true, 2) if cuda else true
-    outcome = Outcome(torch.cuda.get_device_name(device) if cuda else "CPU (dry run)")
     backend, why = choose_backend("auto", device, dtype)
     print(f"attention: {backend} ({why})", flush=True)
     pairs, repetitions = (4, 3) if cuda else (1, 1)
     setting = Setting(device, dtype, backend, pairs, repetitions)
-    parts = {
-        "attention against float32": lambda: outcome.checks.extend(check_attention(small, device, dtype)),
-        "log-prob head": lambda: outcome.checks.extend(check_head(small, device, dtype)),
-        "a step against six forwards": lambda: outcome.checks.extend(check_step(small, device, dtype, backend)),
-        "noise of Δ": lambda: outcome.checks.extend(noise_floor(small, device, dtype, backend)),
-        "matmul ceiling": lambda: setattr(outcome, "ceiling", matmul_ceiling(World())),
-        "ladder, LoRA": lambda: _ladder(outcome, true, setting, full=False),
-        "ladder, full": lambda: _ladder(outcome, small, setting, full=True),
-    }
-    for name in shown(True)(list(parts), "checking"):
-        if time.monotonic() - began > 60 * minutes * 0.85:
-            outcome.skipped.append(name)
-            continue
-        try:
-            parts[name]()
-        except Exception as error:  # one part's failure must not cost what the others found
-            traceback.print_exc()
-            outcome.checks.append(Check(f"{name}: {type(error).__name__}", float("inf"), 0.0))
-        if cuda:
-            gc.collect()
-            torch.cuda.empty_cache()
-    return outcome
+    name = torch.cuda.get_device_name(device) if cuda else "CPU (dry run)"
+    return Here(true, cut(true, 2) if cuda else true, setting), name
+
+
+def _spoilt(device: torch.device) -> bool:
+    """Whether CUDA answers no more in this process; what a part left in the GPU's memory goes."""
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+        gc.collect()
+        torch.cuda.empty_cache()
+    except RuntimeError:
+        return True
+    return False
+
+
+def _write(outcome: Outcome, folder: Path, kept: Path) -> None:
+    """What was found so far: for a process that goes on, and for those who read it."""
+    (kept / "outcome").write_bytes(pickle.dumps(outcome))
+    write_whole(kept / VERDICT, "0" if outcome.passed else "1")
+    text = page(outcome)
+    if torch.cuda.is_available():
+        stem = f"{datetime.date.today()}_{re.sub(r'[^a-z0-9]+', '-', outcome.device.lower()).strip('-')}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / f"{stem}.md", text + "\n")
+        write_whole(folder / f"{stem}_calibration.json", json_text(outcome.calibration, indent=1))
+        text += f"\n\nwritten: {folder / stem}.md and {stem}_calibration.json"
+    write_whole(kept / PAGE, text)
 
 
 def _ladder(outcome: Outcome, shape: Shape, setting: Setting, full: bool) -> None:
@@ -162,7 +247,8 @@ def page(outcome: Outcome) -> str:
     lines = [
         f"# GPU check on {outcome.device}, {datetime.date.today()}",
         "",
-        f"`python launchers/gpu_check.py`, torch {torch.__version__}, Python {platform.python_version()}, random weights.",
+        f"`python launchers/gpu_check.py`, torch {torch.__version__}, transformers {transformers.__version__}, Python "
+        f"{platform.python_version()}, random weights.",
         "",
         markdown([["comparison", "difference", "tolerance", "verdict"], *(check.row() for check in outcome.checks)]),
     ]
@@ -189,6 +275,6 @@ def page(outcome: Outcome) -> str:
     if outcome.kernels:
         lines += ["", "Where the product's LoRA step spends its time:", ""]
         lines += [f"- {share:.1%} `{name}`" for name, share in outcome.kernels]
-    if outcome.skipped:
-        lines += ["", f"Left out for lack of time: {', '.join(outcome.skipped)}."]
+    if left := [part for part in PARTS if part not in outcome.played]:
+        lines += ["", f"Left out for lack of time: {', '.join(left)}."]
     return "\n".join(lines)

@@ -1,0 +1,250 @@
+"""A GPU that is none: CUDA tensors without data, beside the real ones of the CPU.
+
+torch's ``FakeTensorMode`` knows of every operation the shape, the dtype and the device that it has on a GPU. Here only what is on
+the GPU is fake; what is on the host stays real, as in a run, where layouts and positions are computed there. What a kernel
+would refuse is an error: a tensor of the host among those of the GPU, and, unless it is allowed, an operation that waits for
+the GPU's answer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
+
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+CAPABILITY = (9, 0)
+"""Of the GPU that is played: Hopper, on which every kernel runs."""
+_COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
+_INDEXED = {
+    torch.ops.aten.index_put.default,
+    torch.ops.aten.index_put_.default,
+    torch.ops.aten._index_put_impl_.default,
+}
+_ASKS = ("svco", "transformers", "peft", "gpu_dry")
+"""Whose questions whether there is a GPU are answered with yes; torch itself would look for its driver."""
+
+
+class _Event:
+    """A moment of the GPU's."""
+
+    def __init__(self, **_):
+        pass
+
+    def record(self):
+        pass
+
+    def elapsed_time(self, _) -> float:
+        return 1.0
+
+
+class WrongDevice(Exception):
+    """A tensor of the host among those of the GPU."""
+
+
+class HostSync(Exception):
+    """The host would wait for the GPU."""
+
+
+class FakeCuda(TorchDispatchMode):
+    """Inside, ``cuda`` is a GPU without data.
+
+    A value that is known on the host stays known on the GPU (``known``) through operations whose every input is: token ids,
+    masks. Where waiting is allowed such a value is the answer, and another is made up.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.operations = 0
+        """On the GPU, so far."""
+        self.waits: Counter[str] = Counter()
+        """Where the host waited for the GPU, which was allowed -> how often."""
+        self.blocking: Counter[str] = Counter()
+        """Where, not in svco, memory of the host was copied to the GPU by a copy that waits -> how often."""
+        self.collectives: list[tuple[str, str]] = []
+        """(name, device) of the tensors of each collective."""
+        self._made_up: float | None = None
+        self._pinned: set[int] = set()
+        self._kept: list[torch.Tensor] = []  # an id is that of one tensor only as long as it lives
+
+    def __enter__(self):
+        self.fake.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *problem):
+        super().__exit__(*problem)
+        self.fake.__exit__(*problem)
+
+    @contextmanager
+    def waiting(self, made_up: float | None = 0):
+        """Inside, the host may wait, and an answer that is not known is ``made_up``; None: it may not."""
+        before, self._made_up = self._made_up, made_up
+        try:
+            yield
+        finally:
+            self._made_up = before
+
+    def is_pinned(self, tensor: torch.Tensor) -> bool:
+        return id(tensor) in self._pinned
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        there = [x for x in tensors if on_gpu(x)]
+        if func.namespace == "c10d":
+            return self._collective(func, tensors, args, kwargs)
+        if func is torch.ops.aten._pin_memory.default:
+            return self._pin(args[0])
+        if func is torch.ops.aten.is_pinned.default:
+            return self.is_pinned(args[0])
+        if not there and torch.device(kwargs.get("device") or "cpu").type != "cuda":
+            with unset_fake_temporarily():
+                return func(*args, **kwargs)
+        self.operations += 1
+        if func in _COPIES:
+            return self._copy(func, tensors, args, kwargs)
+        if strangers := [x for x in tensors if not on_gpu(x) and x.dim()]:
+            raise WrongDevice(f"{func} is given a tensor {tuple(strangers[0].shape)} of the host {where()}")
+        if func in _INDEXED and any(x.dtype in (torch.bool, torch.uint8) for x in args[1] if x is not None):
+            return self._wait(func, tensors, args, kwargs)
+        try:
+            made = func(*args, **kwargs)
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            return self._wait(func, tensors, args, kwargs)
+        return self._knowing(func, tensors, args, kwargs, made)
+
+    def _knowing(self, func, tensors, args, kwargs, made):
+        """``made`` with its value, where those of all of its inputs are known."""
+        if isinstance(made, FakeTensor) and tensors and all(known(x) is not None for x in tensors):
+            made.known = self._computed(func, args, kwargs)
+        return made
+
+    def _computed(self, func, args, kwargs):
+        """What ``func`` gives of the known values."""
+        args, kwargs = tree_map_only(torch.Tensor, known, (args, kwargs))
+        if "device" in kwargs:
+            kwargs = kwargs | {"device": "cpu"}
+        with unset_fake_temporarily():
+            return func(*args, **kwargs)
+
+    def _copy(self, func, tensors, args, kwargs):
+        source = args[0] if func is torch.ops.aten._to_copy.default else args[1]
+        target = kwargs.get("device") or source.device if func is torch.ops.aten._to_copy.default else args[0].device
+        asynchronous = kwargs.get("non_blocking", False) or (len(args) > 2 and args[2])
+        if on_gpu(source) and torch.device(target).type != "cuda":
+            return self._wait(func, tensors, args, kwargs)
+        if not on_gpu(source) and source.dim() and not asynchronous:
+            place = where()
+            if self._made_up is None and place.startswith("(svco/"):
+                raise HostSync(f"a copy to the GPU without non_blocking waits for all that it is doing {place}")
+            self.blocking[place] += 1
+        made = func(*args, **kwargs)
+        if func is torch.ops.aten._to_copy.default and known(source) is not None and not source.is_floating_point():
+            made.known = self._computed(func, args, kwargs)
+        return made
+
+    def _wait(self, func, tensors, args, kwargs):
+        """The answer of an operation that waits."""
+        place = where()
+        if self._made_up is None:
+            raise HostSync(f"{func} makes the host wait for the GPU {place}")
+        self.waits[place] += 1
+        if all(known(x) is not None for x in tensors):
+            answer = self._computed(func, args, kwargs)
+            if not isinstance(answer, torch.Tensor) or func in _COPIES:
+                return answer
+            made = self.fake.from_tensor(answer).to("cuda")
+            made.known = answer
+            return made
+        if func in _COPIES:
+            with unset_fake_temporarily():
+                dtype = kwargs.get("dtype") or args[0].dtype
+                made = torch.full(tensors[-1].shape, self._made_up, dtype=dtype)
+                return made if func is torch.ops.aten._to_copy.default else args[0].copy_(made)
+        if isinstance(tensors[0], torch.Tensor) and func in _INDEXED:
+            return func(*args, **kwargs)
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return _number(self._made_up, args[0].dtype)
+        return bool(self._made_up)
+
+    def _pin(self, tensor):
+        with unset_fake_temporarily():
+            made = tensor.clone()
+        self._pinned.add(id(made))
+        self._kept.append(made)
+        return made
+
+    def _collective(self, func, tensors, args, kwargs):
+        """The fake group's answer: what was given, unchanged."""
+        devices = {x.device.type for x in tensors}
+        self.collectives.append((func.__name__.removesuffix(".default"), "+".join(sorted(devices))))
+        with unset_fake_temporarily():
+            stand_ins = tree_map_only(FakeTensor, lambda x: torch.zeros(x.shape, dtype=x.dtype), (args, kwargs))
+            made = func(*stand_ins[0], **stand_ins[1])
+        # (tensors, work) or work alone: the work is done.
+        return (args[0], made[1]) if isinstance(made, tuple | list) and len(made) == 2 else made
+
+
+def on_gpu(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cuda"
+
+
+def known(tensor: torch.Tensor) -> torch.Tensor | None:
+    """The value of a tensor: a host's own, of a GPU's what is known of it."""
+    return getattr(tensor, "known", None) if on_gpu(tensor) else tensor
+
+
+def where() -> str:
+    """The last frame that is not torch's nor this file's."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if "/site-packages/torch/" not in path and path != __file__:
+            for root in ("/svco/", "/transformers/", "/peft/", "/tests/"):
+                if root in path:
+                    path = root[1:] + path.split(root, 1)[1]
+                    break
+            return f"({path}:{frame.f_lineno}, {frame.f_code.co_name})"
+        frame = frame.f_back
+    return ""
+
+
+def _number(value: float, dtype: torch.dtype):
+    if dtype == torch.bool:
+        return bool(value)
+    return float(value) if dtype.is_floating_point else int(value)
+
+
+@contextmanager
+def pretended():
+    """Inside, svco and transformers are told that there is a Hopper GPU with nothing on it."""
+    real = torch.cuda.is_available
+
+    def available() -> bool:
+        asking = sys._getframe(1).f_globals.get("__name__", "")
+        return True if asking.split(".")[0] in _ASKS else real()
+
+    with ExitStack() as stack:
+        for name, answer in {
+            "is_available": available,
+            "current_device": lambda: 0,
+            "get_device_capability": lambda *_: CAPABILITY,
+            "synchronize": lambda *_: None,
+            "max_memory_allocated": lambda *_: 0,
+            "reset_peak_memory_stats": lambda *_: None,
+            "Event": _Event,
+        }.items():
+            stack.enter_context(patch.object(torch.cuda, name, answer))
+        yield

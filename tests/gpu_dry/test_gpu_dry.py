@@ -1,0 +1,77 @@
+"""The instrument: the walk through a backward pass is autograd's, and what is planted on the fake GPU is seen.
+
+Every family is played by ``make gpu-dry``; here one of them, where torch is a CUDA build.
+"""
+
+import pytest
+import torch
+from places import ROOT
+
+from gpu_dry import controls
+from gpu_dry.backward import gradients
+from gpu_dry.fake_cuda import pretended
+from gpu_dry.parts import Base, answer, evaluate, speak, train
+from svco.basics.dist import World
+from svco.basics.progress import silent
+from svco.model.load import load_tuned
+from svco.model.recompute import set_recompute
+from svco.recipe.read import load_recipe
+from svco.run.job import make_job
+
+fake_gpu = pytest.mark.skipif(
+    torch.version.cuda is None or torch.cuda.is_available(),
+    reason="NOT TESTED: needs a CUDA build of torch, and no GPU: make gpu-dry",
+)
+
+
+@pytest.mark.parametrize("recipe", ["tiny", "tiny_full"])
+def test_the_walk_gives_autograds_gradients(recipe, tmp_path):
+    """Bit for bit, some layers recomputed."""
+    overrides = ["optim.global_batch=2", "optim.steps=1", "data.workers=0", f"data.cache_dir={tmp_path}"]
+    config = load_recipe(ROOT / "launchers" / "recipes" / f"{recipe}.yaml", overrides)
+    job = make_job(config, World(), silent)
+    tuned = load_tuned(job.config, job.family, torch.float32, job.reference, torch.device("cpu"), progress=False)
+    set_recompute(tuned.scorer.layers, 1)
+    batch = next(iter(job.loader(World(), 0, None))).batches[0]
+
+    def loss():
+        return job.objective(*tuned.scorer(batch))[0].mean()
+
+    walked = gradients(loss())
+    loss().backward()
+    assert len(walked) > 10
+    for name, parameter in tuned.trainable.items():
+        assert (parameter.grad is None) == (parameter not in walked), name
+        assert parameter.grad is None or torch.equal(parameter.grad, walked[parameter]), name
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return Base("llava15", tmp_path_factory.mktemp("llava15"))
+
+
+@fake_gpu
+def test_a_step_an_evaluation_and_an_answer(base):
+    with pretended():
+        played = train(base, "lora", "varlen", torch.bfloat16)
+        assert played.gradients > 20 and played.operations > 1000
+        # The norm, read by the engine; the sums, read when a step is logged.
+        assert all(place.startswith(("(svco/engine/plain.py", "(svco/basics/dist.py")) for place in played.waits)
+        assert evaluate(base, "sdpa", torch.float16).operations > 1000
+        assert answer(base, torch.bfloat16).operations > 1000
+        assert {device for _, device in speak().collectives} == {"cuda"}
+
+
+@fake_gpu
+@pytest.mark.parametrize("mistake", controls.MISTAKES)
+def test_what_is_planted_is_seen(base, mistake):
+    with pretended():
+        seen, said = controls.seen(base, *controls.MISTAKES[mistake])
+    assert seen, said
+
+
+@fake_gpu
+def test_a_collective_of_the_host_is_seen():
+    with pretended():
+        seen, said = controls.collective_on_the_host()
+    assert seen, said
