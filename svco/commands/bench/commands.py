@@ -37,7 +37,7 @@ def run(arguments: Namespace, ds: dict[str, Any] | None, world: World) -> None:
         from .peer import run_peer
 
         arguments.objective, arguments.tune = "dpo", "lora"
-        text = run_peer(arguments.peer, plans(arguments)[0], stem, ds, world)
+        text = run_peer(arguments.peer, arguments.peer_python, plans(arguments)[0], ds, world)
     elif arguments.data:
         from .data import bench_data
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from ...basics.intervals import real, whole
 from ...basics.ranks import add_ranks, start_ranks
@@ -42,6 +43,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="instead: pairs scored packed, as svco eval does, against one by one",
     )
     parser.add_argument("--peer", choices=("trl", "swift"), help="instead: another trainer against ours, step by step")
+    parser.add_argument(
+        "--peer-python",
+        metavar="FILE",
+        default=sys.executable,
+        help="the Python of the environment in which the peer is installed (default: this one)",
+    )
     parser.add_argument(
         "--scaling",
         metavar="1,2,4",

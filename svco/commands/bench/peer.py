@@ -6,7 +6,6 @@ import tempfile
 import time
 from contextlib import ExitStack
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -15,10 +14,7 @@ import torch
 from ... import engine as engines
 from ...basics.dist import World
 from ...basics.errors import UserError
-from ...basics.files import write_whole
 from ...basics.markdown import markdown
-from ...basics.strict_json import json_text
-from ...data.shards import ShardSet
 from ...model.lora import target_names
 from ...objectives.table import make_objective
 from ...recipe.config import LoraConfig, ObjectiveConfig
@@ -28,12 +24,14 @@ from .run import Bench, Contestant, Measured, Plan, tight
 from .shapes import TINY, random_model
 
 
-def run_peer(peer: str, plan: Plan, out: str | None, ds: dict[str, Any] | None, world: World) -> str:
+def run_peer(peer: str, python: str, plan: Plan, ds: dict[str, Any] | None, world: World) -> str:
     """Runs ``--peer`` at ``plan``; the report."""
-    if peer == "swift":
-        return prepare_swift(Path(out or "runs/peer_swift"), world)
     if ds is None:
-        raise UserError("--peer trl needs --ds and the deepspeed launcher, e.g. --ds ds_configs/zero3.json.")
+        from .rivals import duel
+
+        return duel(peer, python, plan, world)
+    if peer != "trl":
+        raise UserError(f"--peer {peer} runs in a process of its own, without --ds.")
     try:
         import trl  # noqa: F401
     except ImportError:
@@ -211,39 +209,3 @@ def trl_batch(bench: Bench) -> dict[str, torch.Tensor]:
         ids[r, : len(row)], mask[r, : len(row)], completion[r, start : len(row)] = row, 1, 1
     pixels = torch.stack([pair.images[0] for pair in bench.pairs] * 2)
     return {"input_ids": ids, "attention_mask": mask, "completion_mask": completion, "pixel_values": pixels}
-
-
-def prepare_swift(target: Path, world: World) -> str:
-    """Writes the shipped training pairs as ms-swift's DPO data and the command to run it on a GPU; runs nothing."""
-    root = TINY.parent
-    shards = ShardSet.open(str(root / "train-000000.tar"))
-    if world.is_main:
-        target.mkdir(parents=True, exist_ok=True)
-        lines = []
-        for index in range(len(shards)):
-            pair = shards.read(index)
-            picture = target / f"{pair.text.key}.jpg"
-            picture.write_bytes(pair.images[0])
-            ask = {"role": "user", "content": f"<image>{pair.text.query}"}
-            lines.append(
-                json_text(
-                    {
-                        "messages": [ask, {"role": "assistant", "content": pair.text.responses[0]}],
-                        "rejected_response": pair.text.responses[1],
-                        "images": [str(picture.resolve())],
-                    }
-                )
-            )
-        write_whole(target / "train.jsonl", "\n".join(lines) + "\n")
-    return "\n".join(
-        [
-            f"ms-swift's packed DPO needs a CUDA GPU and flash-attn; nothing was run. Its data: {target}/train.jsonl.",
-            "On a GPU:",
-            "",
-            "    pip install ms-swift",
-            "    swift rlhf --rlhf_type dpo --model llava-hf/llava-1.5-7b-hf --tuner_type lora --padding_free true \\",
-            f"        --dataset {target}/train.jsonl --attn_impl flash_attn --torch_dtype bfloat16 --deepspeed zero3 \\",
-            "        --beta 0.1 --per_device_train_batch_size 4 --gradient_checkpointing true --max_steps 20",
-            "    svco bench --shape llava15-7b --objective dpo --pairs 4 --rows '+ lockstep'",
-        ]
-    )
