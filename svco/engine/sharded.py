@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
+from ..model.compiling import without_a_compiler
 from ..model.load import Tuned
-from ..model.twin import without_a_compiler
 from ..recipe.config import OptimConfig
 from ..recipe.ds_config import offloaded, with_leaf_sizes
 from .gathered import GatherCheck, compressed

@@ -79,7 +79,7 @@ class AdapterForm:
 def import_peft() -> None:
     """Imports peft; called before anything is taken from it. Where bitsandbytes is installed peft imports it, wanted or not, and
     that compiles functions and tells of a package of kernels for processors, which nobody here needs."""
-    from .twin import without_a_compiler
+    from .compiling import without_a_compiler
 
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     with without_a_compiler():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError, first_line
 from ..families import HfModel
-from ..recipe.config import LoraConfig
+from ..recipe.config import ALL_LINEAR, LoraConfig
 from .adapter_files import (
     ADAPTER,
     example,
@@ -40,14 +40,9 @@ def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trai
 
     if config.init_from:
         _check_strength(config)
-    known = {name.rpartition(".")[2] for name, _ in model.get_submodule(language_model).named_modules()}
-    if missing := sorted(set(config.targets) - known):
-        raise UserError(
-            f"lora.targets names {', '.join(missing)}, which the language model does not have; its layers are: "
-            f"{', '.join(sorted(n for n in known if n.endswith('proj') or n.startswith('fc')))}."
-        )
+    names = target_names(model.get_submodule(language_model), config.targets)
     # A pattern, not bare names: vision towers have a q_proj too, and must not be touched.
-    targets = rf".*\b{re.escape(language_model.rpartition('.')[2])}\..*\b({'|'.join(map(re.escape, config.targets))})"
+    targets = rf".*\b{re.escape(language_model.rpartition('.')[2])}\..*\b({'|'.join(map(re.escape, names))})"
     peft_config = PeftLoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft takes any number, and says int
@@ -60,6 +55,22 @@ def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trai
     if config.init_from:
         load_values(model, read_adapter(config.init_from, wrapped))
     return wrapped
+
+
+def target_names(language_model: HfModel, targets: tuple[str, ...]) -> list[str]:
+    """The last names of the linear layers that ``lora.targets`` means; UserError for one that ``language_model`` has not."""
+    from torch import nn
+
+    known = {name.rpartition(".")[2]: module for name, module in language_model.named_modules()}
+    linear = sorted(name for name, module in known.items() if isinstance(module, nn.Linear))
+    if targets == (ALL_LINEAR,):
+        return linear
+    if missing := sorted(set(targets) - known.keys()):
+        raise UserError(
+            f"lora.targets names {', '.join(missing)}, which the language model does not have; its linear layers are: "
+            f"{', '.join(linear)} (all of them: {ALL_LINEAR})."
+        )
+    return list(targets)
 
 
 def _check_strength(config: LoraConfig) -> None:

@@ -14,8 +14,8 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantise = Literal["none", "nf4"]
 """How a base that is not trained itself is held."""
 CorruptKind = Literal["crop", "noise", "grey", "zero"]
-AllowOverlap = Literal["none", "keys", "all"]
 """How an image is corrupted."""
+AllowOverlap = Literal["none", "keys", "all"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,10 @@ class ModelConfig:
     ``none``: the objective has none. ``auto``: none where the objective allows it, else lockstep or frozen-copy."""
 
 
+ALL_LINEAR = "all-linear"
+"""In ``lora.targets``: every linear layer of the decoder layers."""
+
+
 @dataclass(frozen=True)
 class LoraConfig:
     """Adapters (``model.tune: lora``)."""
@@ -94,8 +98,9 @@ class LoraConfig:
     """Scale: the adapter's output is multiplied by alpha / rank."""
     dropout: float = 0.0
     """Dropout on the adapter's input. Above 0 the policy differs from the reference even at step 0."""
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Names of the language model's linear layers that get adapters."""
+    targets: tuple[str, ...] = (ALL_LINEAR,)
+    """Names of the language model's linear layers that get adapters; ``all-linear``: every one of its decoder layers', such as
+    ``q_proj``, ``down_proj`` or, in Qwen3.5, ``in_proj_qkv``."""
     init_from: str = ""
     """Warm start: a PEFT adapter folder whose values the adapters begin with (same rank, alpha and targets)."""
 

@@ -73,6 +73,8 @@ DOORS = {
     "transformers.conversion_mapping": {"model.weight_names"},
     "transformers.core_model_loading": {"model.weight_names"},
     "flash_attn": {"model.attention"},
+    "fla": {"families.delta_net"},
+    "transformers.models.qwen3_5": {"families.delta_net"},
 }
 MODULES = sorted((ROOT / "svco").rglob("*.py"))
 SOURCES = MODULES + sorted((ROOT / "launchers").glob("*.py"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
+from ...basics import collector
 from ...basics.intervals import whole
 from ...basics.ranks import add_ranks, start_ranks
 from ...basics.shipped import at_home, typed
@@ -142,19 +143,21 @@ def run(arguments: argparse.Namespace) -> int:
     start_ranks(arguments.typed, arguments.ranks)
 
     from ...basics.dist import naming_lost_ranks, world_from_environment
-    from . import command
 
-    world = world_from_environment()
-    wanted = command.read_arguments(arguments)
-    if world.size == 1:
-        command.run(wanted, world)
-        return 0
-    from ... import engine
+    with collector.resting():
+        from . import command
 
-    try:
-        engine.start(world)
-        with naming_lost_ranks():
+        world = world_from_environment()
+        wanted = command.read_arguments(arguments)
+        if world.size == 1:
             command.run(wanted, world)
-    finally:
-        engine.stop()
+            return 0
+        from ... import engine
+
+        try:
+            engine.start(world)
+            with naming_lost_ranks():
+                command.run(wanted, world)
+        finally:
+            engine.stop()
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from . import delta
 from .architecture import Architecture
 from .flops import Flops
 from .machine import Machine
@@ -121,6 +122,11 @@ def _between(a: Architecture, tuning: Tuning, row: Row, work: Flops) -> float:
     The reference goes once through its layers, the policy once and again where it is recomputed, and its backward pass moves
     about twice as much.
     """
+    again = work.recompute / max(1.0, work.forward)
+    if a.delta:
+        adapters, plain = delta.moved_bytes(a, a.delta, tuning)
+        others = len(a.delta.numbers) * ((plain + adapters) * (3 + again) + plain * tuning.live)
+        return others + _between(a.attending, tuning, row, work)
     b = tuning.weight_bytes
     queries, keys = a.heads * a.head_size, a.groups * a.head_size
     norms = 2 * (6 * b + 24) * a.hidden
@@ -128,7 +134,6 @@ def _between(a: Architecture, tuning: Tuning, row: Row, work: Flops) -> float:
     sums = 6 * b * a.hidden + 5 * b * a.intermediate
     adapters = 5 * b * sum(x.outputs for x in a.linears if tuning.adapter(x))
     plain = norms + attention + sums
-    again = work.recompute / max(1.0, work.forward)
     return a.layers * ((plain + adapters) * (3 + again) + plain * tuning.live)
 
 
