@@ -23,9 +23,9 @@ _SETTINGS = (
     "vision_feature_layer",
     "vision_aspect_ratio",
     "image_grid_pinpoints",
-    "mm_tokens_per_image",
     "downsample_ratio",
     "scale_factor",
+    "mm_tokens_per_image",
 )
 _WIDTH = 16
 """Of every layer: two heads of eight."""

@@ -14,6 +14,7 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 from transformers.image_utils import load_image
+from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from svco.basics.errors import BadSample, UserError
 from svco.basics.views import CORRUPT, cells_to_evaluate
@@ -60,11 +61,6 @@ GOLDEN = {
         "<|vision_start|><|image_pad|><|vision_end|>",
         "The circle is red.<|im_end|>",
     ),
-    "gemma3": (
-        "<s><start_of_turn>user\n{image}What colour is the circle?<end_of_turn>\n<start_of_turn>model\n",
-        "\n\n<start_of_image><image_soft_token><end_of_image>\n\n",
-        "The circle is red.<end_of_turn>",
-    ),
     "internvl": (
         "<s><|im_start|>user\n{image}What colour is the circle?<|im_end|>\n<|im_start|>assistant\n",
         "<img><IMG_CONTEXT></img>\n",
@@ -74,6 +70,16 @@ GOLDEN = {
         "<|im_start|>User:{image}What colour is the circle?<end_of_utterance>\nAssistant:",
         "<fake_token_around_image><global-img><image><fake_token_around_image>",
         " The circle is red.<end_of_utterance>",
+    ),
+    "gemma3": (
+        "<s><start_of_turn>user\n{image}What colour is the circle?<end_of_turn>\n<start_of_turn>model\n",
+        "\n\n<start_of_image><image_soft_token><end_of_image>\n\n",
+        "The circle is red.<end_of_turn>",
+    ),
+    "qwen35": (
+        "<s><|im_start|>user\n{image}What colour is the circle?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        "The circle is red.<|im_end|>",
     ),
 }
 GOLDEN["onevision"] = GOLDEN["interleave"]
@@ -97,6 +103,12 @@ def pairs():
         Pair(PairText(key=f"pair-{n}", query=QUERY, responses=responses), tuple(jpeg(size) for size in sizes))
         for n, (sizes, responses) in enumerate(zip(SIZES, RESPONSES, strict=True))
     ]
+
+
+@pytest.fixture(autouse=True)
+def exact_rule(monkeypatch):
+    """Qwen3.5's rule in float64 for the product, which calls transformers' own: that computes in float32 whatever it is given."""
+    monkeypatch.setattr(modeling_qwen3_5, "torch_chunk_gated_delta_rule", oracle.exact_qwen35().chunk_rule)
 
 
 @pytest.fixture(scope="module", params=tiny_families.BASES)
@@ -168,6 +180,8 @@ def expected(name, folder, tune):
     else:
         parts = architecture(model.config.model_type).parts(model)
         parts.tower.requires_grad_(False)
+        for projection in parts.projection:
+            projection.requires_grad_(True)
         with torch.no_grad():
             reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
     policy = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
@@ -374,13 +388,12 @@ def test_features_of_true_shapes():
         ("llava-hf/llava-v1.6-mistral-7b-hf", 7_566_747_648, 0),
         ("Qwen/Qwen2.5-VL-3B-Instruct", 3_754_622_976, 0),
         ("Qwen/Qwen2.5-VL-7B-Instruct", 8_292_166_656, 0),
+        ("Qwen/Qwen3.5-4B", 4_539_265_536, 0),
+        ("Qwen/Qwen3.5-9B", 9_409_813_744, 0),
         ("Qwen/Qwen3-VL-2B-Instruct", 2_127_532_032, 0),
         ("Qwen/Qwen3-VL-4B-Instruct", 4_437_815_808, 0),
         ("Qwen/Qwen3-VL-8B-Instruct", 8_767_123_696, 0),
         ("Qwen/Qwen3-VL-32B-Instruct", 33_357_390_064, 0),
-        ("google/gemma-3-4b-it", 4_300_079_472, 0),
-        ("google/gemma-3-12b-it", 12_187_325_040, 0),
-        ("google/gemma-3-27b-it", 27_432_406_640, 0),
         ("OpenGVLab/InternVL3-1B-hf", 938_193_024, 0),
         ("OpenGVLab/InternVL3-8B-hf", 7_944_373_760, 0),
         ("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", 256_484_928, 0),
@@ -389,6 +402,9 @@ def test_features_of_true_shapes():
         ("OpenGVLab/InternVL3_5-1B-HF", 1.06e9, 0.005e9),
         ("OpenGVLab/InternVL3_5-8B-HF", 8.53e9, 0.005e9),
         ("HuggingFaceM4/Idefics3-8B-Llama3", 8.46e9, 0.005e9),
+        ("google/gemma-3-4b-it", 4_300_079_472, 0),
+        ("google/gemma-3-12b-it", 12_187_325_040, 0),
+        ("google/gemma-3-27b-it", 27_432_406_640, 0),
         ("llava-hf/llava-1.5-13b-hf", 13.4e9, 0.05e9),
         ("llava-hf/llava-v1.6-vicuna-13b-hf", 13.4e9, 0.05e9),
         ("llava-hf/llava-v1.6-34b-hf", 34.8e9, 0.05e9),
@@ -397,8 +413,10 @@ def test_features_of_true_shapes():
     ],
 )
 def test_published_sizes(hub_id, count, tolerance):
-    """Parameters of the true architecture on the meta device: the release's own number, or what it is rounded to. Each is of one
-    of the parts that svco runs."""
+    """Parameters of the true architecture on the meta device: the release's own number, or what it is rounded to. Each is
+    of one of the parts that svco runs. Qwen3.5-9B's
+    index says 19,306,216,416 bytes: these and an extra layer's 243,290,624 in two bytes each, and two more for the 3,840 of
+    ``A_log`` and the DeltaNets' norms."""
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(published_config(hub_id))
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(count, abs=tolerance)
@@ -413,6 +431,8 @@ REFUSALS = [
     ({"model_type": "paligemma"}, "both directions"),
     ({"model_type": "qwen3_vl_moe"}, "experts"),
     ({"model_type": "mllama"}, "cross-attention"),
+    ({"model_type": "qwen3_5_moe"}, "experts of its own"),
+    ({"model_type": "qwen3_next"}, "other projections than Qwen3.5's"),
     ({"model_type": "idefics2"}, "does not support yet"),
     ({"model_type": "llava", "text_config": {"model_type": "gemma2"}}, "language model of type 'gemma2'"),
     (

@@ -58,7 +58,7 @@ def make_random_smolvlm(release: str, layers: int, output: Path, seed: int, shar
     if (output / "config.json").exists():
         raise UserError(f"{output} holds a model already; give another folder or remove it.")
     output.mkdir(parents=True, exist_ok=True)
-    config = published_config(release)
+    config: Any = published_config(release)
     config.text_config.num_hidden_layers = layers or config.text_config.num_hidden_layers
     tokenizer = _smolvlm_tokenizer()
     tokenizer.save_pretrained(output)
