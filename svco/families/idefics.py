@@ -44,8 +44,6 @@ class IdeficsArchitecture:
 
     two_way_images = False
 
-    two_way_images = False
-
     def parts(self, model: HfModel) -> Parts:
         inner = model.model
         return Parts(
