@@ -1,7 +1,7 @@
 """Python's search for unreachable objects, which rests while a command starts.
 
-Imports and the modules of a model are half a million objects that stay: looking through them again and again is up to a tenth of a
-start.
+Imports and the modules of a model are half a million objects that stay: looking through them again and again is up to a tenth of
+a start.
 """
 
 from __future__ import annotations
