@@ -73,7 +73,7 @@ def start_ranks(typed: Sequence[str], ranks: int | None, several: bool = True) -
     sys.exit(_look_after([sys.executable, "-u", str(PROGRAM), *words], environment, count))
 
 
-def _look_after(line: Sequence[str], environment: Mapping[str, str], count: int) -> int:
+def _look_after(line: list[str], environment: Mapping[str, str], count: int) -> int:
     """Runs ``line`` as ``count`` ranks, tells them of the signals that this process gets, and returns their exit code.
 
     torch's and DeepSpeed's launchers do the same and import torch first: 2 seconds in which nothing has begun.

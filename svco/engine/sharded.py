@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
+from ..model.compiling import without_a_compiler
 from ..model.load import Tuned
 from ..recipe.config import OptimConfig
 from ..recipe.ds_config import offloaded, with_leaf_sizes
@@ -20,9 +19,6 @@ from .state import PartitionedState, PortableState, SwappedState
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-_DISABLED = "TORCHDYNAMO_DISABLE"
-"""torch's variable of the environment: ``torch.compile`` gives what it is given."""
 
 
 def _weights(module: nn.Module) -> int:
@@ -38,33 +34,6 @@ def _make_optimizer(trainable: dict[str, nn.Parameter], config: OptimConfig, ds:
 
     groups = parameter_groups(trainable, config)
     return DeepSpeedCPUAdam(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay)
-
-
-def _as_it_is(graph: Any, _: Any) -> Any:
-    """A backend of ``torch.compile`` that compiles nothing. Asked by name for its own of that kind, torch loads all of them."""
-    return graph
-
-
-@contextmanager
-def _without_a_compiler() -> Iterator[None]:
-    """Inside, ``torch.compile`` compiles nothing, and loads nothing to compile with. DeepSpeed (0.19.8) asks each optimizer
-    whether it is a Muon, whose module compiles its kernels as it is imported: every rank would load torch's inductor and what
-    else there is of compilers, 1.5 s of each start, for functions that nobody calls."""
-    import torch
-
-    if not hasattr(torch.compiler, "set_default_backend"):  # torch before 2.13
-        yield
-        return
-    before, disabled = torch.compiler.get_default_backend(), os.environ.get(_DISABLED)
-    torch.compiler.set_default_backend(_as_it_is)
-    os.environ[_DISABLED] = "1"
-    try:
-        yield
-    finally:
-        torch.compiler.set_default_backend(before)
-        del os.environ[_DISABLED]
-        if disabled is not None:
-            os.environ[_DISABLED] = disabled
 
 
 class DeepSpeedEngine:
@@ -88,7 +57,7 @@ class DeepSpeedEngine:
                 deepspeed.utils.set_z3_leaf_modules(tuned.scorer, list(leaves))
             largest = max((_weights(m) for m in tuned.scorer.modules() if isinstance(m, leaves)), default=0)
             ds = with_leaf_sizes(ds, largest)
-        with _without_a_compiler():
+        with without_a_compiler():  # it asks each optimizer whether it is a Muon, whose module compiles its kernels
             self.engine, self.zero, _, _ = deepspeed.initialize(
                 model=tuned.scorer, optimizer=self.optimizer, config=ds, dist_init_required=False
             )
