@@ -71,8 +71,17 @@ def output(ranks: int | None, script: Path | str, *arguments: object, timeout: f
 
 
 def start(ranks: int | None, ds: Path | str, *arguments: str, **how) -> subprocess.Popen:
+    return _started(command(ranks, ds, *arguments), **how)
+
+
+def start_svco(ranks: int, ds: Path | str, *arguments: str) -> subprocess.Popen:
+    """`svco train`, which starts its ranks itself."""
+    return _started([sys.executable, "-m", "svco", "train", "--ds", str(ds), "--ranks", str(ranks), *arguments])
+
+
+def _started(line: list[str], **how) -> subprocess.Popen:
     return subprocess.Popen(
-        command(ranks, ds, *arguments),
+        line,
         cwd=ROOT,
         env=ENVIRONMENT,
         text=True,

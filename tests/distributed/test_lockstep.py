@@ -33,19 +33,26 @@ def adapter(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def product(zero3, adapter, tmp_path_factory):
+def four_steps(folder, zero3, cases):
     """Case -> (report, output) of four steps on 2 ranks, all of one launch."""
-    lora, full = ["optim.lr=1e-3", f"lora.init_from={adapter}"], ["optim.lr=1e-4", "model.tune=full"]
-    cases = {name: (place, [*RECIPE, *lora]) for place, name in enumerate(DIAL)}
-    cases |= {name: (place, [*RECIPE, *full]) for name, place in zip(FULL, (0, LAYERS))}
-    cases["compiled"] = 2, [*RECIPE, *lora, "model.compile=true"]
-    out = tmp_path_factory.mktemp("product") / "report.json"
+    out = folder / "report.json"
     output = launch.output(2, "tests/distributed/four_steps.py", zero3, PAIRS, out, json.dumps(cases), timeout=COMPILES)
     reports = json.loads(out.read_text())
     assert reports.keys() == cases.keys()
     parts = dict(part.split("\n", 1) for part in output.split("case ")[1:])
     return {name: (report, parts[name]) for name, report in reports.items()}
+
+
+def lora(adapter, *more):
+    return [*RECIPE, "optim.lr=1e-3", f"lora.init_from={adapter}", *more]
+
+
+@pytest.fixture(scope="module")
+def product(zero3, adapter, tmp_path_factory):
+    full = ["optim.lr=1e-4", "model.tune=full"]
+    cases = {name: (place, lora(adapter)) for place, name in enumerate(DIAL)}
+    cases |= {name: (place, [*RECIPE, *full]) for name, place in zip(FULL, (0, LAYERS))}
+    return four_steps(tmp_path_factory.mktemp("product"), zero3, cases)
 
 
 def from_scratch(lora_adapter, lr):
@@ -116,9 +123,12 @@ def test_lora_at_every_place_of_the_dial(product, scratch, kept):
     assert abs(losses[-1] - losses[0]) > 0.01, "the run must move, or this test shows nothing"
 
 
-def test_compiled_layers(product, scratch, kept):
+@pytest.mark.slow
+def test_compiled_layers(zero3, adapter, scratch, kept, tmp_path):
+    """A minute of two processors for tracing and compiling; that layers compute the same when compiled, and are compiled once,
+    is seen in every run of the tests without ranks (numerics/)."""
     losses, norms = scratch
-    report, output = product["compiled"]
+    report, output = four_steps(tmp_path, zero3, {"compiled": (2, lora(adapter, "model.compile=true"))})["compiled"]
     assert report["losses"] == pytest.approx(losses, rel=1e-5)
     assert report["norms"] == pytest.approx(norms, rel=1e-4)
     assert gathered(report) <= 2.0

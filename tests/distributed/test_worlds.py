@@ -154,7 +154,7 @@ def wait_for(folder, step, over):
 
 
 def test_asked_to_stop_in_every_way_then_killed_and_resumed(root, two, zero3, zero2):
-    """What reaches rank, launch.py or the `deepspeed` command ends in a save; the exit code tells only of the first.
+    """What reaches a rank, `svco train` or the `deepspeed` command ends in a save; the exit code tells of the first two.
 
     One run is stopped in all these ways and killed at last. Resumed it is the run that never stopped: bit for bit at the same
     number of ranks; within the tolerance at 3 (whose shares need padding), and 2 with ZeRO-2.
@@ -162,9 +162,8 @@ def test_asked_to_stop_in_every_way_then_killed_and_resumed(root, two, zero3, ze
     folder = root / "asked"
     for whom, number, step, code, reason in (
         ("rank", signal.SIGUSR1, 2, 75, "SIGUSR1"),
-        ("launch.py", signal.SIGTERM, 5, 1, "SIGTERM"),  # it passes the signal on, to loader workers as well
+        ("svco train", signal.SIGTERM, 5, 75, "SIGTERM"),
         ("deepspeed", signal.SIGTERM, 8, -signal.SIGTERM, "its launcher is gone"),  # it passes nothing on
-        ("launch.py", signal.SIGKILL, 11, 0, "its launcher is gone"),
     ):
         stopped = stop(root, step, whom, number, code, reason, zero3)
     kill_after(root, "asked", 15, 2, zero3)
@@ -182,15 +181,26 @@ def test_asked_to_stop_in_every_way_then_killed_and_resumed(root, two, zero3, ze
     assert_close(root / "other", two)
 
 
-def stop(root, step, whom, number, code, reason, ds):
-    """Starts or continues run ``asked``, sends signal ``number`` once ``step`` is logged, and says where it stopped."""
-    folder = root / "asked"
-    process = launch.start(2, ds, *RECIPE, f"run.root={root}", "run.name=asked", "run.resume=auto")
+@pytest.mark.slow
+def test_asked_to_stop_by_way_of_launch_py(root, zero3):
+    """DeepSpeed's own launcher below its command: it passes SIGTERM on, to loader workers as well, or is gone itself."""
+    stop(root, 2, "launch.py", signal.SIGTERM, 1, "SIGTERM", zero3, "by-launch")
+    stop(root, 5, "launch.py", signal.SIGKILL, 0, "its launcher is gone", zero3, "by-launch")
+
+
+def stop(root, step, whom, number, code, reason, ds, name="asked"):
+    """Starts or continues run ``name``, sends signal ``number`` once ``step`` is logged, and says where it stopped."""
+    folder = root / name
+    line = [*RECIPE, f"run.root={root}", f"run.name={name}", "run.resume=auto"]
+    process = launch.start_svco(2, ds, *line) if whom == "svco train" else launch.start(2, ds, *line)
     wait_for(folder, step, lambda: process.poll() is not None and process.communicate()[0])
     runner = psutil.Process(process.pid)
-    (launcher,) = (p for p in runner.children() if "deepspeed.launcher.launch" in p.cmdline())
+    if whom == "svco train":
+        launcher = runner
+    else:
+        (launcher,) = (p for p in runner.children() if "deepspeed.launcher.launch" in p.cmdline())
     ranks = launcher.children()
-    {"rank": ranks[1], "launch.py": launcher, "deepspeed": runner}[whom].send_signal(number)
+    {"rank": ranks[1], "launch.py": launcher}.get(whom, runner).send_signal(number)
     if whom == "rank":  # once more, in the step or in the save
         time.sleep(0.3)
         ranks[0].send_signal(number)
@@ -199,7 +209,7 @@ def stop(root, step, whom, number, code, reason, ds):
     assert process.returncode == code, output[-4000:]
     said, verdict = look(folder)
     assert verdict == 75, said
-    assert f"asked: stopped: {reason} (exit code 75)" in said
+    assert f"{name}: stopped: {reason} (exit code 75)" in said
     (stopped,) = re.findall(r"step (\d+) of 20", said)
     assert step < int(stopped) < STEPS
     assert (folder / "checkpoints" / "latest").read_text() == f"step-{int(stopped):06d}"

@@ -157,8 +157,9 @@ def test_cut_tar_stops_the_run_by_name(train, dirty):
     assert "train-000000.tar is cut short" in err
 
 
-def test_the_launcher_passes_the_exit_code_on(tmp_path):
-    process = launch.start(2, "ds_configs/zero3.json", f"run.root={tmp_path}", "data.train=nowhere.tar")
+def test_a_mistake_on_every_rank_is_said_once(tmp_path):
+    """That the `deepspeed` command passes a rank's exit code on is seen in tests/distributed/test_worlds.py."""
+    process = launch.start_svco(2, "zero3", f"run.root={tmp_path}", "data.train=nowhere.tar")
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 2
     assert output.count("No shards match 'nowhere.tar'") == 1, "said once, by rank 0"
