@@ -40,8 +40,11 @@ class IdeficsTower(nn.Module):
 
 
 class IdeficsArchitecture:
-    """Where the parts of an ``Idefics3ForConditionalGeneration`` or ``SmolVLMForConditionalGeneration`` are. A grid is
-    (tiles,)."""
+    """Where the parts of an ``Idefics3ForConditionalGeneration`` or ``SmolVLMForConditionalGeneration`` are; a grid: (tiles,)."""
+
+    two_way_images = False
+
+    two_way_images = False
 
     def parts(self, model: HfModel) -> Parts:
         inner = model.model

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class LlavaArchitecture:
     """Where the parts of a ``LlavaForConditionalGeneration`` are and how they run; needs no processor."""
 
+    two_way_images = False
+
     def parts(self, model: HfModel) -> Parts:
         inner = model.model
         return Parts(

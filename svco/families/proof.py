@@ -25,6 +25,7 @@ _SETTINGS = (
     "image_grid_pinpoints",
     "downsample_ratio",
     "scale_factor",
+    "mm_tokens_per_image",
 )
 _WIDTH = 16
 """Of every layer: two heads of eight."""
@@ -106,7 +107,7 @@ def _features(family: Any, image: Image) -> tuple[tuple[torch.Tensor, ...], tupl
         model = narrow(family.config).eval()
         parts = family.parts(model)
         shown = family.shown(pictures, torch.zeros(1, 1, dtype=torch.bool))
-        shown.pop("mm_token_type_ids", None)
+        shown = {name: value for name, value in shown.items() if not name.endswith("token_type_ids")}
         if pictures.pixels.dim() == 4 and "image_sizes" in shown:
             shown["pixel_values"] = pictures.pixels[None]
         found = model.get_image_features(**shown)
@@ -137,4 +138,11 @@ def narrow(config: Any) -> HfModel:
     text.pad_token_id = None
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:1]
-    return AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if (
+                parameter.dim() > 1 and not parameter.any()
+            ):  # Gemma 3's projection begins at zero: every feature would be the same
+                parameter.normal_(std=0.1)
+    return model

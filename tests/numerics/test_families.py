@@ -3,6 +3,7 @@ template's own rendering, the sizes of the published checkpoints, and what is re
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import oracle
@@ -13,6 +14,7 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 from transformers.image_utils import load_image
+from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from svco.basics.errors import BadSample, UserError
 from svco.basics.views import CORRUPT, cells_to_evaluate
@@ -69,6 +71,16 @@ GOLDEN = {
         "<fake_token_around_image><global-img><image><fake_token_around_image>",
         " The circle is red.<end_of_utterance>",
     ),
+    "gemma3": (
+        "<s><start_of_turn>user\n{image}What colour is the circle?<end_of_turn>\n<start_of_turn>model\n",
+        "\n\n<start_of_image><image_soft_token><end_of_image>\n\n",
+        "The circle is red.<end_of_turn>",
+    ),
+    "qwen35": (
+        "<s><|im_start|>user\n{image}What colour is the circle?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        "The circle is red.<|im_end|>",
+    ),
 }
 GOLDEN["onevision"] = GOLDEN["interleave"]
 """Prompt with its place for the image, the image's part of it, and the first response, as the releases' templates have them."""
@@ -93,6 +105,12 @@ def pairs():
     ]
 
 
+@pytest.fixture(autouse=True)
+def exact_rule(monkeypatch):
+    """Qwen3.5's rule in float64 for the product, which calls transformers' own: that computes in float32 whatever it is given."""
+    monkeypatch.setattr(modeling_qwen3_5, "torch_chunk_gated_delta_rule", oracle.exact_qwen35().chunk_rule)
+
+
 @pytest.fixture(scope="module", params=tiny_families.BASES)
 def base(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
@@ -105,7 +123,8 @@ def pictured(model, folder, image):
     """(keyword arguments of the model's forward, number of features, its rows and columns of tiles) of one image."""
     asked = ASKED.get(model.config.model_type, {})
     made = dict(AutoImageProcessor.from_pretrained(folder, backend="pil")(image, return_tensors="pt", **asked))
-    made.pop("batch_num_images", None), made.pop("num_patches", None)
+    for count in ("batch_num_images", "num_patches", "num_crops"):
+        made.pop(count, None)
     grid = [made.pop(name, [[0]])[0][0] for name in ("rows", "cols")]
     made["pixel_values"] = made["pixel_values"].to(model.dtype)
     return made, len(torch.cat(list(model.model.get_image_features(**made).pooler_output))), grid
@@ -143,6 +162,8 @@ def plain_logps(model, name, folder, made):
             ids = tokenizer(text + response, add_special_tokens=False, return_tensors="pt")["input_ids"]
             if "image_grid_thw" in extra:
                 extra["mm_token_type_ids"] = (ids == placeholder).int()
+            if name == "gemma3":
+                extra["token_type_ids"] = (ids == placeholder).int()
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits[0].double()
             cells.append(logits.log_softmax(-1)[start - 1 : -1].gather(1, ids[0, start:, None]).sum())
         rows.append(torch.stack(cells))
@@ -159,6 +180,8 @@ def expected(name, folder, tune):
     else:
         parts = architecture(model.config.model_type).parts(model)
         parts.tower.requires_grad_(False)
+        for projection in parts.projection:
+            projection.requires_grad_(True)
         with torch.no_grad():
             reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
     policy = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
@@ -223,6 +246,26 @@ def test_negative_control_position_axes(tmp_path):
     assert relative(counted, right) > 1e-3
 
 
+def test_negative_controls_one_way_pictures_windows_and_angles(tmp_path):
+    """Gemma 3 with pictures that are causal as text is, without windows, and with the global layers' angles everywhere."""
+    tiny_families.make_base("gemma3", tmp_path / "base")
+    oracle.make_adapter(tmp_path / "base", tmp_path / "adapter")
+
+    def one_way(tuned):
+        tuned.scorer.family.two_way_images = False
+
+    def no_window(tuned):
+        for layer in tuned.policy.model.language_model.layers:
+            layer.self_attn.sliding_window = None
+
+    def one_angle(tuned):
+        tuned.scorer._parts = replace(tuned.scorer._parts, layer_types=("full_attention",) * 3)
+
+    right = product(tmp_path, "lora")[0]
+    for change in (one_way, no_window, one_angle):
+        assert relative(product(tmp_path, "lora", change=change)[0], right) > 1e-3
+
+
 def test_features_added_behind_layers(tmp_path):
     """DeepStack (Qwen3-VL): with every merger trained beside the adapters, both streams add their own features; recomputed or
     not; and with the controls that would fail."""
@@ -273,6 +316,7 @@ def test_golden_ids_and_features(base):
             word = family.tokenizer.decode([family.image_token_id])
             text = prompt.format(image=image_words(shown, word, features, grid))
             assert family.tokenizer.decode(encoded.prefixes[side]) == text
+            assert encoded.prefixes[side].tolist() == family.tokenizer(text, add_special_tokens=False)["input_ids"]
             if encoded.positions[side].shape[0] == 3:
                 ids = torch.from_numpy(encoded.prefixes[side])[None]
                 kinds = (ids == family.image_token_id).int()
@@ -344,6 +388,8 @@ def test_features_of_true_shapes():
         ("llava-hf/llava-v1.6-mistral-7b-hf", 7_566_747_648, 0),
         ("Qwen/Qwen2.5-VL-3B-Instruct", 3_754_622_976, 0),
         ("Qwen/Qwen2.5-VL-7B-Instruct", 8_292_166_656, 0),
+        ("Qwen/Qwen3.5-4B", 4_539_265_536, 0),
+        ("Qwen/Qwen3.5-9B", 9_409_813_744, 0),
         ("Qwen/Qwen3-VL-2B-Instruct", 2_127_532_032, 0),
         ("Qwen/Qwen3-VL-4B-Instruct", 4_437_815_808, 0),
         ("Qwen/Qwen3-VL-8B-Instruct", 8_767_123_696, 0),
@@ -356,6 +402,9 @@ def test_features_of_true_shapes():
         ("OpenGVLab/InternVL3_5-1B-HF", 1.06e9, 0.005e9),
         ("OpenGVLab/InternVL3_5-8B-HF", 8.53e9, 0.005e9),
         ("HuggingFaceM4/Idefics3-8B-Llama3", 8.46e9, 0.005e9),
+        ("google/gemma-3-4b-it", 4_300_079_472, 0),
+        ("google/gemma-3-12b-it", 12_187_325_040, 0),
+        ("google/gemma-3-27b-it", 27_432_406_640, 0),
         ("llava-hf/llava-1.5-13b-hf", 13.4e9, 0.05e9),
         ("llava-hf/llava-v1.6-vicuna-13b-hf", 13.4e9, 0.05e9),
         ("llava-hf/llava-v1.6-34b-hf", 34.8e9, 0.05e9),
@@ -364,8 +413,10 @@ def test_features_of_true_shapes():
     ],
 )
 def test_published_sizes(hub_id, count, tolerance):
-    """Parameters of the true architecture on the meta device: the release's own number, or what it is rounded to. Each is of one
-    of the parts that svco runs."""
+    """Parameters of the true architecture on the meta device: the release's own number, or what it is rounded to. Each is
+    of one of the parts that svco runs. Qwen3.5-9B's
+    index says 19,306,216,416 bytes: these and an extra layer's 243,290,624 in two bytes each, and two more for the 3,840 of
+    ``A_log`` and the DeltaNets' norms."""
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(published_config(hub_id))
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(count, abs=tolerance)
@@ -377,14 +428,16 @@ def test_published_sizes(hub_id, count, tolerance):
 
 
 REFUSALS = [
-    ({"model_type": "gemma3"}, "both directions"),
+    ({"model_type": "paligemma"}, "both directions"),
     ({"model_type": "qwen3_vl_moe"}, "experts"),
     ({"model_type": "mllama"}, "cross-attention"),
+    ({"model_type": "qwen3_5_moe"}, "experts of its own"),
+    ({"model_type": "qwen3_next"}, "other projections than Qwen3.5's"),
     ({"model_type": "idefics2"}, "does not support yet"),
     ({"model_type": "llava", "text_config": {"model_type": "gemma2"}}, "language model of type 'gemma2'"),
     (
-        {"model_type": "llava_next", "text_config": {"model_type": "mistral", "sliding_window": 4096}},
-        "sliding window of 4096",
+        {"model_type": "llava", "text_config": {"model_type": "qwen2", "final_logit_softcapping": 30.0}},
+        "caps its logits .final_logit_softcapping = 30.0",
     ),
 ]
 

@@ -12,6 +12,7 @@ KINDS = {
     "llava": ("llama", CLIP),
     "llava_next": ("mistral", CLIP),
     "llava_onevision": ("qwen2", {"model_type": "siglip_vision_model", "num_hidden_layers": 1}),
+    "gemma3": ("gemma3_text", {"model_type": "siglip_vision_model", "num_hidden_layers": 1}),
     "qwen2_5_vl": ("qwen2_5_vl_text", {"model_type": "qwen2_5_vl", "depth": 1}),
     "qwen3_vl": ("qwen3_vl_text", {"model_type": "qwen3_vl", "depth": 1, "deepstack_visual_indexes": [0]}),
     "internvl": ("qwen3", {"model_type": "internvl_vision", "num_hidden_layers": 1}),
