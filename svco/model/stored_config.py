@@ -7,6 +7,7 @@ word, and so does one in parts, as under ZeRO-3, where the parts that are compar
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +16,40 @@ def stored_config(base: str) -> Any:
     """transformers' config of ``base``, a folder or a hub id; ties no head that is stored. OSError or ValueError where there is
     none.
 
-    Weights on the hub are fetched where the config ties the head: nothing else says whether it is stored.
+    Where the config ties the head, a hub's index of weights is fetched, or the one file that holds them all: nothing else says
+    whether a head is stored. Of pickled weights nothing is asked, they name a tied one too.
     """
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-    if getattr(config, "tie_word_embeddings", False) and _stores_head(_folder(base)):
+    if getattr(config, "tie_word_embeddings", False) and any(n.endswith("lm_head.weight") for n in _names(base)):
         config.tie_word_embeddings = False
     return config
 
 
-def _folder(base: str) -> Path:
-    if Path(base).is_dir():
-        return Path(base)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(base, allow_patterns=["*.safetensors", "*.json"]))
-
-
-def _stores_head(folder: Path) -> bool:
-    """Whether a file of the weights in ``folder`` names a head; its header is all that is read. Pickled weights name a tied one
-    too: they are not asked."""
+def _names(base: str) -> list[str]:
+    """Of the weights in ``base``'s safetensors; none where there are none, or they cannot be read: who loads them says why."""
     from safetensors import SafetensorError, safe_open
 
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, "pt") as opened:
-                if any(name.endswith("lm_head.weight") for name in opened.keys()):  # noqa: SIM118 (no dict)
-                    return True
-        except (OSError, SafetensorError):
-            continue  # whoever loads it says what is wrong with it
-    return False
+    try:
+        if (index := _file(base, "model.safetensors.index.json")) is not None:
+            return list(json.loads(index.read_text())["weight_map"])
+        if (single := _file(base, "model.safetensors")) is not None:
+            with safe_open(single, "pt") as opened:
+                return list(opened.keys())
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        pass
+    return []
+
+
+def _file(base: str, name: str) -> Path | None:
+    """The file ``name`` of ``base``, fetched from the hub if need be; None where it has none."""
+    from transformers.utils import cached_file
+
+    if Path(base).is_dir():
+        return file if (file := Path(base) / name).is_file() else None
+    try:
+        found: Any = cached_file(base, name)
+    except OSError:
+        return None
+    return Path(found)
