@@ -18,7 +18,7 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|in_proj_\w+|out_proj)"
+TARGETS = r".*(language|text)_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|in_proj_\w+|out_proj)"
 QWEN35 = "transformers.models.qwen3_5.modeling_qwen3_5"
 
 
@@ -37,10 +37,13 @@ class ExactNorm(torch.nn.Module):
 
     def __init__(self, norm):
         super().__init__()
-        self.weight, self.eps = norm.weight, norm.variance_epsilon
+        self.weight, self.eps = norm.weight, getattr(norm, "variance_epsilon", None) or norm.eps
+        self.centre = (
+            1.0 if type(norm).__name__.startswith("Gemma") else 0.0
+        )  # of the weights: Gemma's are kept around 0
 
     def forward(self, hidden):
-        return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.eps)
+        return (self.centre + self.weight) * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.eps)
 
 
 def exact_norms(model):

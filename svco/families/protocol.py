@@ -45,6 +45,8 @@ class Parts:
     """From hidden to vocabulary, without bias."""
     language_model: nn.Module
     """The module that holds embedding, layers and norm: where adapters go."""
+    layer_types: tuple[str, ...] = ()
+    """Of each layer, where angles are of several kinds: what ``rotary`` is told as a third argument. Empty: they are of one."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,9 @@ class EncodedText:
 
 class ModelSide(Protocol):
     """What packing and scoring need of a family: pairs are token ids and images already."""
+
+    two_way_images: bool
+    """The features of one image attend to each other in both directions."""
 
     def pixels(self, images: list[Image]) -> Pictures:
         """RGB images as the vision tower's input."""

@@ -78,6 +78,8 @@ def _window_order(grids: Grids, merge: int, window: int, patch: int) -> tuple[to
 class QwenArchitecture:
     """Where the parts of a ``Qwen2_5_VLForConditionalGeneration`` are. A grid is (frames, patches down, patches across)."""
 
+    two_way_images = False
+
     def parts(self, model: HfModel) -> Parts:
         visual = model.model.visual
         return Parts(

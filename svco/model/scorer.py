@@ -2,7 +2,7 @@
 
 vision tower (once an image) -> projector -> embeddings -> twin layers -> final norm -> log-prob head. What a family adds to the
 first layers' outputs at an image's places (DeepStack) is added between the twin layers, to each stream its own. Only rows that
-predict a scored token reach norm and head.
+predict a scored token are asked for queries and MLP of the last layer (:mod:`.last`), and reach norm and head.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 from ..basics.views import Scores
+from ..batches.layout import Tail
 from ..batches.pack import PackedBatch
 from ..families import ModelSide, Parts
+from .last import LastLayer, narrows
 from .logprobs import ChunkedHead, LogProbHead, TrainedLogProbHead, attach
 from .twin import SavedBytes, Stream, TwinLayer
 
@@ -60,9 +62,9 @@ class PackedScorer(nn.Module):
         self.projector = parts.projector
         self.embedding = parts.embedding
         self.rotary = parts.rotary
-        frozen_layers = copy.layers if copy else [None] * len(parts.layers)
+        ours, theirs = _layers(parts), _layers(copy) if copy else [None] * len(parts.layers)
         twins: Any = nn.ModuleList(
-            TwinLayer(layer, frozen, switch(layer)) for layer, frozen in zip(parts.layers, frozen_layers, strict=True)
+            TwinLayer(layer, frozen, switch(layer)) for layer, frozen in zip(ours, theirs, strict=True)
         )
         self.layers: Sequence[TwinLayer] = twins  # nn.ModuleList forgets the class of its modules
         self.norm = parts.norm
@@ -72,7 +74,8 @@ class PackedScorer(nn.Module):
         self._projector_off = switch(parts.projector)
         self._projector_trained = any(p.requires_grad for p in parts.projector.parameters())
         self._everything_off = switch(policy)
-        self.saved = SavedBytes(twins)
+        self.narrows = isinstance(ours[-1], LastLayer)
+        self.saved = SavedBytes(parts.layers)
         self._heard: list[torch.Tensor] | None = None
 
     @property
@@ -81,7 +84,8 @@ class PackedScorer(nn.Module):
         leaves of their own, like the policy's: a twin of both would gather the copy again in the backward pass, for nothing."""
         blocks = {type(m) for parent in self.tower.modules() if isinstance(parent, nn.ModuleList) for m in parent}
         decoder = {type(twin.layer) for twin in self.layers} if self.copy else {TwinLayer}
-        return [*decoder, ChunkedHead, *sorted(blocks, key=lambda block: block.__name__)]
+        by_name = [sorted(found, key=lambda kind: kind.__name__) for found in (decoder, blocks)]
+        return [*by_name[0], ChunkedHead, *by_name[1]]
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -103,12 +107,16 @@ class PackedScorer(nn.Module):
         finally:
             self._heard = None
 
-    def _hear(self, hidden: torch.Tensor) -> None:
+    def _hear(self, hidden: torch.Tensor, tail: Tail | None = None) -> None:
         heard = self._heard
-        if heard is not None and hidden.requires_grad:
-            hidden.register_hook(
-                lambda grad: heard.append((grad.isnan() * 2 + grad.isinf()).amax(-1).flatten().to(torch.int8))
-            )
+        if heard is None or not hidden.requires_grad:
+            return
+
+        def hear(grad: torch.Tensor) -> None:
+            flags = (grad.isnan() * 2 + grad.isinf()).amax(-1).flatten().to(torch.int8)
+            heard.append(flags if tail is None else flags.new_zeros(len(tail.order)).index_copy(0, tail.rows, flags))
+
+        hidden.register_hook(hear)
 
     def forward(self, batch: PackedBatch) -> tuple[Scores, Scores]:
         policy_logps, reference_logps = self._streams(batch)
@@ -129,14 +137,21 @@ class PackedScorer(nn.Module):
         self._hear(policy)
         # (axes, 1, T): most families rotate by one position a token, given as (1, T).
         positions = batch.position_ids if len(batch.position_ids) > 1 else batch.position_ids[0]
-        angles = self.rotary(policy, positions)
-        for number, layer in enumerate(self.layers):
+        kinds: list[tuple[str, ...]] = [(kind,) for kind in self._parts.layer_types] or [()] * len(self.layers)
+        angles = {kind: self.rotary(policy, positions, *kind) for kind in dict.fromkeys(kinds)}
+        # Behind the last layer nothing may be added to a few rows as if they were all.
+        tail = batch.tail if self.narrows and len(ours) < len(self.layers) else None
+        for number, (layer, kind) in enumerate(zip(self.layers, kinds, strict=True)):
+            asked = tail if number == len(self.layers) - 1 else None
+            more: dict[str, Any] = {} if asked is None else {"tail": asked}
             with self.saved.counting(layer, number, batch.llm_tokens):
-                policy, reference = layer(policy, reference, position_embeddings=angles, layout=batch.layout)
+                policy, reference = layer(
+                    policy, reference, position_embeddings=angles[kind], layout=batch.layout, **more
+                )
             policy = _add(policy, ours, batch.image_slots)
             reference = _add(reference, theirs, batch.image_slots)
-            self._hear(policy)
-        return self._logps(policy, reference, batch)
+            self._hear(policy, asked)
+        return self._logps(policy, reference, batch.targets, batch.predicts if tail is None else tail.predicts)
 
     def _embed(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream, Added, Added]:
         """(1, T, hidden) of both streams, and what is added to each. Each image is encoded once, whoever looks at it."""
@@ -161,21 +176,23 @@ class PackedScorer(nn.Module):
             policy.requires_grad_()
         return policy, reference, ours, theirs
 
-    def _logps(self, policy: torch.Tensor, reference: Stream, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
-        """(R,) log-probabilities of the scored tokens by both."""
-        ours, theirs = self.norm(policy[0].index_select(0, batch.predicts)), None
+    def _logps(
+        self, policy: torch.Tensor, reference: Stream, targets: torch.Tensor, predicts: torch.Tensor
+    ) -> tuple[torch.Tensor, Stream]:
+        """(R,) log-probabilities by both of ``targets`` (R,), which the rows ``predicts`` (R,) predict."""
+        ours, theirs = self.norm(policy[0].index_select(0, predicts)), None
         if reference is not None:
             norm = self.copy.norm if self.copy else self.norm
             with torch.no_grad():
-                theirs = norm(reference[0].index_select(0, batch.predicts))
+                theirs = norm(reference[0].index_select(0, predicts))
         if isinstance(self.head, TrainedLogProbHead):
-            logps = self.head(batch.targets, ours)
+            logps = self.head(targets, ours)
             if self.copy is not None and theirs is not None:
-                _, (theirs,) = self.copy.head(batch.targets, theirs, derivative=False)
+                _, (theirs,) = self.copy.head(targets, theirs, derivative=False)
             return logps, theirs
         streams = [ours.detach()] if theirs is None else [ours.detach(), theirs]
         learning = torch.is_grad_enabled()
-        direction, (logps, *others) = self.head(batch.targets, *streams, derivative=learning)
+        direction, (logps, *others) = self.head(targets, *streams, derivative=learning)
         if learning:
             logps = attach(ours, logps, direction)
         return logps, others[0] if others else None
@@ -198,6 +215,12 @@ class _FrozenEnds(nn.Module):
         self.embedding = parts.embedding
         self.norm = parts.norm
         self.head = LogProbHead(parts.head)
+
+
+def _layers(parts: Parts) -> list[nn.Module]:
+    """Its decoder layers, the last of which can be asked for some rows alone."""
+    *layers, last = parts.layers
+    return [*layers, LastLayer(last) if narrows(last) else last]
 
 
 def _place(text: torch.Tensor, features: Sequence[torch.Tensor], slots: torch.Tensor) -> tuple[torch.Tensor, Added]:

@@ -6,7 +6,7 @@ leaf: they are gathered once for both streams in the forward pass, and once more
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -59,23 +59,18 @@ class TwinLayer(nn.Module):
         return self.layer(hidden, **arguments)
 
 
-def compile_layers(layers: Iterable[nn.Module]) -> None:
-    """Compiles what lies around each layer's attention, once for all lengths of rows."""
-    for layer in layers:
-        layer.compile(dynamic=True)
-
-
 class SavedBytes:
     """Measures, once, what a layer of each kind keeps for its backward pass when it is not recomputed.
 
     A kind is what parameters a layer has: models may mix layers that attend with layers that carry a state.
     """
 
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, layers: nn.ModuleList) -> None:
         self.wanted = False
         """Measure in the next forward pass with gradients."""
         self._kinds = [tuple(name for name, _ in layer.named_parameters()) for layer in layers]
-        self._chosen = {kind: number for number, kind in enumerate(self._kinds)}  # the last of each kind
+        # The last of each kind; of the very last few rows are asked, so it is one only where it is alone of its kind.
+        self._chosen = {self._kinds[-1]: len(layers) - 1} | {kind: n for n, kind in enumerate(self._kinds[:-1])}
         self._kept: dict[tuple[str, ...], float] = {}
 
     @property
@@ -90,7 +85,8 @@ class SavedBytes:
 
     @contextmanager
     def counting(self, layer: TwinLayer, number: int, tokens: int) -> Iterator[None]:
-        """Around each layer of a forward pass over ``tokens`` tokens; the last layer of each kind is measured."""
+        """Around each layer of a forward pass over ``tokens`` tokens; of each kind the last is measured of
+        which all rows are asked."""
         kind = self._kinds[number]
         if not (self.wanted and number == self._chosen[kind] and torch.is_grad_enabled()):
             yield

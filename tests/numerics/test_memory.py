@@ -54,7 +54,9 @@ def step(family, make_pairs):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            tuned.scorer.narrows = False  # every layer whole, so that one keeps its share of all
             tuned.scorer(batch)
+        tuned.scorer.narrows = True
         return sum(size for pointer, (size, _) in storages.items() if pointer not in weights)
 
     return tuned.scorer, batch, kept

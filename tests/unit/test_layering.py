@@ -52,6 +52,7 @@ DOORS = {
     "imagehash": {"data.looks"},
     "scipy": {"data.alike"},
     "peft": {"model.lora", "model.adapter_files", "commands.bench"},  # the peer is given peft's own configuration
+    "bitsandbytes": {"model.quantised"},
     "trl": {"commands.bench"},
     "lmms_eval": {"commands.harness.plugin", "commands.harness.model"},  # imported in its own environment alone
     "accelerate": {"commands.harness.model"},

@@ -150,8 +150,12 @@ def _config(base: str) -> Any:
         return found
     from transformers import AutoConfig
 
+    from ...model.stored_config import stored_config
+
     check_supported(base_config(base), base)
-    return AutoConfig.from_pretrained(base, trust_remote_code=False)
+    if Path(base).is_dir():
+        return stored_config(base)
+    return AutoConfig.from_pretrained(base, trust_remote_code=False)  # of a hub's no weight is fetched for a plan
 
 
 def of_config(config: Any, name: str = "") -> Architecture:
@@ -235,10 +239,12 @@ def _tower(tower: nn.Module, config: Any) -> Tower:
     linears, _ = _split(blocks[0])
     outside = [p for p in tower.parameters() if id(p) not in inside]
     vision = config.vision_config
-    merged = getattr(vision, "spatial_merge_size", 1) ** 2
-    image = getattr(vision, "image_size", 0)
-    patches = (image // vision.patch_size) ** 2
-    has_class = any(name.endswith("class_embedding") for name, _ in tower.named_parameters())
+    # By the names that transformers' configs have for it.
+    merged = round((getattr(vision, "spatial_merge_size", 1) * getattr(config, "scale_factor", 1)) ** 2)
+    merged = round(merged / getattr(config, "downsample_ratio", 1) ** 2)
+    image, patch = (_side(getattr(vision, name, 0)) for name in ("image_size", "patch_size"))
+    patches = (image // patch) ** 2
+    has_class = any(name.endswith(("class_embedding", "cls_token")) for name, _ in tower.named_parameters())
     window = getattr(vision, "window_size", 0)
     return Tower(
         hidden=vision.hidden_size,
@@ -250,6 +256,11 @@ def _tower(tower: nn.Module, config: Any) -> Tower:
         block_linear=sum(linear.weights for linear in linears),
         outside=tuple(p.numel() for p in outside),
         patches_linear=max((p.numel() for p in outside if p.dim() > 3), default=0),
-        window=(window // vision.patch_size) ** 2 if window else 0,
+        window=(window // patch) ** 2 if window else 0,
         whole_blocks=len(getattr(vision, "fullatt_block_indexes", blocks)),
     )
+
+
+def _side(length: int | list[int] | tuple[int, ...]) -> int:
+    """Of a square that a config gives as one number or as two."""
+    return length if isinstance(length, int) else length[0]

@@ -10,7 +10,7 @@ from .flops import Flops
 from .machine import Machine
 from .sharding import Sharding
 from .traffic import Gathered
-from .workload import Micros, Row, Tuning
+from .workload import NF4, Micros, Row, Tuning
 
 _LAUNCH = 5e-6
 """Seconds from one kernel to the next at least: an assumption."""
@@ -109,7 +109,7 @@ def compute_seconds(a: Architecture, tuning: Tuning, machine: Machine, row: Row,
     """Seconds of one micro-batch without traffic."""
     gpu, reached = machine.gpu, machine.reached
     products = work.total / (gpu.flops * reached.matmul)
-    between = row.tokens * _between(a, tuning, row, work) * (0.4 if compiled else 1.0)
+    between = row.tokens * _between(a, tuning, row, work) * (0.4 if compiled else 1.0) + _unpacked(a, tuning, work)
     # Policy and reference forward, backward as two, and forward again where layers are recomputed.
     passes = 1 + tuning.live + 2 + (work.recompute > 0)
     launches = a.layers * passes * _KERNELS * _LAUNCH
@@ -135,6 +135,14 @@ def _between(a: Architecture, tuning: Tuning, row: Row, work: Flops) -> float:
     adapters = 5 * b * sum(x.outputs for x in a.linears if tuning.adapter(x))
     plain = norms + attention + sums
     return a.layers * ((plain + adapters) * (3 + again) + plain * tuning.live)
+
+
+def _unpacked(a: Architecture, tuning: Tuning, work: Flops) -> float:
+    """Bytes that move when matrices of 4 bits are made whole: in every pass over the layers, whatever the number of tokens."""
+    if not tuning.quantised:
+        return 0.0
+    passes = 2 + tuning.live + work.recompute / max(1.0, work.forward)
+    return a.layers * a.layer_linear * (NF4 + tuning.weight_bytes) * passes
 
 
 def _collective(machine: Machine, inside: float, across: float, calls: float) -> float:
