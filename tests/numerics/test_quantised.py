@@ -18,8 +18,8 @@ from svco.batches.pack import PackedCollate
 from svco.commands.plan.architecture import of_config
 from svco.commands.plan.workload import Tuning
 from svco.export import Wanted, export
-from svco.families import architecture, check_supported, load_family
-from svco.model.load import load_base, load_tuned
+from svco.families import check_supported
+from svco.model.load import load_tuned
 from svco.model.score import score
 from svco.model.subject import load_subject
 from svco.objectives.table import make_objective
@@ -137,13 +137,13 @@ def test_a_validation_takes_no_gradient_away(pairs, family, adapter):
 
 
 @pytest.mark.parametrize("name", tiny_families.BASES)
-def test_every_family_has_its_decoder_layers_in_4_bits_and_nothing_else(name, tmp_path):
+def test_every_family_has_its_decoder_layers_in_4_bits_and_nothing_else(name, tmp_path, pairs):
     base = str(tiny_families.make_base(name, tmp_path))
     stored = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32).state_dict()
-    family = architecture(AutoConfig.from_pretrained(base).model_type)
-    model = load_base(base, load_family(base, 128), torch.float32, "sdpa", "nf4", CPU)
+    subject = load_subject(base, quantise="nf4", device=CPU, progress=False)
+    model = subject.policy
     packed = {name for name, module in model.named_modules() if isinstance(module, Linear4bit)}
-    linear = {module for module in family.parts(model).layers.modules() if isinstance(module, torch.nn.Linear)}
+    linear = {module for module in subject.family.parts(model).layers.modules() if isinstance(module, torch.nn.Linear)}
     assert linear == {model.get_submodule(name) for name in packed}
     for name, parameter in model.named_parameters():
         if name.removesuffix(".weight") not in packed:
@@ -153,7 +153,14 @@ def test_every_family_has_its_decoder_layers_in_4_bits_and_nothing_else(name, tm
     held = sum(w.nbytes + w.quant_state.absmax.nbytes + w.quant_state.state2.absmax.nbytes for w in states)
     a = of_config(model.config)
     full, four = (Tuning(False, 4, (), False, "lockstep", 4, quantised) for quantised in (False, True))
-    assert 4 * a.layers * a.layer_linear - held == pytest.approx(full.base(a) - four.base(a), rel=2e-3)
+    assert 4 * sum(w.quant_state.shape.numel() for w in states) == 4 * four.packed(a)
+    assert 4 * four.packed(a) - held == pytest.approx(full.base(a) - four.base(a), rel=2e-3)
+    # It says what the same model says with these weights made whole, and something else than the base in full.
+    said = score(subject, pairs[:1]).logps
+    in_full = score(base, pairs[:1]).logps
+    model.dequantize()
+    assert relative(said, score(subject, pairs[:1]).logps) <= 1e-5
+    assert relative(said, in_full) > 1e-4
 
 
 @pytest.fixture(scope="module")

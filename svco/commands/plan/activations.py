@@ -160,7 +160,7 @@ def activations(a: Architecture, tuning: Tuning, row: Row, recompute: int, kerne
     if not tuning.full and not recompute and b < 4:
         start += stream  # the first layer's input, of which a gradient is wanted for ZeRO-3's sake
     # Held in 4 bits, the matrix that is multiplied is there whole for that long, with its scales in float32.
-    whole = (b + wide / 64) * max(linear.weights for linear in a.linears) if tuning.quantised else 0.0
+    whole = (b + wide / 64) * max(linear.weights for linear in a.every_linear) if tuning.quantised else 0.0
     return Activations(
         layers=a.layers,
         recompute=recompute,

@@ -139,10 +139,8 @@ def _between(a: Architecture, tuning: Tuning, row: Row, work: Flops) -> float:
 
 def _unpacked(a: Architecture, tuning: Tuning, work: Flops) -> float:
     """Bytes that move when matrices of 4 bits are made whole: in every pass over the layers, whatever the number of tokens."""
-    if not tuning.quantised:
-        return 0.0
     passes = 2 + tuning.live + work.recompute / max(1.0, work.forward)
-    return a.layers * a.layer_linear * (NF4 + tuning.weight_bytes) * passes
+    return tuning.packed(a) * (NF4 + tuning.weight_bytes) * passes
 
 
 def _collective(machine: Machine, inside: float, across: float, calls: float) -> float:

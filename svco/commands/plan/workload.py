@@ -196,8 +196,12 @@ class Tuning:
 
     def base(self, a: Architecture) -> float:
         """Bytes of the whole base."""
-        packed = a.layers * a.layer_linear if self.quantised else 0
+        packed = self.packed(a)
         return self.weight_bytes * (a.weights - packed) + NF4 * packed
+
+    def packed(self, a: Architecture) -> int:
+        """Weights held in 4 bits."""
+        return sum(linear.weights for linear in a.every_linear) if self.quantised else 0
 
     def held(self, a: Architecture) -> int:
         """Weights of everything that is loaded: policy, adapters, a trained projector beside the original, copy."""
