@@ -158,7 +158,8 @@ def held_against_the_processor(family):
             asked = [*said, {"role": "user", "content": [*shown, {"type": "text", "text": text.query}]}]
             images = {"images": [image]} if shown else {}
             prompt = processor.apply_chat_template(asked, add_generation_prompt=True, enable_thinking=False)
-            if (begin := family.tokenizer.bos_token) and prompt.startswith(begin):  # as transformers' own chat templates are tokenised
+            begin = family.tokenizer.bos_token
+            if begin and prompt.startswith(begin):  # as transformers' own chat templates are tokenised
                 images["add_special_tokens"] = False
             for side, answer in enumerate(answers):
                 told = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
