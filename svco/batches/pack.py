@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from ..basics.views import ALL_CELLS, BLIND_CONDITION, VIEWS, Cell, condition, prefix_of, views_of
 from ..families import ModelSide, Pictures
 from .encode import EncodedPair
-from .layout import Layout, Range
+from .layout import Layout, Range, Tail
 from .lengths import Lengths
 
 
@@ -53,6 +54,8 @@ class PackedBatch:
     """(P, 2, V) float32: what a cached reference said of these pairs."""
     view_count: int = len(VIEWS)
     """V: 4 where some cell is of a corrupted image, else 3."""
+    tail: Tail | None = None
+    """The rows at ``predicts``, for the last decoder layer; None: every row is one, or nobody asks."""
 
     @property
     def llm_tokens(self) -> int:
@@ -72,7 +75,8 @@ class PackedBatch:
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> PackedBatch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {name: function(v) for name, v in values.items() if isinstance(v, torch.Tensor)}
-        return replace(self, **moved, layout=self.layout.map(function))
+        tail = None if self.tail is None else self.tail.map(function)
+        return replace(self, **moved, layout=self.layout.map(function), tail=tail)
 
     def to(self, device: torch.device) -> PackedBatch:
         return self if device.type == "cpu" else self._map(lambda tensor: tensor.to(device, non_blocking=True))
@@ -105,44 +109,59 @@ def pack(
     ``weight`` (P,) are of the pairs, ``views`` is V."""
     ids, positions, predicts, targets, cells = [], [], [], [], []
     segments: list[tuple[Range, tuple[Range, ...]]] = []
+    kinds: list[bool] = []
     here = 0
 
-    def lay(segment: np.ndarray, places: np.ndarray, ancestors: tuple[Range, ...]) -> Range:
+    def lay(segment: np.ndarray, places: np.ndarray, ancestors: tuple[Range, ...], two_way: bool = False) -> Range:
         nonlocal here
         own = (here, here + len(segment))
         ids.append(segment)
         positions.append(places)
         segments.append((own, ancestors))
+        kinds.append(two_way)
         here = own[1]
         return own
 
     for tree in trees:
         places = np.arange(len(tree.prefix))[None] if tree.positions is None else tree.positions
-        prefix = lay(tree.prefix, places, ())
+        prefix: tuple[Range, ...] = ()
+        for start, stop, two_way in _parted(tree.prefix, family):
+            prefix = (*prefix, lay(tree.prefix[start:stop], places[:, start:stop], prefix, two_way))
         for response, cell in tree.branches:
-            predicts.append(np.array([prefix[1] - 1]))
+            predicts.append(np.array([prefix[-1][1] - 1]))
             if len(response) > 1:
                 # Text counts on every axis alike, from behind the farthest position of the prefix.
                 behind = places.max() + 1 + np.arange(len(response) - 1)
                 behind = np.broadcast_to(behind, (len(places), len(behind)))
-                predicts.append(np.arange(*lay(response[:-1], behind, (prefix,))))
+                predicts.append(np.arange(*lay(response[:-1], behind, prefix)))
             targets.append(response)
             cells.append(np.full(len(response), cell))
-    row = np.concatenate(ids)
+    row, layout, predicting = np.concatenate(ids), Layout.of(segments, kinds), np.concatenate(predicts)
     return PackedBatch(
         input_ids=torch.from_numpy(row),
         position_ids=torch.from_numpy(np.concatenate(positions, axis=1)).unsqueeze(1),
-        layout=Layout.of(segments),
+        layout=layout,
         pixels=pictures.pixels,
         grids=pictures.grids,
         image_slots=torch.from_numpy(np.flatnonzero(family.image_token_mask(row))),
-        predicts=torch.from_numpy(np.concatenate(predicts)),
+        predicts=torch.from_numpy(predicting),
         targets=torch.from_numpy(np.concatenate(targets)),
         cell=torch.from_numpy(np.concatenate(cells)),
         tokens=torch.tensor(tokens),
         weight=torch.tensor(weight, dtype=torch.float32),
         view_count=views,
+        tail=Tail.of(layout, predicting),
     )
+
+
+def _parted(prefix: np.ndarray, family: ModelSide) -> list[tuple[int, int, bool]]:
+    """(start, stop, two-way) of the segments of a prefix: one, or text and images apart where an image's features see each
+    other in both directions."""
+    if not family.two_way_images:
+        return [(0, len(prefix), False)]
+    shown = family.image_token_mask(prefix)
+    bounds = [0, *(np.flatnonzero(np.diff(shown)) + 1).tolist(), len(prefix)]
+    return [(start, stop, bool(shown[start])) for start, stop in pairwise(bounds)]
 
 
 @dataclass(frozen=True)

@@ -28,22 +28,44 @@ FAMILIES = {
     "llava_next": ("svco.families.tiles", "LlavaNext"),
     "llava_onevision": ("svco.families.tiles", "Onevision"),
     "qwen2_5_vl": ("svco.families.qwen", "Qwen"),
+    "qwen3_vl": ("svco.families.qwen3", "Qwen3VL"),
+    "internvl": ("svco.families.internvl", "InternVL"),
+    "idefics3": ("svco.families.idefics", "Idefics"),
+    "smolvlm": ("svco.families.idefics", "Idefics"),
+    "gemma3": ("svco.families.gemma", "Gemma"),
+    "qwen3_5": ("svco.families.qwen3_5", "Qwen35"),
 }
 """transformers ``model_type`` -> the module and the name of its adapter: ``<name>Architecture`` needs no processor,
 ``<name>Family`` is the whole. Imported when used."""
 
-LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text")
+LANGUAGE_MODELS = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "qwen2_5_vl_text",
+    "qwen3_vl_text",
+    "qwen3_5_text",
+    "gemma3_text",
+)
 """``model_type`` of the language models whose layers do with a packed row what they do with a sequence."""
 
 REFUSED = {
-    "gemma3": "attends in both directions among an image's tokens",
     "paligemma": "attends in both directions among the tokens of image and prompt",
     "mllama": "shows images to its layers by cross-attention",
-    "qwen3_vl": "adds visual features inside its first layers (DeepStack)",
-    "qwen3_vl_moe": "adds visual features inside its first layers (DeepStack)",
+    "qwen3_vl_moe": "sends each token to experts of its own, whose weights are no linear layers that adapters fit",
+    "qwen3_5_moe": "routes each token to experts of its own",
+    "qwen3_next": "routes each token to experts of its own, and its DeltaNet layers have other projections than Qwen3.5's",
     "llama4": "attends in chunks",
 }
 """Types that would need more than an adapter, and why."""
+
+UNSUPPORTED_SETTINGS = {
+    "attn_logit_softcapping": "caps its attention scores",
+    "final_logit_softcapping": "caps its logits",
+    "use_bidirectional_attention": "attends in both directions among all tokens",
+}
+"""Settings of a language model that a packed row does not follow, and what they do."""
 
 
 def load_family(base: str, max_text_tokens: int, paper_compat: bool = False) -> Family:
@@ -69,27 +91,29 @@ def check_supported(config: dict[str, Any], base: str) -> None:
     supported = f"Supported: {', '.join(FAMILIES)}, with a language model of {', '.join(LANGUAGE_MODELS)}."
     if model_type in REFUSED:
         raise UserError(
-            f"The base model {base!r} is of type {model_type!r}, which {REFUSED[model_type]}; svco cannot share prefixes "
-            f"there. {supported}"
+            f"The base model {base!r} is of type {model_type!r}, which {REFUSED[model_type]}; svco does not do that. {supported}"
         )
     if model_type not in FAMILIES:
         raise UserError(
             f"The base model {base!r} is of type {model_type!r}, which svco does not support yet. {supported} "
             "Adding one is one adapter in svco/families/."
         )
+    if stored := config.get("quantization_config"):
+        how = stored.get("quant_method", "some way") if isinstance(stored, dict) else "some way"
+        raise UserError(
+            f"The base model {base!r} is stored quantised ({how}), and svco starts from weights in full, into which adapters are "
+            "merged. Give the model that it was made from; model.quantise=nf4 holds that in 4 bits while adapters are trained."
+        )
     text = config.get("text_config") or config
     language = text.get("model_type", "llama")
     language = "qwen2_5_vl_text" if model_type == language == "qwen2_5_vl" else language  # as older configs say it
     if language not in LANGUAGE_MODELS:
         raise UserError(f"The base model {base!r} has a language model of type {language!r}. {supported}")
-    window = text.get("sliding_window")
-    switched_on = text.get("use_sliding_window", language == "mistral")
-    sliding = switched_on or "sliding_attention" in text.get("layer_types", ())
-    if window and sliding:
-        raise UserError(
-            f"The base model {base!r} attends within a sliding window of {window} tokens, which svco does not. {supported} "
-            "If your sequences are shorter than the window, set sliding_window to null in its config.json."
-        )
+    for setting, does in UNSUPPORTED_SETTINGS.items():
+        if text.get(setting):
+            raise UserError(
+                f"The base model {base!r} {does} ({setting} = {text[setting]!r} in its config), which svco does not. {supported}"
+            )
 
 
 def base_config(base: str) -> dict[str, Any]:

@@ -8,6 +8,10 @@ The whole string is tokenised at once and split at the prompt's length by the to
 
 Of what the tokenizer adds by itself only what stands before a text is kept: some add their end token behind every text, which
 would end answers twice and prompts once.
+
+A template writes one word for an image. Where a family shows an image by a text of its own (rows of tiles, words around them,
+line breaks), that text is put in for the word before anything is tokenised: line breaks may become one token with those beside
+them.
 """
 
 from __future__ import annotations
@@ -27,9 +31,13 @@ _WORD = "response"
 
 class ChatEncoder:
     """Renders and tokenises turns. Stateless; picklable with its tokenizer. UserError for a tokenizer or a template with which no
-    pair can be written."""
+    pair can be written.
 
-    def __init__(self, tokenizer: Any, template: str | None):
+    ``word`` is what the template writes for an image. Wherever a method takes an ``image``, that is the text which shows it: the
+    word itself, or what stands in its place; None: no image, its entry is left out of the turn.
+    """
+
+    def __init__(self, tokenizer: Any, template: str | None, word: str):
         if not template:
             raise UserError(
                 "The base model has no chat template; svco needs one to place the image and the turns. Save the template of "
@@ -41,7 +49,7 @@ class ChatEncoder:
                 "which "
                 "svco parts a response from its prompt. Save it as a fast tokenizer (tokenizer.json)."
             )
-        self.tokenizer, self.template = tokenizer, template
+        self.tokenizer, self.template, self.word = tokenizer, template, word
         self.begin, self._appended = added_around(tokenizer)
         self._trim: Callable[[str], str] = str
         self.lead, self.tail, self.end_of_response = self._turn()
@@ -49,7 +57,7 @@ class ChatEncoder:
     def _turn(self) -> tuple[str, str, tuple[int, ...]]:
         """What the template writes before a response and behind it, and the token ids to add where that ends no turn."""
         try:
-            prompt, whole = self._rendered(_PROBE, False, None), self._rendered(_PROBE, False, _WORD)
+            prompt, whole = self._rendered(_PROBE, None, None), self._rendered(_PROBE, None, _WORD)
         except Exception as error:  # jinja's, or whatever an expression of the template meets
             raise UserError(
                 f"The base model's chat template cannot write a question and its answer: {first_line(error)}"
@@ -79,7 +87,7 @@ class ChatEncoder:
     def _trimming(self, before: str, tail: str) -> Callable[[str], str]:
         """What the template does to white space around an answer."""
         spaced = f"\n {_WORD} \n"
-        shown = self._rendered(_PROBE, False, spaced)
+        shown = self._rendered(_PROBE, None, spaced)
         for trim in (str, str.strip, str.lstrip, str.rstrip):
             if shown == f"{before}{trim(spaced)}{tail}":
                 return trim
@@ -96,13 +104,13 @@ class ChatEncoder:
         parts = [self.template, self.tokenizer.backend_tokenizer.to_str(), turn, *more]
         return hashlib.sha256(json_text(parts, sort_keys=True).encode()).hexdigest()
 
-    def render(self, text: PairText, with_image: bool, response: str | None) -> str:
-        """The conversation as one string; ``response`` None: the prompt alone. No image: its entry is left out.
+    def render(self, text: PairText, image: str | None, response: str | None) -> str:
+        """The conversation as one string; ``response`` None: the prompt alone.
 
         BadSample for a text that the template refuses, and for one that it does not show as it is.
         """
         try:
-            shown = self._rendered(text, with_image, response)
+            shown = self._rendered(text, image, response)
         except Exception as error:  # jinja's, or whatever an expression of the template meets
             raise BadSample(
                 "system-turn" if text.system else "unsplittable",
@@ -120,27 +128,32 @@ class ChatEncoder:
             )
         return shown
 
-    def _rendered(self, text: PairText, with_image: bool, response: str | None) -> str:
+    def _rendered(self, text: PairText, image: str | None, response: str | None) -> str:
         turns = []
         if text.system:
             turns.append({"role": "system", "content": [{"type": "text", "text": text.system}]})
-        image = [{"type": "image"}] if with_image else []
-        turns.append({"role": "user", "content": [*image, {"type": "text", "text": text.query}]})
+        shown_first = [] if image is None else [{"type": "image"}]
+        turns.append({"role": "user", "content": [*shown_first, {"type": "text", "text": text.query}]})
         if response is not None:
             turns.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
         shown = self.tokenizer.apply_chat_template(
-            turns, chat_template=self.template, tokenize=False, add_generation_prompt=response is None
+            turns,
+            chat_template=self.template,
+            tokenize=False,
+            add_generation_prompt=response is None,
+            enable_thinking=False,  # responses have no thoughts, and a prompt that opens some would end in half a token of theirs
         )
         for turn in turns:
             if str(turn["content"]) in shown:
                 raise ValueError(
                     f"it takes the {turn['role']}'s turn as plain text and writes a list of parts as Python would"
                 )
-        return shown
+        # The word is in the texts as well in samples that are refused, by their tokens before this is asked.
+        return shown if image in (None, self.word) else shown.replace(self.word, image)
 
-    def encode(self, text: PairText, with_image: bool, response: str) -> tuple[list[int], list[int]]:
-        """(prefix ids, response ids) with one placeholder an image; the response ends as the family's rule says."""
-        prompt = self.render(text, with_image, None)
+    def encode(self, text: PairText, image: str | None, response: str) -> tuple[list[int], list[int]]:
+        """(prefix ids, response ids); the response ends as the family's rule says."""
+        prompt = self.render(text, image, None)
         ids, offsets = self._tokens(f"{prompt}{self.lead}{self._trim(response)}{self.tail}")
         cut = next((i for i, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))
         if cut < len(ids) and offsets[cut][0] < len(prompt):
@@ -158,9 +171,9 @@ class ChatEncoder:
         )
         return [*self.begin, *made["input_ids"]], [(0, 0)] * len(self.begin) + made["offset_mapping"]
 
-    def ask(self, text: PairText, with_image: bool = True) -> list[int]:
-        """The ids of the prompt alone, one placeholder for its image: the prefix of ``encode``, for generation."""
-        return self._tokens(self.render(text, with_image, None))[0]
+    def ask(self, text: PairText, image: str | None) -> list[int]:
+        """The ids of the prompt alone: the prefix of ``encode``, for generation."""
+        return self._tokens(self.render(text, image, None))[0]
 
     @property
     def ends(self) -> list[int]:
@@ -168,9 +181,9 @@ class ChatEncoder:
         turn = self.tokenizer.convert_tokens_to_ids(self.tail.strip()) if self.tail.strip() else None
         return sorted({end for end in (turn, self.tokenizer.eos_token_id) if end is not None})
 
-    def encode_all(self, text: PairText, with_image: bool) -> tuple[list[int], list[list[int]]]:
+    def encode_all(self, text: PairText, image: str | None) -> tuple[list[int], list[list[int]]]:
         """The prefix and both responses behind it; BadSample when the prefix depends on what follows."""
-        first, second = (self.encode(text, with_image, response) for response in text.responses)
+        first, second = (self.encode(text, image, response) for response in text.responses)
         prefixes, responses = zip(first, second, strict=True)
         if prefixes[0] != prefixes[1]:
             raise BadSample("unsplittable", f"sample {text.key!r}: the prompt's tokens depend on the response after it")

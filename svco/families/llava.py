@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 class LlavaArchitecture:
     """Where the parts of a ``LlavaForConditionalGeneration`` are and how they run; needs no processor."""
 
+    two_way_images = False
+
     def parts(self, model: HfModel) -> Parts:
         inner = model.model
         return Parts(
             config=model.config,
             tower=inner.vision_tower,
             projector=self.projector(inner),
-            projection=inner.multi_modal_projector,
+            projection=(inner.multi_modal_projector,),
             **language_parts(model),
         )
 
@@ -59,17 +61,17 @@ class LlavaArchitecture:
         first = 1 if config.vision_feature_select_strategy == "default" else 0
         return torch.cat([state[:, first:] for state in chosen], dim=-1)
 
-    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> torch.Tensor:
-        return parts.projector(encoded).flatten(0, 1)
+    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> tuple[torch.Tensor, ...]:
+        return (parts.projector(encoded).flatten(0, 1),)
 
     def shown(self, pictures: Pictures, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """See the protocol."""
         return {"pixel_values": pictures.pixels}
 
 
-def language_parts(model: HfModel) -> dict[str, Any]:
-    """The parts of the language model, which lie alike in all families."""
-    language = model.model.language_model
+def language_parts(model: HfModel, name: str = "language_model") -> dict[str, Any]:
+    """The parts of the language model, which lie alike in all families, under ``name``."""
+    language = getattr(model.model, name)
     return {
         "embedding": language.embed_tokens,
         "rotary": language.rotary_emb,

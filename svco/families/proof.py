@@ -23,6 +23,9 @@ _SETTINGS = (
     "vision_feature_layer",
     "vision_aspect_ratio",
     "image_grid_pinpoints",
+    "downsample_ratio",
+    "scale_factor",
+    "mm_tokens_per_image",
 )
 _WIDTH = 16
 """Of every layer: two heads of eight."""
@@ -49,13 +52,17 @@ def _prove(family: Any, base: str) -> None:
         image = _wide(family)
         counted = family.features_of(image.size)
         ours, theirs = _features(family, image)
+        written = family.tokenizer(family.image_text(image.size), add_special_tokens=False)["input_ids"]
+        placeholders = written.count(family.image_token_id)
     except Exception as error:  # the class itself refuses, with whatever its tensors' shapes lead to
         raise refused(f"refuse an image ({first_line(error)})") from None
-    if len(theirs) != counted:
+    if len(theirs[0]) != counted:
         raise refused(
-            f"make {len(theirs)} features of an image of {image.width} × {image.height} pixels, and svco counts {counted}",
+            f"make {len(theirs[0])} features of an image of {image.width} × {image.height} pixels, and svco counts {counted}",
         )
-    if ours.shape != theirs.shape or not (ours - theirs).abs().max() < _TOLERANCE:
+    if not placeholders or counted % placeholders:
+        raise refused(f"share {counted} features of an image among {placeholders} placeholders in its text")
+    if len(ours) != len(theirs) or not all(map(_same, ours, theirs)):
         raise refused("make other features of an image than svco does")
     tiles = getattr(family.config, "image_grid_pinpoints", None)
     if tiles is not None and sorted(map(list, tiles)) != sorted(map(list, family.image_processor.image_grid_pinpoints)):
@@ -79,13 +86,18 @@ def _wide(family: Any) -> Image:
     import numpy as np
     from PIL import Image
 
-    side = family.filler_size[0]
+    side = min(family.filler_size)
     pixels = np.random.default_rng(0).integers(0, 256, (side - side // 3, 2 * side - side // 7, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
-def _features(family: Any, image: Image) -> tuple[torch.Tensor, torch.Tensor]:
-    """(features, width) of ``image`` by the adapter and by the base's own class, both of the narrow model."""
+def _same(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    return ours.shape == theirs.shape and bool((ours - theirs).abs().max() < _TOLERANCE)
+
+
+def _features(family: Any, image: Image) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """What ``image`` becomes by the adapter and by the base's own class, both of the narrow model: each (features, width), placed
+    and then added (DeepStack)."""
     import torch
 
     pictures = family.pixels([image])
@@ -95,10 +107,12 @@ def _features(family: Any, image: Image) -> tuple[torch.Tensor, torch.Tensor]:
         model = narrow(family.config).eval()
         parts = family.parts(model)
         shown = family.shown(pictures, torch.zeros(1, 1, dtype=torch.bool))
-        shown.pop("mm_token_type_ids", None)
+        shown = {name: value for name, value in shown.items() if not name.endswith("token_type_ids")}
         if pictures.pixels.dim() == 4 and "image_sizes" in shown:
             shown["pixel_values"] = pictures.pixels[None]
-        theirs = torch.cat(list(model.get_image_features(**shown).pooler_output))
+        found = model.get_image_features(**shown)
+        made = [found.pooler_output, *(getattr(found, "deepstack_features", None) or ())]
+        theirs = tuple(torch.cat(list(images)) for images in made)
         ours = family.project(parts, family.encode_images(parts, pictures.pixels, pictures.grids), pictures.grids)
     return ours, theirs
 
@@ -124,4 +138,11 @@ def narrow(config: Any) -> HfModel:
     text.pad_token_id = None
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:1]
-    return AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if (
+                parameter.dim() > 1 and not parameter.any()
+            ):  # Gemma 3's projection begins at zero: every feature would be the same
+                parameter.normal_(std=0.1)
+    return model

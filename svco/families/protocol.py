@@ -31,8 +31,8 @@ class Parts:
     """Vision tower: never trained, shared by policy and reference; None where it was let go."""
     projector: nn.Module
     """Between vision tower and language model, with whatever it adds of its own: what ``project`` runs."""
-    projection: nn.Module
-    """The module of the model inside ``projector`` that ``model.train_projector`` trains."""
+    projection: tuple[nn.Module, ...]
+    """Modules of the model inside ``projector`` that ``model.train_projector`` trains; none is a list, which peft cannot wrap."""
     embedding: nn.Module
     """(…,) token ids -> (…, hidden)."""
     rotary: nn.Module
@@ -45,6 +45,8 @@ class Parts:
     """From hidden to vocabulary, without bias."""
     language_model: nn.Module
     """The module that holds embedding, layers and norm: where adapters go."""
+    layer_types: tuple[str, ...] = ()
+    """Of each layer, where angles are of several kinds: what ``rotary`` is told as a third argument. Empty: they are of one."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,9 @@ class EncodedText:
 class ModelSide(Protocol):
     """What packing and scoring need of a family: pairs are token ids and images already."""
 
+    two_way_images: bool
+    """The features of one image attend to each other in both directions."""
+
     def pixels(self, images: list[Image]) -> Pictures:
         """RGB images as the vision tower's input."""
         ...
@@ -104,8 +109,9 @@ class ModelSide(Protocol):
         """What the vision tower, never trained, says of ``pixels``: the input of ``project``."""
         ...
 
-    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> torch.Tensor:
-        """(features of all images in order, hidden): what takes the placeholders' places."""
+    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> tuple[torch.Tensor, ...]:
+        """Each (features of all images in order, hidden): first what takes the placeholders' places, then, where the family has
+        them, what is added there to the output of decoder layer 0, of layer 1, and so on."""
         ...
 
 

@@ -1,8 +1,9 @@
-"""Qwen2.5-VL: images of any size, as patches; three position axes a token (M-RoPE)."""
+"""Qwen2.5-VL, and what Qwen3-VL shares: images of any size, as patches; three position axes a token (M-RoPE)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -77,13 +78,15 @@ def _window_order(grids: Grids, merge: int, window: int, patch: int) -> tuple[to
 class QwenArchitecture:
     """Where the parts of a ``Qwen2_5_VLForConditionalGeneration`` are. A grid is (frames, patches down, patches across)."""
 
+    two_way_images = False
+
     def parts(self, model: HfModel) -> Parts:
         visual = model.model.visual
         return Parts(
             config=model.config,
             tower=None if visual.blocks is None else QwenTower(visual),
             projector=visual.merger,
-            projection=visual.merger,
+            projection=(visual.merger,),
             **language_parts(model),
         )
 
@@ -119,11 +122,11 @@ class QwenArchitecture:
         # See LlavaArchitecture: no weight may be looked up from outside its module.
         return parts.tower(pixels.to(next(parts.tower.parameters()).dtype), torch.tensor(grids))
 
-    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> torch.Tensor:
+    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> tuple[torch.Tensor, ...]:
         import torch
 
         order, _ = window_order(grids, parts.config.vision_config)
-        return parts.projector(encoded)[torch.argsort(order).to(encoded.device, non_blocking=True)]
+        return (parts.projector(encoded)[torch.argsort(order).to(encoded.device, non_blocking=True)],)
 
     def shown(self, pictures: Pictures, images: torch.Tensor) -> dict[str, torch.Tensor]:
         import torch
@@ -132,10 +135,11 @@ class QwenArchitecture:
         return {"pixel_values": pictures.pixels, "image_grid_thw": grids, "mm_token_type_ids": images.int()}
 
 
-class QwenFamily(QwenArchitecture, TextSide):
-    """Adapter of ``Qwen2_5_VLForConditionalGeneration``."""
+class QwenText(TextSide):
+    """Pixels and positions of a family whose images are grids of patches; its architecture says what features those become."""
 
-    name = "qwen2_5_vl"
+    features_down_and_across: Callable[[Any, Size], tuple[int, int]]
+    """(config, size of an image) -> rows and columns of its features: the architecture's."""
 
     @property
     def pixel_limits(self) -> tuple[int, int]:
@@ -175,3 +179,9 @@ class QwenFamily(QwenArchitecture, TextSide):
             return Pictures(torch.empty(0), ())
         made = self.image_processor(images, return_tensors="pt")
         return Pictures(made["pixel_values"], tuple(map(tuple, made["image_grid_thw"].tolist())))
+
+
+class QwenFamily(QwenText, QwenArchitecture):
+    """Adapter of ``Qwen2_5_VLForConditionalGeneration``."""
+
+    name = "qwen2_5_vl"

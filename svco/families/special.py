@@ -22,10 +22,11 @@ class SpecialTokens:
     is allowed are those that the template itself writes, in their order: whatever else is there came with the text.
     """
 
-    def __init__(self, chat: ChatEncoder, config: Any):
+    def __init__(self, chat: ChatEncoder, config: Any, image: int):
+        """``image`` is the token by which the template shows an image."""
         self.chat, self.tokenizer = chat, chat.tokenizer
         self.rows = config.get_text_config().vocab_size
-        self.image = config.image_token_id
+        self.image = image
         added = self.tokenizer.added_tokens_decoder
         pictured = {i for name, i in config.to_dict().items() if _PICTURED.fullmatch(name) and isinstance(i, int)}
         ids = {i for i, token in added.items() if token.special} | pictured
@@ -44,7 +45,7 @@ class SpecialTokens:
             probe = PairText(key="", query="query", responses=("one", "two"), system=system)
             for with_image in (True, False):
                 try:
-                    prefix, responses = self.chat.encode_all(probe, with_image)
+                    prefix, responses = self.chat.encode_all(probe, self.chat.word if with_image else None)
                 except BadSample as error:
                     if system is None:
                         raise UserError(f"The base model's chat template cannot be used: {error}") from None

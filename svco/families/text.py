@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,18 +44,40 @@ class TextSide:
         ) as error:  # OSError, ValueError, ImportError, KeyError, the hub's own for a config of wrong values, ...
             said = " ".join(str(error).split()[:60]) or type(error).__name__
             raise UserError(f"The config, tokenizer or image processor of {base!r} cannot be loaded: {said}") from None
-        self.chat = ChatEncoder(self.tokenizer, chat_template(base, self.tokenizer))
+        self.check_processor(base)
+        self.image_token_id = self.config.image_token_id
+        # As a text even where there is no such token: SpecialTokens says so.
+        word = str(self.tokenizer.convert_ids_to_tokens(self.word_id))
+        self.chat = ChatEncoder(self.tokenizer, chat_template(base, self.tokenizer), word)
         self.max_text_tokens = max_text_tokens
         self.paper_compat = paper_compat
-        self.image_token_id = self.config.image_token_id
-        self.special = SpecialTokens(self.chat, self.config)
+        self.special = SpecialTokens(self.chat, self.config, self.word_id)
         self.pixel_fingerprint = self.image_processor.to_json_string()
         self._features: dict[Size, int] = {}
         prove(self, base)
         filler = self.filler_size
+        written = self.image_text(filler)
         self.fingerprint = self.chat.fingerprint(
-            max_text_tokens, paper_compat, self.features_of(filler), self.pixel_fingerprint
+            max_text_tokens,
+            paper_compat,
+            self.features_of(filler),
+            self.pixel_fingerprint,
+            *([] if written == word else [written]),
         )
+
+    def check_processor(self, base: str) -> None:
+        """UserError for settings of the image processor with which the family cannot work."""
+
+    @property
+    def word_id(self) -> int:
+        """The token that the template writes for an image: the placeholder itself, unless a family says otherwise."""
+        return self.image_token_id
+
+    def image_text(self, size: Size) -> str:
+        """What stands for an image of ``size`` in place of the template's word. Each placeholder in it becomes an equal part of
+        the image's features, so that one a tile is enough. Here the word itself. ValueError for a size that the processor
+        refuses."""
+        return self.chat.word
 
     @property
     def filler_size(self) -> Size:
@@ -73,18 +96,24 @@ class TextSide:
         return np.arange(len(prefix), dtype=np.int64)[None]
 
     def encode_text(self, text: PairText, image_sizes: tuple[Size, Size]) -> EncodedText:
-        """Three prefixes and two responses. Text is cut at ``max_text_tokens``, image placeholders not counted.
+        """Three prefixes and two responses. Text is cut at ``max_text_tokens``, what stands for an image not counted.
 
         The budget of the responses is what the longest prompt leaves, one for all views and both sides, so that
         truncation never differs between match and blind. A cut response keeps no end token. ``paper_compat`` cuts as the
         authors do: the placeholder counts as one token, and every view has a budget of its own.
         """
-        image_prefix, responses = self.chat.encode_all(text, with_image=True)
-        blind_prefix, blind_responses = self.chat.encode_all(text, with_image=False)
-        if responses != blind_responses:
-            raise BadSample(
-                "unsplittable", f"sample {text.key!r}: the response's tokens differ with and without an image"
-            )
+        image_prefix, responses = self.chat.encode_all(text, self.chat.word)
+
+        @cache  # both images often have one size
+        def prefix_of(image: str | None) -> list[int]:
+            prefix, same = self.chat.encode_all(text, image)
+            if same != responses:
+                raise BadSample(
+                    "unsplittable", f"sample {text.key!r}: the response's tokens differ with and without an image"
+                )
+            return prefix
+
+        blind_prefix = prefix_of(None)
         self.special.check(text, True, image_prefix, *responses)
         self.special.check(text, False, blind_prefix)
         self._check_seen(text, responses)
@@ -100,8 +129,8 @@ class TextSide:
                 f"data.max_text_tokens is {self.max_text_tokens}, which leaves no room for a response",
             )
         prefixes, positions = zip(
-            *(self._prefix(text, image_prefix, size) for size in image_sizes),
-            self._prefix(text, blind_prefix, None),
+            *(self._prefix(text, image_prefix, size, prefix_of) for size in image_sizes),
+            self._prefix(text, blind_prefix, None, prefix_of),
             strict=True,
         )
         first, second = (np.asarray(r[:longest], dtype=np.int64) for r in responses)
@@ -127,11 +156,11 @@ class TextSide:
         The prefix of :meth:`encode_text`, which no budget cuts. ``paper_compat``: where the family ends responses with the
         end-of-sequence token (LLaVA-1.5), the prompt ends with one too, as the authors' evaluator writes it.
         """
-        ids = self.chat.ask(text, size is not None)
+        ids = self.chat.ask(text, None if size is None else self.chat.word)
         self.special.check(text, size is not None, ids)
-        if self.paper_compat:
-            ids = [*ids, *self.chat.end_of_response]
-        return self._prefix(text, ids, size)[0]
+        asked, _ = self._prefix(text, ids, size, lambda image: self.chat.ask(text, image))
+        end = self.chat.end_of_response if self.paper_compat else ()
+        return np.concatenate([asked, np.asarray(end, dtype=np.int64)])
 
     @property
     def ends(self) -> list[int]:
@@ -151,20 +180,25 @@ class TextSide:
                     "base's tokens",
                 )
 
-    def _prefix(self, text: PairText, prompt: list[int], size: Size | None) -> tuple[np.ndarray, np.ndarray]:
-        """(the ids of ``prompt`` with one placeholder a feature of its image, their positions)."""
-        ids = np.asarray(prompt, dtype=np.int64)
+    def _prefix(
+        self, text: PairText, prompt: list[int], size: Size | None, encode: Callable[[str], list[int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(the ids of ``prompt``, which has the template's word, with one placeholder a feature of its image, their positions);
+        ``encode`` gives the prompt's ids with another text in place of the word."""
         if size is None:
+            ids = np.asarray(prompt, dtype=np.int64)
             return ids, self.positions(ids, None)
         if min(size) < 1:
             raise BadSample("undecodable-image", f"sample {text.key!r}: an image has no size that can be read")
         try:
-            features = self.features_of(size)
+            features, written = self.features_of(size), self.image_text(size)
         except ValueError as error:  # the processor refuses it, e.g. its aspect ratio
             raise BadSample(
                 "odd-image", f"sample {text.key!r}: an image of {size[0]} × {size[1]} pixels: {error}"
             ) from None
-        expanded = np.repeat(ids, np.where(ids == self.image_token_id, features, 1))
+        ids = np.asarray(prompt if written == self.chat.word else encode(written), dtype=np.int64)
+        here = ids == self.image_token_id
+        expanded = np.repeat(ids, np.where(here, features // here.sum(), 1))
         return expanded, self.positions(expanded, size)
 
     def filler_text(self, token: np.ndarray) -> EncodedText:

@@ -66,8 +66,8 @@ class LlavaNextArchitecture(LlavaArchitecture):
         strategy = inner.config.vision_feature_select_strategy
         return TileProjector(inner, {"vision_feature_select_strategy": strategy})
 
-    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> torch.Tensor:
-        return parts.projector(encoded, grids)
+    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> tuple[torch.Tensor, ...]:
+        return (parts.projector(encoded, grids),)
 
     def shown(self, pictures: Pictures, images: torch.Tensor) -> dict[str, torch.Tensor]:
         import torch

@@ -2,8 +2,12 @@
 
 ``flash`` is one call of flash-attn's ``flash_attn_varlen_func``: every segment is a sequence whose queries are its own
 tokens and whose keys are gathered, its ancestors' and its own; ``causal=True`` is aligned bottom-right there, which is
-just what a branch needs. ``varlen`` is the same call of torch's own kernel. ``sdpa`` runs anywhere and in any dtype: the
-trees side by side in padded blocks with a mask.
+just what a branch needs. Segments whose tokens see each other both ways are a second call, with ``causal=False``. ``varlen`` is
+the same of torch's own kernel. ``sdpa`` runs anywhere and in any dtype: the trees side by side in padded blocks with a mask.
+
+A layer's sliding window is over positions on a token's path. A segment's gathered keys are just its path, in order, so that the
+kernels' own windows, aligned bottom-right as ``causal`` is, are exact for trees too; a mask says the same. No window is asked
+for where no path is longer.
 """
 
 from __future__ import annotations
@@ -18,11 +22,12 @@ import torch
 from torch import nn
 
 from ..basics.errors import UserError, first_line
-from ..batches.layout import Layout
+from ..batches.layout import Call, Layout
+from .last import Others
 
 BACKENDS = ("flash", "varlen", "sdpa")
-Varlen = Callable[..., torch.Tensor]
-"""(query (T, H, D), key (K, G, D), value (K, G, D), layout, scale) -> (T, H, D)."""
+Varlen = partial[torch.Tensor]
+"""(query (T, H, D), key (K, G, D), value (K, G, D), call, scale, window) -> (T, H, D)."""
 
 
 def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
@@ -85,7 +90,7 @@ def attention_name(backend: str) -> str:
 
 
 def kernel_of(backend: str) -> Callable[..., torch.Tensor]:
-    """(query (1, H, T, D), key and value (1, G, T, D), layout, scale) -> (1, T, H, D) of ``backend``."""
+    """(query (1, H, T, D), key and value (1, G, T, D), layout, scale, window) -> (1, T, H, D) of ``backend``."""
     calls = {"flash": flash_call, "varlen": torch_call}
     return partial(varlen, call=calls[backend]()) if backend in calls else blocked
 
@@ -102,47 +107,85 @@ def tree_attention(
     layout: Layout,
     kernel: Callable[..., torch.Tensor],
     scaling: float | None = None,
+    sliding_window: int | None = None,
+    others: Others | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """The attention of one layer over a packed row, as transformers' layers call it.
 
     ``query`` (1, H, T, D), ``key`` and ``value`` (1, G, T, D) with G dividing H (grouped queries); the output is
-    (1, T, H, D). ``layout`` comes through the layers' keyword arguments and says everything: there is no other mask.
+    (1, T, H, D). ``layout`` comes through the layers' keyword arguments and says who attends to whom: there is no other mask.
+    ``sliding_window``: a token sees no key that stands as many tokens or more before it on its path. In the last layer there are
+    ``others``, which have keys and values of the rows that are not here.
     """
     if attention_mask is not None:
         raise ValueError("a packed row is attended by its layout; no attention mask may be given")
-    return kernel(query, key, value, layout, query.shape[-1] ** -0.5 if scaling is None else scaling), None
+    if others is not None:
+        key, value = others.join(key, value)
+    window = sliding_window if sliding_window and sliding_window < layout.max_k else None
+    return kernel(query, key, value, layout, query.shape[-1] ** -0.5 if scaling is None else scaling, window), None
 
 
-def blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scale: float) -> torch.Tensor:
-    """``scaled_dot_product_attention`` over the layout's padded blocks. Any device and dtype."""
+def blocked(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    layout: Layout,
+    scale: float,
+    window: int | None = None,
+) -> torch.Tensor:
+    """``scaled_dot_product_attention`` over the layout's padded blocks. Any device and dtype.
+
+    Most of a row are prefixes: where these are causal they are so without a mask, so that kernels skip what is not visible.
+    Whatever else attends takes a mask of its own rows.
+    """
+    attend = partial(torch.nn.functional.scaled_dot_product_attention, scale=scale)
     heads, groups = query.shape[1], key.shape[1]
-    blocks, order = layout.blocks
+    blocks, order = layout.blocks if window is None else layout.blocks_within(window)
     rows = []
     for block in blocks:
-        n, length = block.index.shape
-        q, k, v = (
-            x[0].index_select(1, block.index.flatten()).view(x.shape[1], n, length, -1).transpose(0, 1)
-            for x in (query, key, value)
-        )
+        q, k, v = (_side_by_side(x, i) for x, i in ((query, block.queries), (key, block.keys), (value, block.keys)))
         if groups != heads:
             k, v = (x.repeat_interleave(heads // groups, dim=1) for x in (k, v))
-        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=block.mask, scale=scale)
-        rows.append(attended.transpose(1, 2).reshape(n * length, heads, -1).index_select(0, block.kept))
-    return torch.cat(rows).index_select(0, order).unsqueeze(0)
+        n = block.causal
+        if n:
+            rows.append(attend(q[:, :, :n], k[:, :, :n], v[:, :, :n], is_causal=True))
+        if n < q.shape[2]:
+            rows.append(attend(q[:, :, n:], k, v, attn_mask=block.mask))
+    flat = [part.transpose(1, 2).reshape(-1, heads, part.shape[-1]) for part in rows]
+    return torch.cat(flat).index_select(0, order).unsqueeze(0)
+
+
+def _side_by_side(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """(n, heads, L, D) of the rows ``index`` (n, L) of ``x`` (1, heads, rows, D)."""
+    return x[0].index_select(1, index.flatten()).view(x.shape[1], *index.shape, -1).transpose(0, 1)
 
 
 def varlen(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scale: float, call: Varlen
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    layout: Layout,
+    scale: float,
+    window: int | None = None,
+    *,
+    call: Varlen,
 ) -> torch.Tensor:
-    """One call of a variable-length kernel, each segment's keys gathered: autograd adds up the branches' gradients."""
+    """A call of a variable-length kernel for each kind of segment, every segment's keys gathered: autograd adds up the branches'
+    gradients. A kernel without windows is not asked for one: there a mask says it."""
+    if window is not None and not call.keywords.get("windows", True):
+        return blocked(query, key, value, layout, scale, window)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    k, v = (x.index_select(0, layout.key_index) for x in (k, v))
-    return call(q.contiguous(), k, v, layout, scale).unsqueeze(0)
+    made = []
+    for part in layout.calls or (layout,):
+        own = q.contiguous() if part.places is None else q.index_select(0, part.places)
+        made.append(call(own, *(x.index_select(0, part.key_index) for x in (k, v)), part, scale, window))
+    attended = made[0] if layout.order is None else torch.cat(made).index_select(0, layout.order)
+    return attended.unsqueeze(0)
 
 
 def flash_call() -> Varlen:
-    """flash-attn's kernel; its ``causal`` is aligned bottom-right since 2.1."""
+    """flash-attn's kernel; its ``causal`` is aligned bottom-right since 2.1, and so are its windows, since 2.3."""
     from flash_attn import flash_attn_varlen_func
 
     return partial(_flash, function=flash_attn_varlen_func)
@@ -152,21 +195,28 @@ def _flash(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    layout: Layout,
+    part: Call,
     scale: float,
+    window: int | None,
     function: Callable[..., torch.Tensor],
 ) -> torch.Tensor:
     return function(
         q,
         k,
         v,
-        cu_seqlens_q=layout.cu_q,
-        cu_seqlens_k=layout.cu_k,
-        max_seqlen_q=layout.max_q,
-        max_seqlen_k=layout.max_k,
+        cu_seqlens_q=part.cu_q,
+        cu_seqlens_k=part.cu_k,
+        max_seqlen_q=part.max_q,
+        max_seqlen_k=part.max_k,
         softmax_scale=scale,
-        causal=True,
+        causal=part.causal,
+        **({} if window is None else {"window_size": _bounds(part, window)}),
     )
+
+
+def _bounds(part: Call, window: int | None) -> tuple[int, int]:
+    """The keys that a query sees before and behind its own, which is not counted; -1: all."""
+    return -1 if window is None else window - 1, 0 if part.causal else -1
 
 
 def torch_call(function: Callable[..., Any] | None = None) -> Varlen:
@@ -175,22 +225,22 @@ def torch_call(function: Callable[..., Any] | None = None) -> Varlen:
         from torch.nn.attention.varlen import varlen_attn
 
         function = varlen_attn
-    known = inspect.signature(function).parameters
-    causal = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
-    return partial(_torch, function=function, known=frozenset(known), causal=causal)
+    known = frozenset(inspect.signature(function).parameters)
+    return partial(_torch, function=function, known=known, windows="window_size" in known)
 
 
 def _torch(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    layout: Layout,
+    part: Call,
     scale: float,
+    window: int | None,
     function: Callable[..., Any],
     known: frozenset[str],
-    causal: dict[str, Any],
+    windows: bool,
 ) -> torch.Tensor:
-    more = dict(causal)
+    more: dict[str, Any] = {"window_size": _bounds(part, window)} if windows else {"is_causal": part.causal}
     if q.shape[1] != k.shape[1]:
         if "enable_gqa" in known:
             more["enable_gqa"] = True
@@ -200,4 +250,4 @@ def _torch(
         more["scale"] = scale
     elif scale != q.shape[-1] ** -0.5:
         q = q * (scale * q.shape[-1] ** 0.5)
-    return function(q, k, v, layout.cu_q, layout.cu_k, layout.max_q, layout.max_k, **more)
+    return function(q, k, v, part.cu_q, part.cu_k, part.max_q, part.max_k, **more)

@@ -1,7 +1,8 @@
 """The root module: a packed batch in, policy's and reference's scores out, in one forward pass.
 
-vision tower (once an image) -> projector -> embeddings -> twin layers -> final norm -> log-prob head. Only rows that
-predict a scored token reach norm and head.
+vision tower (once an image) -> projector -> embeddings -> twin layers -> final norm -> log-prob head. What a family adds to the
+first layers' outputs at an image's places (DeepStack) is added between the twin layers, to each stream its own. Only rows that
+predict a scored token are asked for queries and MLP of the last layer (:mod:`.last`), and reach norm and head.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ import torch
 from torch import nn
 
 from ..basics.views import Scores
+from ..batches.layout import Tail
 from ..batches.pack import PackedBatch
 from ..families import ModelSide, Parts
+from .last import LastLayer, narrows
 from .logprobs import ChunkedHead, LogProbHead, TrainedLogProbHead, attach
 from .twin import SavedBytes, Stream, TwinLayer
+
+Added = list[torch.Tensor]
+"""What is still to be added at the images' places behind the next decoder layers, each (features of all images, hidden)."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,9 @@ class PackedScorer(nn.Module):
         self.projector = parts.projector
         self.embedding = parts.embedding
         self.rotary = parts.rotary
-        frozen_layers = copy.layers if copy else [None] * len(parts.layers)
+        ours, theirs = _layers(parts), _layers(copy) if copy else [None] * len(parts.layers)
         twins: Any = nn.ModuleList(
-            TwinLayer(layer, frozen, switch(layer)) for layer, frozen in zip(parts.layers, frozen_layers, strict=True)
+            TwinLayer(layer, frozen, switch(layer)) for layer, frozen in zip(ours, theirs, strict=True)
         )
         self.layers: Sequence[TwinLayer] = twins  # nn.ModuleList forgets the class of its modules
         self.norm = parts.norm
@@ -68,7 +74,8 @@ class PackedScorer(nn.Module):
         self._projector_off = switch(parts.projector)
         self._projector_trained = any(p.requires_grad for p in parts.projector.parameters())
         self._everything_off = switch(policy)
-        self.saved = SavedBytes()
+        self.narrows = isinstance(ours[-1], LastLayer)
+        self.saved = SavedBytes(parts.layers)
         self._heard: list[torch.Tensor] | None = None
 
     @property
@@ -77,7 +84,8 @@ class PackedScorer(nn.Module):
         leaves of their own, like the policy's: a twin of both would gather the copy again in the backward pass, for nothing."""
         blocks = {type(m) for parent in self.tower.modules() if isinstance(parent, nn.ModuleList) for m in parent}
         decoder = {type(twin.layer) for twin in self.layers} if self.copy else {TwinLayer}
-        return [*decoder, ChunkedHead, *sorted(blocks, key=lambda block: block.__name__)]
+        by_name = [sorted(found, key=lambda kind: kind.__name__) for found in (decoder, blocks)]
+        return [*by_name[0], ChunkedHead, *by_name[1]]
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -99,12 +107,16 @@ class PackedScorer(nn.Module):
         finally:
             self._heard = None
 
-    def _hear(self, hidden: torch.Tensor) -> None:
+    def _hear(self, hidden: torch.Tensor, tail: Tail | None = None) -> None:
         heard = self._heard
-        if heard is not None and hidden.requires_grad:
-            hidden.register_hook(
-                lambda grad: heard.append((grad.isnan() * 2 + grad.isinf()).amax(-1).flatten().to(torch.int8))
-            )
+        if heard is None or not hidden.requires_grad:
+            return
+
+        def hear(grad: torch.Tensor) -> None:
+            flags = (grad.isnan() * 2 + grad.isinf()).amax(-1).flatten().to(torch.int8)
+            heard.append(flags if tail is None else flags.new_zeros(len(tail.order)).index_copy(0, tail.rows, flags))
+
+        hidden.register_hook(hear)
 
     def forward(self, batch: PackedBatch) -> tuple[Scores, Scores]:
         policy_logps, reference_logps = self._streams(batch)
@@ -121,54 +133,66 @@ class PackedScorer(nn.Module):
 
     def _streams(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
         """(R,) log-probabilities of the scored tokens by policy and reference."""
-        policy, reference = self._embed(batch)
+        policy, reference, ours, theirs = self._embed(batch)
         self._hear(policy)
         # (axes, 1, T): most families rotate by one position a token, given as (1, T).
         positions = batch.position_ids if len(batch.position_ids) > 1 else batch.position_ids[0]
-        angles = self.rotary(policy, positions)
-        for number, layer in enumerate(self.layers):
-            with self.saved.counting(layer, number, len(self.layers), batch.llm_tokens):
-                policy, reference = layer(policy, reference, position_embeddings=angles, layout=batch.layout)
-            self._hear(policy)
-        return self._logps(policy, reference, batch)
+        kinds: list[tuple[str, ...]] = [(kind,) for kind in self._parts.layer_types] or [()] * len(self.layers)
+        angles = {kind: self.rotary(policy, positions, *kind) for kind in dict.fromkeys(kinds)}
+        # Behind the last layer nothing may be added to a few rows as if they were all.
+        tail = batch.tail if self.narrows and len(ours) < len(self.layers) else None
+        for number, (layer, kind) in enumerate(zip(self.layers, kinds, strict=True)):
+            asked = tail if number == len(self.layers) - 1 else None
+            more: dict[str, Any] = {} if asked is None else {"tail": asked}
+            with self.saved.counting(layer, number, batch.llm_tokens):
+                policy, reference = layer(
+                    policy, reference, position_embeddings=angles[kind], layout=batch.layout, **more
+                )
+            policy = _add(policy, ours, batch.image_slots)
+            reference = _add(reference, theirs, batch.image_slots)
+            self._hear(policy, asked)
+        return self._logps(policy, reference, batch.targets, batch.predicts if tail is None else tail.predicts)
 
-    def _embed(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
-        """(1, T, hidden) of both streams. Each image is encoded once, whoever looks at it."""
+    def _embed(self, batch: PackedBatch) -> tuple[torch.Tensor, Stream, Added, Added]:
+        """(1, T, hidden) of both streams, and what is added to each. Each image is encoded once, whoever looks at it."""
         with torch.no_grad():
             encoded = self.family.encode_images(self._parts, batch.pixels, batch.grids)
         text = self.embedding(batch.input_ids)
-        policy = _place(text, self.family.project(self._parts, encoded, batch.grids), batch.image_slots)
-        reference = None
+        policy, ours = _place(text, self.family.project(self._parts, encoded, batch.grids), batch.image_slots)
+        reference: Stream = None
+        theirs: Added = []
         with torch.no_grad():
             if self.copy is not None:
                 features = self.family.project(self.copy.parts, encoded, batch.grids)
-                reference = _place(self.copy.embedding(batch.input_ids), features, batch.image_slots)
+                reference, theirs = _place(self.copy.embedding(batch.input_ids), features, batch.image_slots)
             elif self.shared and self._projector_trained:
                 with self._projector_off():
                     features = self.family.project(self._parts, encoded, batch.grids)
-                    reference = _place(text.detach(), features, batch.image_slots)
+                    reference, theirs = _place(text.detach(), features, batch.image_slots)
             elif self.shared:
-                reference = policy.detach()
+                reference, theirs = policy.detach(), [*ours]
         if torch.is_grad_enabled() and not policy.requires_grad:
             # A ZeRO-3 leaf whose input needs no gradient runs its backward hook too early.
             policy.requires_grad_()
-        return policy, reference
+        return policy, reference, ours, theirs
 
-    def _logps(self, policy: torch.Tensor, reference: Stream, batch: PackedBatch) -> tuple[torch.Tensor, Stream]:
-        """(R,) log-probabilities of the scored tokens by both."""
-        ours, theirs = self.norm(policy[0].index_select(0, batch.predicts)), None
+    def _logps(
+        self, policy: torch.Tensor, reference: Stream, targets: torch.Tensor, predicts: torch.Tensor
+    ) -> tuple[torch.Tensor, Stream]:
+        """(R,) log-probabilities by both of ``targets`` (R,), which the rows ``predicts`` (R,) predict."""
+        ours, theirs = self.norm(policy[0].index_select(0, predicts)), None
         if reference is not None:
             norm = self.copy.norm if self.copy else self.norm
             with torch.no_grad():
-                theirs = norm(reference[0].index_select(0, batch.predicts))
+                theirs = norm(reference[0].index_select(0, predicts))
         if isinstance(self.head, TrainedLogProbHead):
-            logps = self.head(batch.targets, ours)
+            logps = self.head(targets, ours)
             if self.copy is not None and theirs is not None:
-                _, (theirs,) = self.copy.head(batch.targets, theirs, derivative=False)
+                _, (theirs,) = self.copy.head(targets, theirs, derivative=False)
             return logps, theirs
         streams = [ours.detach()] if theirs is None else [ours.detach(), theirs]
         learning = torch.is_grad_enabled()
-        direction, (logps, *others) = self.head(batch.targets, *streams, derivative=learning)
+        direction, (logps, *others) = self.head(targets, *streams, derivative=learning)
         if learning:
             logps = attach(ours, logps, direction)
         return logps, others[0] if others else None
@@ -193,6 +217,18 @@ class _FrozenEnds(nn.Module):
         self.head = LogProbHead(parts.head)
 
 
-def _place(text: torch.Tensor, features: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-    """(1, T, hidden): ``text`` (T, hidden) with ``features`` at ``slots``."""
-    return text.index_copy(0, slots, features.to(text.dtype)).unsqueeze(0)
+def _layers(parts: Parts) -> list[nn.Module]:
+    """Its decoder layers, the last of which can be asked for some rows alone."""
+    *layers, last = parts.layers
+    return [*layers, LastLayer(last) if narrows(last) else last]
+
+
+def _place(text: torch.Tensor, features: Sequence[torch.Tensor], slots: torch.Tensor) -> tuple[torch.Tensor, Added]:
+    """(1, T, hidden): ``text`` (T, hidden) with the first of ``features`` at ``slots``; and the others."""
+    placed, *added = features
+    return text.index_copy(0, slots, placed.to(text.dtype)).unsqueeze(0), added
+
+
+def _add(hidden: Any, added: Added, slots: torch.Tensor) -> Any:
+    """(1, T, hidden): ``hidden`` with the next of ``added``, if any is left, added at ``slots``, which are all different."""
+    return hidden.index_add(1, slots, added.pop(0).to(hidden.dtype).unsqueeze(0)) if added else hidden

@@ -99,15 +99,19 @@ def test_rows_are_those_of_the_packer():
         cells = make_objective(ObjectiveConfig(name=name)).cells
         batch = PackedCollate(cells)([encoded], family)
         row = pair_row(cells, (len(shown), len(shown), len(query)), (7, 13), shape.features)
-        spans = zip(batch.layout.queries, batch.layout.keys)
-        area = sum((stop - start) * sum(b - a for a, b in ranges) for (start, stop), ranges in spans)
         assert row.tokens == batch.llm_tokens
         assert row.keys == len(batch.layout.key_index)
-        assert row.area == area
+        assert row.area == batch.layout.pairs
         assert row.scored == len(batch.targets)
         assert row.images == len(batch.pixels)
         assert row.features == len(batch.image_slots)
-        assert row.blocks == sum((stop - start) ** 2 for (start, stop), _ in batch.layout.trees)
+        made, _ = batch.layout.blocks
+        assert row.blocks == sum(
+            (tree.visible.shape[0] - tree.causal) * tree.visible.shape[1] for tree in batch.layout.trees
+        )
+        assert row.blocks <= sum(block.mask.numel() for block in made)
+        assert (row.asked, row.asked_area) == (len(batch.tail.rows), batch.tail.layout.pairs)
+        assert row.asked_blocks == sum(tree.visible.size for tree in batch.tail.layout.trees)
 
 
 @pytest.mark.parametrize("base", PUBLISHED)
@@ -122,6 +126,9 @@ def test_every_published_weight_is_counted(base):
     assert a.weights == sum(p.numel() for p in model.parameters())
     assert a.tied == (model.lm_head.weight is model.get_input_embeddings().weight)
     assert a.image_tokens > 100
+    assert a.tower.tokens or a.tower.window or a.tower.whole_blocks == a.tower.layers, (
+        "every block attends to something"
+    )
     assert a.layers == config.get_text_config().num_hidden_layers
 
 
@@ -286,7 +293,7 @@ def test_a_gpu_check_calibrates(tmp_path):
 
     def plan(seconds):
         step = {"layers": 32, "hidden": 4096, "unique_tokens": 4 * 1626, "seconds": seconds, "peak_bytes": 0}
-        found = {"device": "H100", "matmul_flops_per_second": 7e14, "lora_step": {"+ lockstep": step}}
+        found = {"device": "H100", "matmul_flops_per_second": 7e14, "lora_step": {"+ last layer": step}}
         file.write_text(json.dumps(found))
         measured = calibrated(where, str(file), question, None)
         assert measured.reached.matmul == pytest.approx(7e14 / 989e12)

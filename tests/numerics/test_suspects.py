@@ -37,7 +37,8 @@ def suspects(world_of_pairs, spoil=None, spoiled=(), odd=float("nan")):
 
         def forward_hook(_module, _inputs, output):
             if output.requires_grad:
-                output.register_hook(lambda grad: torch.where(rows.view(1, -1, 1), odd, grad))
+                there = rows if output.shape[1] == len(rows) else rows[batch.tail.rows]  # few in the last layer
+                output.register_hook(lambda grad: torch.where(there.view(1, -1, 1), odd, grad))
 
         handle = spoil.register_forward_hook(forward_hook)
     try:
@@ -68,7 +69,7 @@ def test_rows_know_their_pairs(world_of_pairs):
 def test_the_pair_is_found_wherever_its_gradient_breaks(world_of_pairs, part, layer, recompute):
     tuned = world_of_pairs[0]
     set_recompute(tuned.scorer.layers, len(tuned.scorer.layers) if recompute else 0)
-    module = tuned.scorer.layers[layer].layer.get_submodule(part)
+    module = tuned.policy.get_submodule(f"model.language_model.layers.{layer % len(tuned.scorer.layers)}.{part}")
     assert suspects(world_of_pairs, spoil=module, spoiled=[2]) == {"pair-2": {"gradient": "nan"}}
     both = suspects(world_of_pairs, spoil=module, spoiled=[0, 5], odd=float("inf"))
     assert set(both) == {"pair-0", "pair-5"}

@@ -24,11 +24,11 @@ SIZES = ((48, 48), (48, 48))
 def test_golden_text_of_the_template(family):
     """LLaVA-1.5's template, letter by letter: image first, a space after every text, the response after ``ASSISTANT:``."""
     render = family.chat.render
-    assert render(TEXT, True, None) == "USER: <image>\nWhat colour is the circle? ASSISTANT:"
-    assert render(TEXT, False, None) == "USER: What colour is the circle? ASSISTANT:"
-    assert render(TEXT, True, "Red.") == "USER: <image>\nWhat colour is the circle? ASSISTANT: Red. "
+    assert render(TEXT, "<image>", None) == "USER: <image>\nWhat colour is the circle? ASSISTANT:"
+    assert render(TEXT, None, None) == "USER: What colour is the circle? ASSISTANT:"
+    assert render(TEXT, "<image>", "Red.") == "USER: <image>\nWhat colour is the circle? ASSISTANT: Red. "
     system = PairText(key="k", query="Q?", responses=("a", "b"), system="Be brief.")
-    assert render(system, True, None) == "Be brief. USER: <image>\nQ? ASSISTANT:"
+    assert render(system, "<image>", None) == "Be brief. USER: <image>\nQ? ASSISTANT:"
 
 
 def test_golden_ids(family):
@@ -62,7 +62,7 @@ def test_ids_are_the_processors_own(family, make_pairs):
     processor = AutoProcessor.from_pretrained(BASE)
     for pair in make_pairs("val", 0, 16):
         encoded = family.encode_text(pair.text, SIZES)
-        for shown, condition in ((True, 0), (True, 1), (False, 2)):
+        for shown, condition in (("<image>", 0), ("<image>", 1), (None, 2)):
             for side in (0, 1):
                 text = family.chat.render(pair.text, shown, pair.text.responses[side])
                 images = Image.new("RGB", (48, 48)) if shown else None

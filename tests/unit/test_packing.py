@@ -20,7 +20,11 @@ PLACEHOLDER = 9
 
 
 class Family:
-    """Just what packing asks of a family: which ids are placeholders, and pixels. An image is its own name here."""
+    """Just what packing asks of a family: which ids are placeholders, whether those of an image see each other both ways, and
+    pixels. An image is its own name here."""
+
+    def __init__(self, two_way_images):
+        self.two_way_images = two_way_images
 
     def image_token_mask(self, ids):
         return ids == PLACEHOLDER
@@ -40,7 +44,8 @@ def pairs(draw):
             return np.arange(count) + 1000 * (p + 1) + 100 * tag
 
         features = draw(st.integers(1, 4))
-        shown = [np.concatenate([np.full(features, PLACEHOLDER), ids(draw(length), tag)]) for tag in (0, 1)]
+        before = np.arange(draw(st.integers(0, 2)))
+        shown = [np.concatenate([before, np.full(features, PLACEHOLDER), ids(draw(length), tag)]) for tag in (0, 1)]
         prefixes = (*shown, ids(draw(length), 2))
         places = st.integers(0, 20)
         text = EncodedText(
@@ -57,6 +62,7 @@ def pairs(draw):
 
 
 CORRUPTED = [(0, CORRUPT), (1, CORRUPT)]
+families = st.booleans().map(Family)
 cells = st.sets(st.sampled_from([*sorted(ALL_CELLS), *CORRUPTED]), min_size=1).map(frozenset)
 
 
@@ -85,23 +91,34 @@ def expected_sequences(batch_pairs, wanted):
 
 
 def visibility(layout):
-    """(T, T) bool from the ranges alone."""
+    """(T, T) bool from the ranges and kinds alone."""
     total = layout.queries[-1][1]
     seen = np.zeros((total, total), bool)
-    for (start, stop), ranges in zip(layout.queries, layout.keys):
+    for (start, stop), ranges, two_way in zip(layout.queries, layout.keys, layout.two_way):
         for low, high in ranges[:-1]:
             seen[start:stop, low:high] = True
         for query in range(start, stop):
-            seen[query, start : query + 1] = True
+            seen[query, start : stop if two_way else query + 1] = True
     return seen
 
 
+def distances(layout, window):
+    """(T, T) bool: what stands fewer than ``window`` tokens before another on its path, or behind it."""
+    total = layout.queries[-1][1]
+    near = np.ones((total, total), bool)
+    for (start, stop), ranges in zip(layout.queries, layout.keys):
+        path = [place for span in ranges for place in range(*span)]
+        for query in range(start, stop):
+            near[query, path[: max(0, path.index(query) - window + 1)]] = False
+    return near
+
+
 @settings(deadline=None)
-@given(pairs(), cells)
-def test_every_scored_token_sees_exactly_its_sequence(batch_pairs, wanted):
+@given(pairs(), cells, families)
+def test_every_scored_token_sees_exactly_its_sequence(batch_pairs, wanted, family):
     """Following a cell's predicting positions and what they see gives back each whole sequence, in order, with its
     positions: prefixes shared, siblings unseen, every scored token once."""
-    batch = PackedCollate(wanted)(batch_pairs, Family())
+    batch = PackedCollate(wanted)(batch_pairs, family)
     seen, ids, positions = visibility(batch.layout), batch.input_ids.numpy(), batch.position_ids[:, 0].numpy()
     sequences = expected_sequences(batch_pairs, wanted)
     assert set(batch.cell.tolist()) == sequences.keys()
@@ -119,9 +136,9 @@ def test_every_scored_token_sees_exactly_its_sequence(batch_pairs, wanted):
 
 
 @settings(deadline=None)
-@given(pairs(), cells)
-def test_nothing_is_laid_out_twice_or_in_vain(batch_pairs, wanted):
-    batch = PackedCollate(wanted)(batch_pairs, Family())
+@given(pairs(), cells, families)
+def test_nothing_is_laid_out_twice_or_in_vain(batch_pairs, wanted, family):
+    batch = PackedCollate(wanted)(batch_pairs, family)
     conditions = {}
     for side, view in wanted:
         conditions.setdefault(condition(side, view), set()).add(side)
@@ -138,44 +155,106 @@ def test_nothing_is_laid_out_twice_or_in_vain(batch_pairs, wanted):
     assert visibility(batch.layout)[batch.predicts.numpy()].any(0).all()
     assert (batch.input_ids[batch.image_slots] == PLACEHOLDER).all()
     assert len(batch.image_slots) == (batch.input_ids == PLACEHOLDER).sum()
+    # Pictures see themselves where the family says so, and nothing is of a kind of its own else.
+    seen = visibility(batch.layout)
+    mutual = (seen & seen.T & ~np.eye(len(seen), dtype=bool)).any(1)
+    several = family.two_way_images & (batch.input_ids == PLACEHOLDER).numpy()
+    assert (mutual <= several).all()
+    assert not family.two_way_images or mutual.sum() == sum(
+        stop - start for start, stop in batch.layout.queries if several[start] and stop - start > 1
+    )
+    assert bool(batch.layout.calls) is bool(several.any())
+    assert set(batch.owners().tolist()) <= set(range(len(batch_pairs)))
+
+
+def seen_by_calls(layout, rows):
+    """(queries, T) what variable-length kernels let the queries ``rows`` of ``layout`` see."""
+    seen, places = np.zeros((len(rows), layout.keys[-1][-1][1]), bool), []
+    for call in layout.calls or (layout,):
+        lengths = np.diff(call.cu_q.numpy())
+        assert lengths.min() >= 1, "an empty segment hangs some kernels"
+        assert call.max_q == lengths.max()
+        assert call.max_k == np.diff(call.cu_k.numpy()).max()
+        assert call.cu_q.dtype == call.cu_k.dtype == torch.int32
+        mine = np.arange(len(rows)) if call.places is None else call.places.numpy()
+        places.append(mine)
+        for s in range(len(lengths)):
+            keys = call.key_index[call.cu_k[s] : call.cu_k[s + 1]].numpy()
+            queries = mine[call.cu_q[s] : call.cu_q[s + 1]]
+            for number, query in enumerate(queries):  # bottom-right: the last query sees every key
+                seen[query, keys[: len(keys) - (len(queries) - 1 - number if call.causal else 0)]] = True
+    order = np.arange(len(rows)) if layout.order is None else layout.order.numpy()
+    assert np.concatenate(places)[order].tolist() == list(range(len(rows)))
+    return seen
 
 
 @settings(deadline=None)
-@given(pairs(), cells)
-def test_kernel_arguments_say_what_the_ranges_say(batch_pairs, wanted):
-    layout = PackedCollate(wanted)(batch_pairs, Family()).layout
-    lengths = np.diff(layout.cu_q.numpy())
-    assert lengths.min() >= 1, "an empty segment hangs some kernels"
+@given(pairs(), cells, families)
+def test_kernel_arguments_say_what_the_ranges_say(batch_pairs, wanted, family):
+    layout = PackedCollate(wanted)(batch_pairs, family).layout
     assert [(a, b) for a, b in zip(layout.cu_q.tolist(), layout.cu_q.tolist()[1:])] == list(layout.queries)
-    assert layout.max_q == lengths.max()
-    assert layout.max_k == np.diff(layout.cu_k.numpy()).max()
-    assert layout.cu_q.dtype == layout.cu_k.dtype == torch.int32
-    seen = np.zeros_like(visibility(layout))
-    for s, (start, stop) in enumerate(layout.queries):
-        keys = layout.key_index[layout.cu_k[s] : layout.cu_k[s + 1]].numpy()
-        for query in range(start, stop):  # bottom-right: the last query sees every key
-            seen[query, keys[: len(keys) - (stop - 1 - query)]] = True
-    assert (seen == visibility(layout)).all()
+    visible = visibility(layout)
+    assert (seen_by_calls(layout, np.arange(len(visible))) == visible).all()
+
+
+def seen_in_blocks(layout, rows, window=None):
+    """(queries, T) what the blocks of ``layout``, whose queries are ``rows``, let them see."""
+    blocks, order = layout.blocks if window is None else layout.blocks_within(window)
+    total, seen, places = layout.keys[-1][-1][1], [], []  # of each row that the blocks give, padding among them
+
+    def sees(query, keys):
+        places.append(query)
+        seen.append(np.zeros(total, bool))
+        seen[-1][keys] = True
+
+    for block in blocks:
+        assert block.mask.any(-1).all(), "a query that sees nothing gives NaN"
+        for query in block.queries[:, : block.causal].flatten().tolist():
+            (start,) = {own[0][0] for own in layout.keys if own[0][0] <= rows[query] < own[-1][1] and len(own) == 1}
+            sees(query, slice(start, rows[query] + 1))
+        for n, queries in enumerate(block.queries[:, block.causal :].tolist()):
+            for i, query in enumerate(queries):
+                sees(query, block.keys[n][block.mask[n, 0, i]].numpy())
+    order = order.numpy()
+    assert np.array(places)[order].tolist() == list(range(len(rows)))
+    return np.stack(seen)[order]
 
 
 @settings(deadline=None)
-@given(pairs(), cells)
-def test_blocks_say_what_the_ranges_say(batch_pairs, wanted):
-    layout = PackedCollate(wanted)(batch_pairs, Family()).layout
-    blocks, order = layout.blocks
-    seen, places = np.zeros_like(visibility(layout)), []
-    for block in blocks:
-        kept = np.zeros(block.index.numel(), bool)
-        kept[block.kept] = True
-        kept = kept.reshape(block.index.shape)
-        assert block.mask.any(-1).all(), "a query that sees nothing gives NaN"
-        for n, (index, real) in enumerate(zip(block.index.numpy(), kept)):
-            for i in np.flatnonzero(real):
-                seen[index[i], index[block.mask[n, 0, i].numpy()]] = True
-            assert not block.mask[n, 0][real][:, ~real].any(), "no token sees padding"
-        places.append(block.index.flatten()[block.kept])
-    assert (seen == visibility(layout)).all()
-    assert torch.cat(places)[order].tolist() == list(range(len(seen)))
+@given(pairs(), cells, families, st.sampled_from([None, 1, 2, 4]))
+def test_blocks_say_what_the_ranges_say(batch_pairs, wanted, family, window):
+    layout = PackedCollate(wanted)(batch_pairs, family).layout
+    visible = visibility(layout)
+    near = visible if window is None else visible & distances(layout, window)
+    assert (seen_in_blocks(layout, np.arange(len(visible)), window) == near).all()
+    assert layout.pairs == visible.sum()
+
+
+@settings(deadline=None)
+@given(pairs(), cells, families, st.sampled_from([None, 1, 2, 4]))
+def test_the_rows_that_predict_see_what_they_saw(batch_pairs, wanted, family, window):
+    """The tail of a row: no row twice, none that predicts is missing, and none that does not."""
+    batch = PackedCollate(wanted)(batch_pairs, family)
+    tail, visible = batch.tail, visibility(batch.layout)
+    if tail is None:
+        assert batch.predicts.unique().tolist() == list(range(batch.llm_tokens))
+        return
+    assert torch.equal(tail.rows, batch.predicts.unique()), (
+        "a prefix predicts with its last row, a branch with every one"
+    )
+    assert torch.equal(tail.rows[tail.predicts], batch.predicts)
+    assert torch.cat([tail.rest, tail.rows])[tail.order].tolist() == list(range(batch.llm_tokens))
+    rows = tail.rows.numpy()
+    near = visible if window is None else visible & distances(batch.layout, window)
+    assert (seen_in_blocks(tail.layout, rows, window) == near[rows]).all()
+    assert (seen_by_calls(tail.layout, rows) == visible[rows]).all()
+    assert tail.layout.pairs == visible[rows].sum()
+
+
+def test_a_tail_of_rows_in_the_middle_goes_on_to_the_end_of_their_segment():
+    layout = Layout.of([((0, 5), ()), ((5, 9), ((0, 5),)), ((9, 11), ((0, 5),))])
+    assert layout.only(np.array([6])).queries == ((6, 9),)
+    assert layout.only(np.array([4, 6])).queries == ((4, 5), (6, 9))
 
 
 def test_layouts_without_tokens_are_refused():

@@ -13,7 +13,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from ...model.load import Tuned
 from ...model.scorer import PackedScorer
@@ -32,6 +32,10 @@ class Counts:
     """Images through the vision tower, for both models."""
     flops: float = 0.0
     """Floating-point operations of forward, recomputation and backward, attention included; 2 a multiply-add."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """The same by what they are for: see :data:`PARTS`."""
+    floor: float = 0.0
+    """What of them no implementation avoids: see :func:`floor_flops`."""
     held: dict[str, float] = field(default_factory=dict)
     """Bytes alive between forward and backward, by kind: hidden states, logits, attention, other."""
     largest_logits: float = 0.0
@@ -94,6 +98,38 @@ class LiveBytes(TorchDispatchMode):
         return totals
 
 
+PARTS = ("decoder's matrices", "adapters", "attention", "head", "vision")
+"""What a step's operations are for; vision is tower and projector."""
+
+
+class FlopsByPart(TorchDispatchMode):
+    """Counts operations by torch's own formulas, each for the part that its tensors' widths tell."""
+
+    def __init__(self, shape: Shape, tuned: Tuned):
+        super().__init__()
+        self.shape, self.parts = shape, dict.fromkeys(PARTS, 0.0)
+        self.ranks = {len(p) for name, p in tuned.trainable.items() if "lora_A" in name}
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        made = function(*arguments, **(keywords or {}))
+        formula = flop_registry.get(function._overloadpacket)
+        if formula is not None:
+            self.parts[self._part(arguments)] += formula(*arguments, **(keywords or {}), out_val=made)
+        return made
+
+    def _part(self, arguments: Any) -> str:
+        tensors = [x for x in arguments if isinstance(x, torch.Tensor)]
+        axes = {size for tensor in tensors for size in tensor.shape}
+        # Images and their patches have more than three axes, biases have one: the decoder's matrices have none.
+        if self.shape.vision_hidden in axes or any(x.dim() in (1, 4) for x in tensors):
+            return "vision"
+        if any(x.dim() == 3 for x in tensors):
+            return "attention" if tensors[0].shape[1] == self.shape.heads else "vision"
+        if self.shape.vocabulary in axes:
+            return "head"
+        return "adapters" if axes & self.ranks else "decoder's matrices"
+
+
 def count_step(tuned: Tuned, shape: Shape, batch: Any, pairs: int, loss_of: Callable[[Any], torch.Tensor]) -> Counts:
     """Runs one step of ``tuned`` without an engine and counts; gradients are dropped afterwards."""
     counts = Counts()
@@ -109,10 +145,11 @@ def count_step(tuned: Tuned, shape: Shape, batch: Any, pairs: int, loss_of: Call
     counts.peak, counts.largest_logits = live.peak / pairs, live.largest_logits
     counts.largest_gather = largest_gather(scorer)
     _drop_gradients(tuned)
-    with FlopCounterMode(display=False) as flops:
+    with FlopsByPart(shape, tuned) as flops:
         loss_of(scorer(batch)).backward()
     _drop_gradients(tuned)
-    counts.flops = flops.get_total_flops() / pairs
+    counts.parts = {part: count / pairs for part, count in flops.parts.items()}
+    counts.flops = sum(counts.parts.values())
     for name in ("llm_tokens", "reference_tokens", "images"):
         setattr(counts, name, getattr(counts, name) / pairs)
     return counts
@@ -172,14 +209,19 @@ def _counting_inputs(tuned: Tuned, counts: Counts) -> Iterator[dict[str, bool]]:
         yield phase
 
 
-def floor_flops(tuned: Tuned, unique_tokens: float, full: bool, reference: bool) -> float:
-    """FLOPs a pair that no implementation avoids: every distinct token once through policy (forward and backward), and
-    through the ``reference`` where it is computed.
+def floor_flops(tuned: Tuned, tokens: float, predicting: float, full: bool, reference: bool) -> float:
+    """FLOPs a pair that no implementation avoids: every distinct one of ``tokens`` once through policy (forward and backward),
+    and through the ``reference`` where it is computed; in the last layer only ``predicting`` ones, but for keys and values.
 
     2 a weight and token forward; backward 2 for the activations' gradient, and 2 more for the weights' where they are trained.
     Attention, head and vision are left out.
     """
     parts = tuned.scorer.family.parts(tuned.policy)
-    weights = sum(p.numel() for n, p in parts.layers.named_parameters() if "lora_" not in n and p.dim() == 2)
+
+    def work(layer: nn.Module, asked: float) -> float:
+        weights = {n: p.numel() for n, p in layer.named_parameters() if "lora_" not in n and p.dim() == 2}
+        return sum(size * (tokens if "k_proj" in n or "v_proj" in n else asked) for n, size in weights.items())
+
+    *layers, last = parts.layers
     passes = 1 + (2 if full else 1) + reference
-    return unique_tokens * weights * 2 * passes
+    return (sum(work(layer, tokens) for layer in layers) + work(last, predicting)) * 2 * passes

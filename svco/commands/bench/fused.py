@@ -11,13 +11,14 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from ...batches.layout import Layout
+from ...model.last import Others
 
 NAME = "svco_counted"
 
 
 @torch.library.custom_op("svco_bench::attention", mutates_args=())
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, area: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(output like ``q`` (tokens, H, D), log-sum-exp (tokens, H) float32); ``area``: (query, key) places of one head."""
+    """(output like ``q`` (tokens, H, D), log-sum-exp (tokens, H) float32); ``area``: visible (query, key) pairs of one head."""
     raise RuntimeError("this kernel has shapes only")
 
 
@@ -82,18 +83,21 @@ def counted(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
     layout: Layout | None = None,
+    others: Others | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """As transformers' layers call it: ``query`` (B, H, L, D), ``key`` and ``value`` (B, G, L, D).
 
-    With a ``layout`` each segment's keys are gathered as the varlen kernels want them; without, B sequences of L tokens,
-    padding included. The area is not halved where it is causal, in neither case.
+    With a ``layout`` each segment's keys are gathered as the varlen kernels want them; without, B sequences of L tokens, padding
+    included, causal where ``module`` says that it is. The area is what is visible: kernels skip the rest.
     """
+    if others is not None:
+        key, value = others.join(key, value)
     batch, heads, length, size = query.shape
     q, k, v = (x.transpose(1, 2).reshape(-1, x.shape[1], size) for x in (query, key, value))
-    area = batch * length**2
     if layout is not None:
         k, v = (x.index_select(0, layout.key_index) for x in (k, v))
-        spans = zip(layout.queries, layout.keys)
-        area = sum((stop - start) * sum(b - a for a, b in ranges) for (start, stop), ranges in spans)
+        area = layout.pairs
+    else:
+        area = batch * (length * (length + 1) // 2 if module.is_causal else length**2)
     return attention(q, k, v, area)[0].view(batch, length, heads, size), None

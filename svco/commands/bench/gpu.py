@@ -217,7 +217,7 @@ def time_ladder(shape: Shape, setting: Setting, full: bool) -> tuple[list[Timed]
     for row in LADDER:
         tuned = build(row, models, family, backend, shared=True)
         batch = make_batch(row, objective, drawn, family, stored).to(device)
-        floor = floor_flops(tuned, unique, full, row.reference == "live") * pairs
+        floor = floor_flops(tuned, *unique, full, row.reference == "live") * pairs
         results.append(Timed(row.name, [], floor_flops=floor))
         contestants.append((partial(activate, row, tuned), partial(_step, tuned, batch, objective)))
     for repetition in range(setting.repetitions + 1):

@@ -212,7 +212,7 @@ def _ladder(outcome: Outcome, shape: Shape, setting: Setting, full: bool) -> Non
     if not full:
         outcome.kernels = top_kernels(product, setting.device)
     by_name = {row.row: row for row in rows}
-    tokens = unique_tokens(shape, make_objective(ObjectiveConfig())) * setting.pairs
+    tokens = unique_tokens(shape, make_objective(ObjectiveConfig()))[0] * setting.pairs
     outcome.calibration |= {
         "device": outcome.device,
         "attention": setting.backend,
@@ -225,7 +225,7 @@ def _ladder(outcome: Outcome, shape: Shape, setting: Setting, full: bool) -> Non
                 "seconds": seconds(by_name[name]),
                 "peak_bytes": by_name[name].peak,
             }
-            for name in (PRODUCT, "+ nothing recomputed", "+ cached reference")
+            for name in (PRODUCT, "+ nothing recomputed", "+ cached reference", "+ cached and nothing recomputed")
         },
     }
 

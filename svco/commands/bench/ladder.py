@@ -76,8 +76,8 @@ class SequentialScorer(PackedScorer):
         """(R,) log-probabilities of one model's whole pass."""
         ends = self if is_policy or self.copy is None else self.copy
         text = ends.embedding(batch.input_ids)
-        features = self.family.project(parts, encoded, batch.grids).to(text.dtype)
-        hidden = text.index_copy(0, batch.image_slots, features).unsqueeze(0)
+        (features,) = self.family.project(parts, encoded, batch.grids)
+        hidden = text.index_copy(0, batch.image_slots, features.to(text.dtype)).unsqueeze(0)
         if is_policy and torch.is_grad_enabled() and not hidden.requires_grad:
             hidden.requires_grad_()
         arguments = {
@@ -140,15 +140,17 @@ LADDER = (
         (("vision_once", False), ("chunked_head", False))),
     Row("+ vision once", "an image encoded once for both models", PackedCollate, SequentialScorer, (("chunked_head", False),)),
     Row("+ log-prob head", "no logits", PackedCollate, SequentialScorer),
-    Row("+ lockstep", "policy and reference layer by layer, LoRA's on one gather: the product, all layers recomputed",
-        PackedCollate),
-    Row("+ nothing recomputed", "lockstep with the dial at 0: where memory allows", PackedCollate, recompute=False),
-    Row("+ cached reference", "lockstep's policy alone, all layers recomputed", PackedCollate, reference="cached"),
+    Row("+ lockstep", "policy and reference layer by layer, LoRA's on one gather", PackedCollate,
+        features=(("narrows", False),)),
+    Row("+ last layer", "of the last layer only rows that predict are asked: the product, all layers recomputed", PackedCollate),
+    Row("+ nothing recomputed", "the product with the dial at 0: where memory allows", PackedCollate, recompute=False),
+    Row("+ cached reference", "the product's policy alone, all layers recomputed", PackedCollate, reference="cached"),
+    Row("+ cached and nothing recomputed", "both, as sweeps run", PackedCollate, reference="cached", recompute=False),
 )  # fmt: skip
 """For ``dpo`` the authors-shaped row is TRL's shape: chosen and rejected in one padded forward a model."""
 ROWS = {row.name: row for row in LADDER}
 BASELINE = "authors-shaped"
-PRODUCT = "+ lockstep"
+PRODUCT = "+ last layer"
 
 
 @dataclass(frozen=True)
@@ -239,9 +241,10 @@ def make_batch(row: Row, objective: Objective, pairs: Sequence[EncodedPair], fam
     return replace(batch, reference_logps=reference) if row.reference == "cached" else batch
 
 
-def unique_tokens(shape: Shape, objective: Objective) -> int:
-    """Tokens of a packed pair."""
-    return PackedCollate(objective.cells)(random_pairs(shape, 1, 0), SyntheticFamily(shape)).llm_tokens
+def unique_tokens(shape: Shape, objective: Objective) -> tuple[int, int]:
+    """(tokens of a packed pair, those of them that predict a scored one)."""
+    batch = PackedCollate(objective.cells)(random_pairs(shape, 1, 0), SyntheticFamily(shape))
+    return batch.llm_tokens, len(batch.predicts.unique())
 
 
 def bench_config(tune: Tune) -> Config:

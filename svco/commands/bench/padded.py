@@ -145,7 +145,7 @@ class PaddedScorer(nn.Module):
         parts = self.family.parts(model)
         if batch.grids:
             encoded = self.family.encode_images(parts, batch.pixels, batch.grids)
-            features = self.family.project(parts, encoded, batch.grids)
+            (features,) = self.family.project(parts, encoded, batch.grids)
             shown = self.family.image_token_mask(batch.input_ids).unsqueeze(-1)
             embeddings = embeddings.masked_scatter(shown, features.to(embeddings.dtype))
         hidden = parts.language_model(inputs_embeds=embeddings, attention_mask=_mask(batch), use_cache=False)

@@ -19,6 +19,7 @@ from ...basics.files import write_whole
 from ...basics.markdown import markdown
 from ...basics.strict_json import json_text
 from ...data.shards import ShardSet
+from ...model.lora import target_names
 from ...objectives.table import make_objective
 from ...recipe.config import LoraConfig, ObjectiveConfig
 from .count import moved
@@ -136,6 +137,7 @@ def make_trl(bench: Bench, ds: dict[str, Any], ours: Contestant, folder: str) ->
             return loss
 
     model = random_model(shape, "sdpa", bench.dtype, torch.device("cpu"))
+    names = target_names(model.get_submodule("model.language_model"), LoraConfig().targets)
     trainer = Trainer(
         model=model,
         args=trl_arguments(bench, ds, steps, folder),
@@ -146,7 +148,7 @@ def make_trl(bench: Bench, ds: dict[str, Any], ours: Contestant, folder: str) ->
         peft_config=PeftLoraConfig(
             r=min(tune.rank, shape.hidden // 8),
             lora_alpha=2 * tune.rank,
-            target_modules=rf".*\blanguage_model\..*\b({'|'.join(LoraConfig().targets)})",
+            target_modules=rf".*\blanguage_model\..*\b({'|'.join(names)})",
         ),
         data_collator=lambda examples: dict(batch),
         callbacks=[Steps()],

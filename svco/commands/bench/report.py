@@ -9,7 +9,7 @@ from typing import Any
 
 from ...basics.files import writing
 from ...basics.markdown import markdown
-from .count import moved
+from .count import PARTS, moved
 from .ladder import LADDER
 from .run import agree, baseline
 from .shapes import SHAPES
@@ -17,8 +17,8 @@ from .shapes import SHAPES
 KINDS = ("hidden states", "logits", "attention", "other")
 """What is held for the backward pass, in the order of the columns."""
 _COUNTED = (
-    "FLOPs are of the whole step, both models, vision and head included; attention over the whole area that a kernel is given, "
-    "not halved where it is causal. The peak is of tensors made in the step, gradients included and weights not; the largest "
+    "FLOPs are of the whole step, both models, vision and head included; attention over the pairs that see each other, as "
+    "kernels compute it, in every row. The peak is of tensors made in the step, gradients included and weights not; the largest "
     "gather, of weights, is there beside it under ZeRO-3."
 )
 
@@ -64,7 +64,30 @@ def _counted(result: dict[str, Any]) -> list[str]:
                 *(_mb(counts[name]) for name in ("largest_logits", "largest_gather", "peak")),
             ]
         )
-    return [*lines, markdown(table), "", _COUNTED]
+    return [*lines, markdown(table), "", _COUNTED, "", *_above_the_floor(rows)]
+
+
+def _above_the_floor(rows: Sequence[dict[str, Any]]) -> list[str]:
+    table = [["", "floor, TFLOP", *PARTS, "all"]]
+    for row in rows:
+        counts = row["counts"]
+        floor = counts["floor"]
+        shares = (counts["parts"][part] / floor for part in PARTS)
+        table.append(
+            [
+                row["row"],
+                f"{floor / 1e12:,.4g}",
+                *(f"{share:.3f}" for share in shares),
+                f"{counts['flops'] / floor:.3f}",
+            ]
+        )
+    return [
+        "Where the FLOPs go, as multiples of what no implementation avoids: every distinct token once through the decoder's "
+        "matrices, forward, backward and for a live reference; of the last layer, beside keys and values, only tokens that "
+        "predict:",
+        "",
+        markdown(table),
+    ]
 
 
 def _mb(size: float) -> str:

@@ -6,8 +6,9 @@ varlen kernel, SwiGLU, LoRA's inner tensors), and checked against what they do s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from . import delta
 from .architecture import Architecture
 from .workload import Row, Tuning
 
@@ -54,12 +55,16 @@ class Activations:
     """One stream's hidden states."""
     layer: float
     """What one layer keeps that is not recomputed: what the dial measures."""
+    last: float
+    """The same of the last layer, which few tokens are asked of."""
     start: float
     """Kept outside the layers until the backward pass ends: rotary angles, what a trained projector needs."""
     scored: float
     """Kept of the scored rows until the backward pass reaches the layers."""
     working: float
     """Beside all that, at the worst moment of a layer's backward pass."""
+    working_last: float
+    """The same of the last layer's."""
     head: float
     """Beside what is kept, at the worst moment of the log-prob head in the forward pass."""
     head_backward: float
@@ -70,7 +75,7 @@ class Activations:
     @property
     def kept(self) -> float:
         """Alive between forward and backward."""
-        plain = (self.layers - self.recompute) * self.layer
+        plain = (self.layers - self.recompute - 1) * self.layer + self.last if self.recompute < self.layers else 0.0
         return self.recompute * self.stream + plain + self.start + self.scored
 
     def peak(self, gradients: Gradients) -> float:
@@ -80,8 +85,8 @@ class Activations:
     def backward_peak(self, gradients: Gradients) -> float:
         """The most bytes at once in the backward pass."""
         moments = [self.kept + self.head_backward]
-        # In the layers it falls or grows steadily, so the ends decide: last layer, last recomputed one, first one.
-        for done in {0, min(self.layers - self.recompute, self.layers - 1), self.layers - 1}:
+        # In the layers it falls or grows steadily, so the ends decide: the last two, last recomputed one, first one.
+        for done in {0, min(1, self.layers - 1), min(self.layers - self.recompute, self.layers - 1), self.layers - 1}:
             moments.append(self._at_layer(done) + gradients.layer * done + gradients.last + gradients.head)
         moments.append(gradients.layer * self.layers + gradients.head + gradients.start + self.stream)
         return max(moments)
@@ -90,55 +95,76 @@ class Activations:
         """In the backward pass of a layer when ``done`` layers behind it are through."""
         inputs = min(self.recompute, self.layers - done)
         insides = max(1, self.layers - self.recompute - done)  # a recomputed layer's own are back at least
-        return inputs * self.stream + insides * self.layer + self.start + self.working
+        ends = self.layer + self.working if done else self.last + self.working_last
+        return inputs * self.stream + (insides - 1) * self.layer + ends + self.start
 
 
-def layer_bytes(a: Architecture, tuning: Tuning, row: Row, kernels: Kernels) -> float:
-    """What one decoder layer keeps for its backward pass when it is not recomputed."""
+def layer_bytes(a: Architecture, tuning: Tuning, row: Row, kernels: Kernels, last: bool = False) -> float:
+    """What one decoder layer keeps for its backward pass when it is not recomputed; ``last``: the last one."""
     b, wide = tuning.weight_bytes, 4
+    asked = row.asked if last else row.tokens
 
     def needed(*names: str) -> bool:
         """The input of one of these linear layers is wanted again."""
-        return tuning.full or kernels.zero3 or bool({*names} & {*tuning.targets})
+        return tuning.full or kernels.zero3 or tuning.adapts(*names)
 
     # A norm keeps its input in float32 (the input itself, if it is float32) and its inverse root mean square; a trained one
     # also what it scales. Its output is kept by the linear layers behind it.
-    norms = 2 * (wide * a.hidden + wide + b * a.hidden * tuning.full)
-    inputs = b * a.hidden * (needed("q_proj", "k_proj", "v_proj") + needed("gate_proj", "up_proj"))
-    mlp = b * a.intermediate * (3 + needed("down_proj"))  # gate, its SiLU, up, and their product
-    inner = b * tuning.rank * sum(linear.name in tuning.targets for linear in a.linears)
-    return row.tokens * (norms + inputs + mlp + inner) + _attention_bytes(a, b, row, kernels)
+    norm = wide * a.hidden + wide + b * a.hidden * tuning.full
+    attention = norm + b * a.hidden * needed("q_proj", "k_proj", "v_proj")
+    # In the MLP: gate, its SiLU, up, and their product.
+    mlp = norm + b * a.hidden * needed("gate_proj", "up_proj") + b * a.intermediate * (3 + needed("down_proj"))
+    adapted = [linear.name in ("k_proj", "v_proj") for linear in a.linears if tuning.adapts(linear.name)]
+    inner = b * tuning.rank * (sum(adapted) * row.tokens + (len(adapted) - sum(adapted)) * asked)
+    return row.tokens * attention + asked * mlp + inner + _attention_bytes(a, b, row, kernels, last)
 
 
-def _attention_bytes(a: Architecture, b: int, row: Row, kernels: Kernels) -> float:
+def _attention_bytes(a: Architecture, b: int, row: Row, kernels: Kernels, last: bool) -> float:
     """Queries, keys, values, output and log-sum-exp as the kernel is given them."""
     queries, keys = a.heads * a.head_size, a.groups * a.head_size
-    lse = 4 * a.heads * row.tokens
+    asked, blocks = (row.asked, row.asked_blocks) if last else (row.tokens, row.blocks)
+    lse = 4 * a.heads * asked
     if not kernels.dense:
-        return b * (2 * queries * row.tokens + 2 * keys * row.keys) + lse
+        return b * (2 * queries * asked + 2 * keys * row.keys) + lse
     # Keys and values of all heads, the output in blocks and again in the row's order, and the mask as numbers.
-    return b * (5 * queries * row.tokens + row.blocks) + lse
+    return b * (queries * (3 * asked + 2 * row.tokens) + blocks) + lse
 
 
 def activations(a: Architecture, tuning: Tuning, row: Row, recompute: int, kernels: Kernels) -> Activations:
-    """The tensors of ``row`` with the first ``recompute`` layers recomputed."""
-    b = tuning.weight_bytes
+    """The tensors of ``row`` with the first ``recompute`` layers recomputed. Where layers are of two kinds, which alternate, each
+    counts as their mean."""
+    if a.delta:
+        made = activations(a.attending, tuning, row, min(recompute, a.attending.layers), kernels)
+        states = delta.layer_bytes(a, a.delta, tuning, row, kernels.zero3)
+        share = len(a.delta.numbers) / a.layers
+        return replace(
+            made,
+            layers=a.layers,
+            recompute=recompute,
+            layer=share * states + (1 - share) * made.layer,
+            working=max(made.working, delta.working_bytes(a.delta, tuning, row)),
+        )
+    b, wide = tuning.weight_bytes, 4
     stream, rows = b * a.hidden * row.tokens, b * a.hidden * row.scored
     start = 2 * b * a.head_size * row.tokens
-    if tuning.trains_projector:  # its input, both sides of its activation, and what is placed in the row
-        start += b * row.features * (a.projector[0].inputs + 3 * a.hidden)
+    if tuning.trains_projector:  # its input, both sides of its activation, and what is placed in the row or added there
+        start += b * row.features * sum(linear.inputs + linear.outputs for linear in a.projector)
     if not tuning.full and not recompute and b < 4:
         start += stream  # the first layer's input, of which a gradient is wanted for ZeRO-3's sake
+    # Held in 4 bits, the matrix that is multiplied is there whole for that long, with its scales in float32.
+    whole = (b + wide / 64) * max(linear.weights for linear in a.linears) if tuning.quantised else 0.0
     return Activations(
         layers=a.layers,
         recompute=recompute,
         stream=stream,
         layer=layer_bytes(a, tuning, row, kernels),
+        last=layer_bytes(a, tuning, row, kernels, last=True),
         start=start,
         # The final norm's rows in float32 and the head's derivative; of a trained one its input, and what the norm scales.
         scored=4 * a.hidden * row.scored + rows * (2 if tuning.full else 1),
         # In the MLP: the gradients of two inner tensors, and of its output.
-        working=b * row.tokens * (2 * a.intermediate + a.hidden),
+        working=b * row.tokens * (2 * a.intermediate + a.hidden) + whole,
+        working_last=b * row.asked * (2 * a.intermediate + a.hidden) + whole,
         head=_head(a, tuning, row, kernels),
         head_backward=_trained_head_backward(a, tuning, row, kernels) if tuning.full else 0.0,
         vision=_vision(a, tuning, row),
@@ -154,7 +180,7 @@ def _head(a: Architecture, tuning: Tuning, row: Row, kernels: Kernels) -> float:
     """Both streams' last hidden states and scored rows, and one chunk: logits, their slope, its product with the head."""
     b, chunk = tuning.weight_bytes, _chunk(a, row)
     logits = 4 * chunk * a.vocabulary
-    streams = (1 + tuning.live) * b * a.hidden * (row.tokens + row.scored)
+    streams = (1 + tuning.live) * b * a.hidden * (row.asked + row.scored)
     widened = kernels.widened_head and b < 4
     if tuning.full:
         return streams + logits + (4 * (a.embedding + chunk * a.hidden) if widened else 0)

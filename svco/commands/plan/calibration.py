@@ -58,7 +58,7 @@ def _of_check(machine: Machine, found: Mapping[str, Any], name: str) -> Reached:
     machine = replace(machine, reached=reached)
     ratios = []
     for kind in ("lora_step", "full_step"):
-        for row, recomputed in (("+ lockstep", True), ("+ nothing recomputed", False)):
+        for row, recomputed in (("+ last layer", True), ("+ nothing recomputed", False)):
             step = found.get(kind, {}).get(row) or {}
             if not step.get("seconds"):
                 continue

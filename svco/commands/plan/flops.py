@@ -1,14 +1,16 @@
 """Floating-point operations of a micro-batch, in closed form; 2 a multiply-add.
 
-They are those that are done, recomputation included. Attention counts the whole area a kernel is given, not half of it
-where it is causal: that is how kernels are timed, and what torch's counter counts.
+They are those that are done, recomputation included. Attention counts what is visible: kernels skip the other half where it is
+causal. The last layer has queries, output and MLP of the tokens that predict a scored one alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .architecture import Architecture, Linear
+from . import delta
+from .architecture import Architecture
+from .layers import Linear
 from .workload import Row, Tuning
 
 
@@ -40,21 +42,54 @@ def flops(a: Architecture, tuning: Tuning, row: Row, recompute: int, last_produc
     ``last_product_again``: ZeRO-3's linear function saves its input after it has multiplied, so that recomputation repeats a
     layer's last product, which torch's own leaves out.
     """
-    linear = 2 * row.tokens * a.layer_linear
-    adapters = 2 * row.tokens * tuning.adapters(a)
-    attention = 4 * row.area * a.heads * a.head_size
-    layer = linear + adapters + attention
-    spared = 0.0 if last_product_again else 2 * row.tokens * _last_product(a, tuning)
-    # Backward: attention computes its scores again, and four products of two; a frozen matrix has one product, not two.
-    back = linear * (2 if tuning.full else 1) + 2 * adapters + 2.5 * attention
+    if a.delta:
+        states = a.delta.among(recompute)
+        made = flops(a.attending, tuning, row, recompute - states, last_product_again)
+        linear, adapters, rule = delta.layer_flops(a.delta, tuning, row)
+        count = len(a.delta.numbers)
+        return replace(
+            made,
+            forward=made.forward + count * (linear + adapters + rule),
+            reference=made.reference + count * (linear + rule) * tuning.live,
+            recompute=made.recompute + states * (linear + adapters + rule),
+            backward=made.backward + count * (linear * (2 if tuning.full else 1) + 2 * adapters + 2 * rule),
+        )
+    whole = _layer(a, tuning, row, row.tokens, row.area)
+    last = _layer(a, tuning, row, row.asked, row.asked_area)
+    spare = 0.0 if last_product_again else 2 * _last_product(a, tuning)
+    again: float = min(recompute, a.layers - 1) * (whole.forward - spare * row.tokens)
+    if recompute == a.layers:
+        again += last.forward - spare * row.asked
     return Flops(
-        forward=a.layers * layer,
-        reference=a.layers * (linear + attention) * tuning.live,
-        recompute=recompute * (layer - spared),
-        backward=a.layers * back,
+        forward=(a.layers - 1) * whole.forward + last.forward,
+        reference=((a.layers - 1) * whole.reference + last.reference) * tuning.live,
+        recompute=again,
+        backward=(a.layers - 1) * whole.backward + last.backward,
         head=2 * row.scored * a.embedding * _head_products(tuning),
         vision=_tower(a, row) + _projector(a, tuning, row),
     )
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One decoder layer's work: the policy's, the reference's, and the policy's backward."""
+
+    forward: float
+    reference: float
+    backward: float
+
+
+def _layer(a: Architecture, tuning: Tuning, row: Row, asked: float, area: float) -> _Layer:
+    """Of a layer that has keys and values of all tokens of ``row``, and all else of ``asked`` of them, seeing ``area`` pairs."""
+    linear = adapters = 0.0
+    for matrix in a.linears:
+        tokens = row.tokens if matrix.name in ("k_proj", "v_proj") else asked
+        linear += 2 * tokens * matrix.weights
+        adapters += 2 * tokens * tuning.adapter(matrix)
+    attention = 4 * area * a.heads * a.head_size
+    # Backward: attention computes its scores again, and four products of two; a frozen matrix has one product, not two.
+    back = linear * (2 if tuning.full else 1) + 2 * adapters + 2.5 * attention
+    return _Layer(linear + adapters + attention, linear + attention, back)
 
 
 def _last_product(a: Architecture, tuning: Tuning) -> float:

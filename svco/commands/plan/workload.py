@@ -8,11 +8,16 @@ from typing import Any
 
 from ...basics.errors import UserError
 from ...basics.views import BLIND_CONDITION, Cell, condition, prefix_of
-from ...recipe.config import Config
-from .architecture import Architecture, Linear
+from ...recipe.config import ALL_LINEAR, Config
+from .architecture import Architecture
+from .layers import Linear
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 """``model.dtype`` -> bytes of a weight; ``auto`` is bfloat16 on a GPU."""
+
+
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a weight in 4 bits: itself, its share of a block's 8-bit scale, and of the float32 scale of 256 such."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +29,15 @@ class Row:
     keys: float = 0.0
     """Keys of all segments, a prefix counted once for itself and once a branch."""
     area: float = 0.0
-    """(query, key) places a varlen kernel is given, causal halves included."""
+    """(query, key) pairs that see each other."""
     blocks: float = 0.0
-    """(query, key) places of dense blocks, one a tree."""
+    """Places in the masks of dense blocks, one a tree: its branches' queries and all its keys."""
+    asked: float = 0.0
+    """Tokens that predict a scored one: those the last layer is asked for."""
+    asked_area: float = 0.0
+    """Of ``area``, the pairs whose query is one of these."""
+    asked_blocks: float = 0.0
+    """As ``blocks``, with their queries."""
     scored: float = 0.0
     """R: scored tokens."""
     images: float = 0.0
@@ -51,18 +62,24 @@ def pair_row(
     conditions: dict[int, list[int]] = {}
     for side, view in sorted(cells):
         conditions.setdefault(condition(side, view), []).append(side)
-    tokens = keys = area = blocks = scored = images = 0.0
+    tokens = keys = area = blocks = asked = asked_area = asked_blocks = scored = images = 0.0
     for shown, sides in conditions.items():
         prefix = prefixes[prefix_of(shown)]
         branches = [responses[side] - 1 for side in sides]
-        tree = prefix + sum(branches)
-        tokens = tokens + tree
-        blocks = blocks + tree**2
+        behind = sum(branches)
+        seen = sum(branch * (prefix + branch) - branch * (branch - 1) / 2 for branch in branches)
+        tokens = tokens + prefix + behind
+        blocks = blocks + behind * (prefix + behind)
+        asked_blocks = asked_blocks + (1 + behind) * (prefix + behind)
         keys = keys + prefix + sum(prefix + branch for branch in branches)
-        area = area + prefix**2 + sum(branch * (prefix + branch) for branch in branches)
+        area = area + prefix * (prefix + 1) / 2 + seen
+        asked = asked + 1 + behind
+        asked_area = asked_area + prefix + seen
         scored = scored + sum(responses[side] for side in sides)
         images += shown != BLIND_CONDITION
-    return Row(tokens, keys, area, blocks, scored, images, images * features, images * crops)
+    return Row(
+        tokens, keys, area, blocks, asked, asked_area, asked_blocks, scored, images, images * features, images * crops
+    )
 
 
 @dataclass(frozen=True)
@@ -81,6 +98,8 @@ class Tuning:
     """``lockstep``, ``frozen-copy``, ``cached`` or ``none``."""
     weight_bytes: int = 2
     """Bytes of a weight."""
+    quantised: bool = False
+    """The decoder layers' matrices are held in 4 bits."""
 
     @classmethod
     def of(cls, config: Config, reference: str) -> Tuning:
@@ -93,6 +112,7 @@ class Tuning:
             full or config.model.train_projector,
             reference,
             BYTES[config.model.dtype],
+            config.model.quantise != "none",
         )
 
     @property
@@ -106,22 +126,32 @@ class Tuning:
         return self.reference == "frozen-copy"
 
     def adapters(self, a: Architecture) -> int:
-        """Weights of the adapters of one decoder layer."""
+        """Weights of the adapters of one decoder layer that attends."""
         return sum(self.adapter(linear) for linear in a.linears)
 
     def adapter(self, linear: Linear) -> int:
         """Weights of the adapter of one linear layer."""
-        return self.rank * (linear.inputs + linear.outputs) if linear.name in self.targets else 0
+        return self.rank * (linear.inputs + linear.outputs) if self.adapts(linear.name) else 0
+
+    def adapts(self, *names: str) -> bool:
+        """Whether a linear layer of one of these names has an adapter."""
+        return bool({ALL_LINEAR, *names} & {*self.targets})
 
     def trained(self, a: Architecture) -> int:
         """Weights that learn."""
         if self.full:
             return a.language + a.projector_weights
-        return a.layers * self.adapters(a) + (a.projector_weights if self.trains_projector else 0)
+        adapters = sum(self.adapter(linear) for linear in a.every_linear)
+        return adapters + (a.projector_weights if self.trains_projector else 0)
 
     def copy(self, a: Architecture) -> int:
         """Weights of the reference's own: a frozen copy without its tower."""
         return a.language + a.projector_weights if self.copied else 0
+
+    def base(self, a: Architecture) -> float:
+        """Bytes of the whole base."""
+        packed = a.layers * a.layer_linear if self.quantised else 0
+        return self.weight_bytes * (a.weights - packed) + NF4 * packed
 
     def held(self, a: Architecture) -> int:
         """Weights of everything that is loaded: policy, adapters, a trained projector beside the original, copy."""
