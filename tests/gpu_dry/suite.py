@@ -90,17 +90,17 @@ def main() -> int:
             "This wants a CUDA build of torch and no GPU: make gpu-dry makes its environment. With a GPU: launchers/gpu_check.py."
         )
         return 2
+    out = asked.out or ROOT / "launchers" / "results" / f"{time.strftime('%Y-%m-%d')}_gpu_dry.md"
+    without_kernels()
+    with pretended():
+        collectives = sorted(set(speak().collectives))
     outcome = Outcome()
     with ProcessPoolExecutor(asked.workers, get_context("spawn"), initializer=without_kernels) as pool:
         telling = pool.submit(controls.told)
         for found in pool.map(family, asked.families):
             outcome.add(found)
-        told = telling.result()
-    without_kernels()
-    with pretended():
-        collectives = sorted(set(speak().collectives))
-    out = asked.out or ROOT / "launchers" / "results" / f"{time.strftime('%Y-%m-%d')}_gpu_dry.md"
-    out.write_text(page(outcome, told, collectives))
+            told = telling.result()
+            out.write_text(page(outcome, told, collectives))
     strange = [name for name, device in collectives if device != "cuda"]
     broken = [*outcome.failed, *(name for name, (seen, _) in told.items() if not seen), *strange]
     print(f"\n{out}: {'all of it held' if not broken else f'broken: {broken}'}")

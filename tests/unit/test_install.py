@@ -1,7 +1,9 @@
 """The CUDA constraints rest on the tested ones, and every recipe and script of the install page is there."""
 
 import re
+import subprocess
 
+import launch
 from places import ROOT
 
 INSTALL = ROOT / "launchers" / "install"
@@ -21,6 +23,21 @@ def test_cuda_constraints_rest_on_the_tested_versions():
         f"version={pins(INSTALL / 'constraints-cuda.txt')['flash-attn']}"
         in (INSTALL / "flash_attn_wheel.sh").read_text()
     )
+
+
+def test_the_next_constraints_differ_in_torch_and_transformers_alone():
+    tested, following = (pins(ROOT / name) for name in ("constraints.txt", "constraints-next.txt"))
+    assert {name for name, _ in tested.items() ^ following.items()} == {"torch", "transformers"}
+
+
+def test_what_is_carried_to_a_gpu_has_a_pin():
+    script = (INSTALL / "gpu_box.sh").read_text()
+    carried = re.search(r"^packages=\((.+)\)$", script, re.M).group(1).split()
+    assert set(carried) <= pins(ROOT / "constraints.txt").keys()
+    done = subprocess.run(
+        ["shellcheck", INSTALL / "gpu_box.sh"], env=launch.ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_image_takes_nothing_that_git_ignores():

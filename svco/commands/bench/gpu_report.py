@@ -66,8 +66,8 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether no comparison failed."""
-        return all(item.passed for item in self.checks)
+        """Whether something was compared, and no comparison failed."""
+        return bool(self.checks) and all(item.passed for item in self.checks)
 
     def done(self, part: str) -> None:
         """Notes that ``part`` is over."""
