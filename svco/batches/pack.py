@@ -19,8 +19,9 @@ import torch
 
 from ..basics.views import ALL_CELLS, BLIND_CONDITION, VIEWS, Cell, condition, prefix_of, views_of
 from ..families import ModelSide, Pictures
+from .blocks import Range
 from .encode import EncodedPair
-from .layout import Layout, Range, Tail
+from .layout import Layout, Tail
 from .lengths import Lengths
 
 

@@ -147,8 +147,8 @@ def blocked(
         if groups != heads:
             k, v = (x.repeat_interleave(heads // groups, dim=1) for x in (k, v))
         for strip in block.strips:
-            mine, seen = q[:, :, strip.queries], (x[:, :, strip.keys] for x in (k, v))
-            rows.append(attend(mine, *seen, attn_mask=strip.mask))
+            mine, there = q[:, :, strip.queries], strip.keys
+            rows.append(attend(mine, k[:, :, there], v[:, :, there], attn_mask=strip.mask))
     flat = [part.transpose(1, 2).reshape(-1, heads, part.shape[-1]) for part in rows]
     return torch.cat(flat).index_select(0, order).unsqueeze(0)
 
