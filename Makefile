@@ -33,7 +33,7 @@ export PATH := $(BIN):$(PATH)
 .PHONY: demo test test-all faults fuzz install lint clean
 
 demo: $(STAMP)
-	deepspeed --quiet --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json
+	svco train --ds ds_configs/zero3.json --ranks 2
 
 test: $(STAMP) lint
 	python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)

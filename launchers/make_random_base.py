@@ -18,7 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--shape", required=True, help="a shape of svco.commands.bench.shapes, such as llava15-13b")
+    parser.add_argument(
+        "--shape", required=True, help="llava15-7b, llava15-13b, llava16-34b (one tile), smolvlm2-256m or smolvlm2-500m"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder of the base model")
     parser.add_argument(
         "--image", type=whole(0, 100_000), default=0, help="side of an image in pixels; 0: the shape's own"
@@ -28,14 +30,19 @@ def main() -> None:
     parser.add_argument("--shard", default="2GB", help="size of a file, and about the memory this takes")
     arguments = parser.parse_args()
 
-    from svco.commands.bench.random_base import make_random_base
+    from svco.commands.bench.random_base import SMOLVLM, make_random_base, make_random_smolvlm
     from svco.commands.bench.shapes import SHAPES
 
+    written = (arguments.output, arguments.seed, arguments.shard, shown(True))
+    if arguments.shape in SMOLVLM:
+        count = make_random_smolvlm(SMOLVLM[arguments.shape], arguments.layers, *written)
+        print(f"{arguments.output}: {count:,} parameters")
+        return
     if arguments.shape not in SHAPES:
-        raise UserError(f"There is no shape {arguments.shape!r}; there are: {', '.join(SHAPES)}.")
+        raise UserError(f"There is no shape {arguments.shape!r}; there are: {', '.join([*SHAPES, *SMOLVLM])}.")
     shape = SHAPES[arguments.shape].reduced(arguments.layers, 1, 0)
     shape = replace(shape, image=arguments.image or shape.image)
-    count = make_random_base(shape, arguments.output, arguments.seed, arguments.shard, shown(True))
+    count = make_random_base(shape, *written)
     print(f"{arguments.output}: {count:,} parameters" + (f" ({shape.cut})" if shape.cut else ""))
 
 

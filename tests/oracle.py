@@ -5,16 +5,21 @@ Uses nothing of svco. Everything the product computes is held against this.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
+import sys
+import types
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+TARGETS = r".*(language|text)_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|in_proj_\w+|out_proj)"
+QWEN35 = "transformers.models.qwen3_5.modeling_qwen3_5"
 
 
 def load(base, dtype=torch.float64):
@@ -42,12 +47,35 @@ class ExactNorm(torch.nn.Module):
 
 
 def exact_norms(model):
-    """Puts an ExactNorm in the place of every RMS norm of ``model``."""
+    """Puts an ExactNorm in the place of every RMS norm of ``model``, and every module of Qwen3.5's in float64."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child).__name__.endswith("RMSNorm"):
+            if type(child).__module__ == QWEN35:
+                child.__class__ = getattr(exact_qwen35(), type(child).__name__)
+            elif type(child).__name__.endswith("RMSNorm"):
                 setattr(parent, name, ExactNorm(child))
     return model
+
+
+@lru_cache(maxsize=1)
+def exact_qwen35():
+    """transformers' modelling code of Qwen3.5 with float64 wherever it says float32: norms, decay, rotary and the delta rule. Its
+    models run the rule token by token (the recurrent form); ``chunk_rule`` is the form in chunks."""
+    spec = importlib.util.find_spec(QWEN35)
+    source = Path(spec.origin).read_text()
+    for narrow, wide in (
+        ("torch.float32", "torch.float64"),
+        (".float()", ".double()"),
+        ("=torch.float)", "=torch.float64)"),
+    ):
+        source = source.replace(narrow, wide)
+    module = types.ModuleType(f"{QWEN35}_exact")
+    module.__package__, module.__file__ = spec.parent, spec.origin
+    sys.modules[module.__name__] = module
+    exec(compile(source, f"{spec.origin} in float64", "exec"), module.__dict__)
+    module.chunk_rule = module.torch_chunk_gated_delta_rule
+    module.torch_chunk_gated_delta_rule = module.torch_recurrent_gated_delta_rule
+    return module
 
 
 def make_adapter(base, folder, rank=4, alpha=8, seed=3, whole=None):

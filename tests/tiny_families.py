@@ -6,18 +6,23 @@ processors of the newer families need torchvision.
 
 from __future__ import annotations
 
+import json
+
 import torch
 from places import BASE
+from tokenizers.processors import ByteLevel
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoTokenizer,
     CLIPImageProcessorPil,
     Gemma3ImageProcessorPil,
+    GotOcr2ImageProcessorPil,
     LlavaNextImageProcessorPil,
     LlavaOnevisionImageProcessorPil,
     Qwen2VLImageProcessorPil,
     SiglipImageProcessorPil,
+    SmolVLMImageProcessorPil,
 )
 
 _IMAGES = "{% for c in m['content'] | selectattr('type', 'equalto', 'image') %}"
@@ -62,6 +67,37 @@ GEMMA = (
 )
 _TURNS = ["<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>"]
 
+INTERN = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['content'] is string %}{{ m['content'] }}"
+    "{% else %}{% for c in m['content'] %}{% if c['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}"
+    "{% elif c['type'] == 'text' %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SMOL = (
+    "<|im_start|>{% for m in messages %}{{ m['role'] | capitalize }}"
+    "{% if m['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'text' %}{{ c['text'] }}"
+    "{% elif c['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+_OWN_TOKENS = {
+    INTERN: {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"},
+    GEMMA: {"boi_token": _TURNS[2], "eoi_token": _TURNS[3], "image_token": _TURNS[4]},
+    SMOL: {"fake_image_token": "<fake_token_around_image>", "end_of_utterance_token": "<end_of_utterance>"},
+}
+"""Template -> the tokens by which its releases' tokenizers know what stands around an image. ``<global-img>`` and a tile's row
+and column are tokens of SmolVLM's vocabulary as well."""
+QWEN35 = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and enable_thinking is false %}"
+    "<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}{% endif %}"
+)
+"""Opens thoughts unless it is told not to, and shows an answer behind empty ones."""
+_PLACEHOLDERS = dict.fromkeys((QWEN, QWEN3, QWEN35), "<|image_pad|>") | {INTERN: "<IMG_CONTEXT>"}
+"""Template -> the word of an image feature, where it is not ``<image>``."""
+
 _CLIP = {"model_type": "clip_vision_model", "image_size": 28, "patch_size": 7, "hidden_act": "quick_gelu"}
 _SIGLIP = {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 7, "vision_use_head": False}
 _PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28]]
@@ -69,15 +105,25 @@ _SIZE = {"height": 28, "width": 28}
 
 
 def _tokenizer(template):
-    named = {"boi_token": _TURNS[2], "eoi_token": _TURNS[3], "image_token": _TURNS[4]} if template is GEMMA else {}
-    tokenizer = AutoTokenizer.from_pretrained(BASE, extra_special_tokens=named)
+    own = _OWN_TOKENS.get(template)
+    tokenizer = AutoTokenizer.from_pretrained(BASE, **({"extra_special_tokens": own} if own else {}))
     special = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer.add_tokens(special, special_tokens=True)
-    if template in (QWEN, QWEN3):
+    if template is SMOL:
+        tokenizer.add_tokens(
+            ["<global-img>", *(f"<row_{r}_col_{c}>" for r in (1, 2) for c in (1, 2))], special_tokens=True
+        )
+        tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<end_of_utterance>"
+        tokenizer.backend_tokenizer.post_processor = ByteLevel(trim_offsets=False)  # it puts nothing before a text
+    if template in _PLACEHOLDERS:
         tokenizer.eos_token = "<|im_end|>"
     if template is GEMMA:
         tokenizer.add_tokens(_TURNS, special_tokens=True)
         tokenizer.add_tokens(["\n\n\n", "\n\n"])  # as in its vocabulary: a picture's first line break joins the turn's
+    if template is QWEN35:
+        tokenizer.add_tokens(
+            ["<|endoftext|>"], special_tokens=True
+        )  # which transformers adds to every tokenizer of this type
     return tokenizer
 
 
@@ -141,6 +187,22 @@ def _qwen3():
     return QWEN3, images, _config(config, {}, "qwen3_vl_text", QWEN3, rope_parameters=rope, head_dim=16)
 
 
+def _internvl():
+    """3.5: Qwen3. Its config leaves it to its class, which ties them, whether head and embedding are one; two are stored."""
+    images = GotOcr2ImageProcessorPil(size=_SIZE, min_patches=1, max_patches=4)
+    tower = {"model_type": "internvl_vision", "image_size": [28, 28], "patch_size": [7, 7], "attention_bias": True}
+    config = {"model_type": "internvl", "downsample_ratio": 0.5, "image_seq_length": 4}
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    return INTERN, images, _config(config, tower, "qwen3", INTERN, head_dim=16, rope_parameters=rope)
+
+
+def _smolvlm(kind="smolvlm"):
+    """Up to 2 × 2 tiles and the whole picture."""
+    images = SmolVLMImageProcessorPil(size={"longest_edge": 56}, max_image_size={"longest_edge": 28})
+    tower = {"model_type": f"{kind}_vision", "image_size": 28, "patch_size": 7}
+    return SMOL, images, _config({"model_type": kind, "scale_factor": 2}, tower, "llama", SMOL)
+
+
 def _gemma():
     """A window shorter than a picture, which is shorter than a prompt; one layer of three attends to all."""
     kinds = ["sliding_attention", "full_attention", "sliding_attention"]
@@ -158,6 +220,30 @@ def _gemma():
     return GEMMA, Gemma3ImageProcessorPil(size={"height": 56, "width": 56}), made
 
 
+def _qwen35():
+    """Two DeltaNet layers before one of attention; key heads, value heads and both of their sizes differ."""
+    images = Qwen2VLImageProcessorPil(
+        patch_size=7, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 28 * 28, "longest_edge": 98 * 98}
+    )
+    vision = {
+        "model_type": "qwen3_5_vision", "hidden_size": 32, "depth": 2, "num_heads": 2, "intermediate_size": 48,
+        "out_hidden_size": 64, "patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2,
+        "num_position_embeddings": 16,
+    }  # fmt: skip
+    text = {
+        "head_dim": 32, "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 8,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.25,
+        },
+    }  # fmt: skip
+    return (
+        QWEN35,
+        images,
+        _config({"model_type": "qwen3_5", "vision_config": vision}, {}, "qwen3_5_text", QWEN35, **text),
+    )
+
+
 def _config(config, tower, language, template, **more):
     tokenizer = _tokenizer(template)
     text = {
@@ -170,7 +256,7 @@ def _config(config, tower, language, template, **more):
         config["vision_config"] = tower | {
             "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
         }  # fmt: skip
-    image = tokenizer.convert_tokens_to_ids("<|image_pad|>" if template in (QWEN, QWEN3) else "<image>")
+    image = tokenizer.convert_tokens_to_ids(_PLACEHOLDERS.get(template, "<image>"))
     config |= {"text_config": text, "image_token_index": image, "image_token_id": image, "tie_word_embeddings": False}
     return AutoConfig.for_model(**config)
 
@@ -183,7 +269,10 @@ BASES = {
     "onevision": _onevision,
     "qwen25_vl": _qwen,
     "qwen3_vl": _qwen3,
+    "internvl": _internvl,
+    "smolvlm": _smolvlm,
     "gemma3": _gemma,
+    "qwen35": _qwen35,
 }
 
 
@@ -202,4 +291,8 @@ def make_base(name, folder):
                 parameter.normal_(std=0.1)
             parameter.mul_(4 if parameter.dim() > 1 else 1)
     model.save_pretrained(folder)
+    if template is INTERN:
+        told = json.loads((file := folder / "config.json").read_text())
+        told.pop("tie_word_embeddings")
+        file.write_text(json.dumps(told))
     return folder

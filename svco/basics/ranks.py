@@ -1,23 +1,26 @@
-"""Starting the ranks of a command on this machine, by DeepSpeed's launcher. Over several machines others start them."""
+"""Starting the ranks of a command on this machine. Over several machines others start them."""
 
 from __future__ import annotations
 
 import argparse
-import base64
+import ctypes
 import os
 import shlex
+import signal
 import socket
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from .errors import UserError
+from .errors import RESUBMIT, UserError
 from .intervals import whole
-from .strict_json import json_text
 
 PROGRAM = Path(__file__).resolve().parents[1] / "__main__.py"
 """``svco`` as a file. A rank is started from it rather than as a module, which the working directory could hide."""
+PATIENCE = 30
+"""Seconds for the others after a rank has failed, as under DeepSpeed's launcher."""
 _PORT = 29500
 """DeepSpeed's own port, if it is free: its shared memory is named after the port and stays behind."""
 
@@ -41,9 +44,9 @@ def under(launcher: str, command: str) -> list[str]:
 
 
 def start_ranks(typed: Sequence[str], ranks: int | None, several: bool = True) -> None:
-    """Replaces this process by DeepSpeed's launcher with ``ranks`` ranks of the command line ``typed``; signals and exit code are
-    then the launcher's. Returns where there is nothing to start: in a rank that a launcher started, in a script that others start
-    (whose first word is not ``svco``), and where one rank is wanted, which is this process itself.
+    """Starts ``ranks`` ranks of the command line ``typed`` on this machine, waits for their ends and ends with their exit code, 0
+    or that of the first that ended with another. Returns where there is nothing to start: in a rank that a launcher started, in a
+    script that others start (whose first word is not ``svco``), and where one rank is wanted, which is this process itself.
 
     ``ranks`` None: one for each GPU, or one; one as well unless ``several``. UserError for more than there are GPUs.
     """
@@ -58,16 +61,45 @@ def start_ranks(typed: Sequence[str], ranks: int | None, several: bool = True) -
     words = list(typed[1:])
     if not ranks:
         words += ["--ranks", str(count)]  # so that the run can say how it is continued
-    places = devices[:count] or [str(number) for number in range(count)]
-    # The `deepspeed` command above this one would be one process more, which leaves the ranks behind when it is ended.
-    line = [sys.executable, "-u", "-m", "deepspeed.launcher.launch", "--quiet", "--no_local_rank"]
-    line += [f"--world_info={world_info(places)}", f"--master_port={_port()}"]
     environment = dict(os.environ)
     # DeepSpeed compiles operators with programs of the environment, which need not be the shell's.
     environment["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
     environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_port())}
+    environment |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    if devices:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices[:count])
     sys.stdout.flush()
-    os.execve(sys.executable, [*line, str(PROGRAM), *words], environment)
+    sys.exit(_look_after([sys.executable, "-u", str(PROGRAM), *words], environment, count))
+
+
+def _look_after(line: list[str], environment: Mapping[str, str], count: int) -> int:
+    """Runs ``line`` as ``count`` ranks, tells them of the signals that this process gets, and returns their exit code.
+
+    torch's and DeepSpeed's launchers do the same and import torch first: 2 seconds in which nothing has begun.
+    """
+    places = ({"RANK": str(number), "LOCAL_RANK": str(number)} for number in range(count))
+    running = {os.posix_spawn(line[0], line, {**environment, **place}) for place in places}
+
+    def tell(number: int) -> None:
+        for pid in list(running):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    signal.signal(signal.SIGUSR1, lambda *_: tell(signal.SIGUSR1))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: tell(signal.SIGTERM))
+    signal.signal(signal.SIGALRM, lambda *_: tell(signal.SIGKILL))
+    first = 0
+    while running:
+        pid, status = os.wait()
+        running.discard(pid)
+        if code := os.waitstatus_to_exitcode(status):
+            first = first or (code if code > 0 else 128 - code)  # of a signal, as a shell says it
+            if code != RESUBMIT:  # a rank that stops has agreed on it with the others: they are on their way
+                tell(signal.SIGTERM)
+                signal.alarm(PATIENCE)
+    return first
 
 
 def is_rank() -> bool:
@@ -77,7 +109,10 @@ def is_rank() -> bool:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them. torch is asked, whose import takes 2 seconds,
+    unless there is no driver that it could ask."""
+    if not _has_a_driver():
+        return []
     import torch
 
     count = torch.cuda.device_count()
@@ -85,9 +120,13 @@ def visible_gpus() -> list[str]:
     return named[:count] or [str(number) for number in range(count)]
 
 
-def world_info(devices: Sequence[str]) -> str:
-    """What DeepSpeed's launcher reads of a world of one machine: a rank for each of ``devices``."""
-    return base64.urlsafe_b64encode(json_text({"localhost": list(devices)}).encode()).decode()
+def _has_a_driver() -> bool:
+    """Whether this machine has NVIDIA's driver, without whose library torch sees no GPU, or AMD's."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
 
 
 def _port() -> int:

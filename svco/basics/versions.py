@@ -6,7 +6,9 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("svco", "torch", "transformers", "deepspeed", "peft", "webdataset", "tokenizers", "numpy", "pillow")
+PACKAGES = (
+    "svco", "torch", "transformers", "deepspeed", "peft", "bitsandbytes", "webdataset", "tokenizers", "numpy", "pillow",
+)  # fmt: skip
 
 
 def package_version(package: str) -> str | None:

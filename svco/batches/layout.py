@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .blocks import Blocks, Range, Tree, length_of, side_by_side
+from .forks import Forks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,17 @@ class Layout(Call):
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Layout:
         return replace(super().map(function), calls=tuple(call.map(function) for call in self.calls))
+
+    def forks(self, width: int) -> Forks:
+        """How layers with a state go through the row, for a convolution over ``width`` tokens: made once for all layers, where
+        the layout's tensors are."""
+        if width not in self._forks:
+            self._forks[width] = Forks.of(self.queries, self.keys, width, self.cu_q.device)
+        return self._forks[width]
+
+    @cached_property
+    def _forks(self) -> dict[int, Forks]:
+        return {}
 
     def only(self, rows: np.ndarray) -> Layout:
         """Of each segment the queries from its first row among ``rows`` on, and none of a segment that has no such row. So they

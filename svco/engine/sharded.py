@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.dist import World
+from ..model.compiling import without_a_compiler
 from ..model.load import Tuned
 from ..recipe.config import OptimConfig
 from ..recipe.ds_config import offloaded, with_leaf_sizes
@@ -36,24 +36,6 @@ def _make_optimizer(trainable: dict[str, nn.Parameter], config: OptimConfig, ds:
     return DeepSpeedCPUAdam(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay)
 
 
-@contextmanager
-def _without_a_compiler() -> Iterator[None]:
-    """Inside, ``torch.compile`` that names no backend takes the one that compiles nothing. DeepSpeed (0.19.8) asks each optimizer
-    whether it is a Muon, whose module compiles its kernels as it is imported: every rank would load torch's inductor, a second of
-    each start, for functions that nobody calls."""
-    import torch
-
-    if not hasattr(torch.compiler, "set_default_backend"):  # torch before 2.13
-        yield
-        return
-    before = torch.compiler.get_default_backend()
-    torch.compiler.set_default_backend("eager")
-    try:
-        yield
-    finally:
-        torch.compiler.set_default_backend(before)
-
-
 class DeepSpeedEngine:
     """ZeRO-1, -2 or -3 around the scorer, with svco's own AdamW, accumulation and learning rate."""
 
@@ -75,7 +57,7 @@ class DeepSpeedEngine:
                 deepspeed.utils.set_z3_leaf_modules(tuned.scorer, list(leaves))
             largest = max((_weights(m) for m in tuned.scorer.modules() if isinstance(m, leaves)), default=0)
             ds = with_leaf_sizes(ds, largest)
-        with _without_a_compiler():
+        with without_a_compiler():  # it asks each optimizer whether it is a Muon, whose module compiles its kernels
             self.engine, self.zero, _, _ = deepspeed.initialize(
                 model=tuned.scorer, optimizer=self.optimizer, config=ds, dist_init_required=False
             )

@@ -11,6 +11,7 @@ from ..basics.errors import UserError, first_line
 from ..basics.files import write_whole
 from ..basics.strict_json import json_text
 from ..model.provenance import IDENTITY
+from ..model.stored_config import stored_config
 from ..model.weight_names import WeightNames
 
 _BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "additional_chat_templates/*")
@@ -38,18 +39,14 @@ def find_base(base: str) -> Path:
 def weight_names(folder: Path) -> WeightNames:
     """The names of the weights of the model in ``folder``, from its config; no weight is read."""
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # it tells the generation config of every model that is made without weights
     try:
         with torch.device("meta"):
-            return WeightNames(
-                AutoModelForImageTextToText.from_config(
-                    AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-                )
-            )
+            return WeightNames(AutoModelForImageTextToText.from_config(stored_config(str(folder))))
     except (OSError, ValueError, KeyError) as error:
         reason = first_line(error)
         raise UserError(f"The model {folder} has no architecture that transformers knows here: {reason}") from None

@@ -16,7 +16,7 @@ from .results import Result, evaluation, trained_results
 from .serving import how_to_serve
 
 _SECTIONS = {
-    "model": ("tune", "train_projector", "reference"),
+    "model": ("tune", "quantise", "train_projector", "reference"),
     "lora": ("rank", "alpha", "dropout", "targets"),
     "objective": None,
     "optim": ("lr", "lr_min_ratio", "warmup_fraction", "betas", "eps", "weight_decay", "max_grad_norm", "global_batch"),
@@ -90,7 +90,23 @@ def _what(kind: str, base: Base, run: RunFacts | None) -> str:
     return (
         f"{_TITLES[kind]} of a vision-language model, fine-tuned with {objective}"
         f"{aim if config.objective.name == 'svco' else ''}.\n\nBase model: {known}. Trained: {tuned}; the vision tower is "
-        "the base's."
+        f"the base's.{_in_4_bits(kind, config.model.quantise)}"
+    )
+
+
+def _in_4_bits(kind: str, quantise: str) -> str:
+    """What there is to know of weights that were learned beside a quantised base."""
+    if quantise == "none":
+        return ""
+    now = {
+        "adapter": "On the base in full, as the code below loads it, it gives other figures, by what quantising changes in "
+        "the base.",
+        "merged": "It is merged into the base in full, so these weights are not quite what was trained and give other figures, "
+        "by what quantising changes in the base.",
+    }[kind]
+    return (
+        f"\n\nThe adapter was trained beside the base in 4 bits ({quantise}), and the run's figures of held-out pairs are of "
+        f"that. {now} `svco eval --quantise` says how far apart they are."
     )
 
 

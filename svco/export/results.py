@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,13 @@ def trained_results(run: RunFacts | None) -> list[Result]:
         return []
     share, size = told["after"]["pair_accuracy"], told["pairs"]
     error = (share * (1 - share) / size) ** 0.5
-    return [Result(f"held-out pairs of {run.name}", size, "pair_accuracy", NAMES["pair_accuracy"], share, error)]
+    title = NAMES["pair_accuracy"] + _held(run.config.model.quantise)
+    return [Result(f"held-out pairs of {run.name}", size, "pair_accuracy", title, share, error)]
+
+
+def _held(quantise: str | None) -> str:
+    """What a figure's title says of a base that was not in full."""
+    return f", base in {quantise}" if quantise and quantise != "none" else ""
 
 
 def read_results(folder: Path, source: Source, name: Path) -> list[Result]:
@@ -70,7 +76,8 @@ def read_results(folder: Path, source: Source, name: Path) -> list[Result]:
         told = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         model, sets, benchmarks = told["model"], told["sets"], told["benchmarks"]
         weights = model.get("weights")
-        results = [*_sets(sets), *_benchmarks(benchmarks)]
+        held = _held(weights.get("quantise") if weights else None)
+        results = [replace(each, title=each.title + held) for each in (*_sets(sets), *_benchmarks(benchmarks))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"--eval {folder} is no finished evaluation ({error}). Give the --out of svco eval.") from None
     if weights is None:
@@ -89,7 +96,8 @@ def _require_same(folder: Path, weights: Mapping[str, Any], source: Source, name
     other_base = (
         source.kind == "lora" and source.provenance and source.provenance.base_weights not in ("", weights["base"])
     )
-    if weights[kind] != mine or (source.kind != "lora" and weights["adapter"]) or other_base:
+    of_others = source.kind != "lora" and (weights["adapter"] or weights.get("quantise"))
+    if weights[kind] != mine or of_others or other_base:
         raise UserError(
             f"The evaluation {folder} is of other weights than {name}: a card tells only of what it comes with. Evaluate "
             f"{source.folder}."

@@ -29,18 +29,33 @@ FAMILIES = {
     "llava_onevision": ("svco.families.tiles", "Onevision"),
     "qwen2_5_vl": ("svco.families.qwen", "Qwen"),
     "qwen3_vl": ("svco.families.qwen3", "Qwen3VL"),
+    "internvl": ("svco.families.internvl", "InternVL"),
+    "idefics3": ("svco.families.idefics", "Idefics"),
+    "smolvlm": ("svco.families.idefics", "Idefics"),
     "gemma3": ("svco.families.gemma", "Gemma"),
+    "qwen3_5": ("svco.families.qwen3_5", "Qwen35"),
 }
 """transformers ``model_type`` -> the module and the name of its adapter: ``<name>Architecture`` needs no processor,
 ``<name>Family`` is the whole. Imported when used."""
 
-LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text", "gemma3_text")
+LANGUAGE_MODELS = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "qwen2_5_vl_text",
+    "qwen3_vl_text",
+    "qwen3_5_text",
+    "gemma3_text",
+)
 """``model_type`` of the language models whose layers do with a packed row what they do with a sequence."""
 
 REFUSED = {
     "paligemma": "attends in both directions among the tokens of image and prompt",
     "mllama": "shows images to its layers by cross-attention",
     "qwen3_vl_moe": "sends each token to experts of its own, whose weights are no linear layers that adapters fit",
+    "qwen3_5_moe": "routes each token to experts of its own",
+    "qwen3_next": "routes each token to experts of its own, and its DeltaNet layers have other projections than Qwen3.5's",
     "llama4": "attends in chunks",
 }
 """Types that would need more than an adapter, and why."""
@@ -82,6 +97,12 @@ def check_supported(config: dict[str, Any], base: str) -> None:
         raise UserError(
             f"The base model {base!r} is of type {model_type!r}, which svco does not support yet. {supported} "
             "Adding one is one adapter in svco/families/."
+        )
+    if stored := config.get("quantization_config"):
+        how = stored.get("quant_method", "some way") if isinstance(stored, dict) else "some way"
+        raise UserError(
+            f"The base model {base!r} is stored quantised ({how}), and svco starts from weights in full, into which adapters are "
+            "merged. Give the model that it was made from; model.quantise=nf4 holds that in 4 bits while adapters are trained."
         )
     text = config.get("text_config") or config
     language = text.get("model_type", "llama")

@@ -137,7 +137,11 @@ class ChatEncoder:
         if response is not None:
             turns.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
         shown = self.tokenizer.apply_chat_template(
-            turns, chat_template=self.template, tokenize=False, add_generation_prompt=response is None
+            turns,
+            chat_template=self.template,
+            tokenize=False,
+            add_generation_prompt=response is None,
+            enable_thinking=False,  # responses have no thoughts, and a prompt that opens some would end in half a token of theirs
         )
         for turn in turns:
             if str(turn["content"]) in shown:

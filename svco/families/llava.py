@@ -69,9 +69,9 @@ class LlavaArchitecture:
         return {"pixel_values": pictures.pixels}
 
 
-def language_parts(model: HfModel) -> dict[str, Any]:
-    """The parts of the language model, which lie alike in all families."""
-    language = model.model.language_model
+def language_parts(model: HfModel, name: str = "language_model") -> dict[str, Any]:
+    """The parts of the language model, which lie alike in all families, under ``name``."""
+    language = getattr(model.model, name)
     return {
         "embedding": language.embed_tokens,
         "rotary": language.rotary_emb,

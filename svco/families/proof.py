@@ -23,6 +23,8 @@ _SETTINGS = (
     "vision_feature_layer",
     "vision_aspect_ratio",
     "image_grid_pinpoints",
+    "downsample_ratio",
+    "scale_factor",
     "mm_tokens_per_image",
 )
 _WIDTH = 16
@@ -84,7 +86,7 @@ def _wide(family: Any) -> Image:
     import numpy as np
     from PIL import Image
 
-    side = family.filler_size[0]
+    side = min(family.filler_size)
     pixels = np.random.default_rng(0).integers(0, 256, (side - side // 3, 2 * side - side // 7, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 

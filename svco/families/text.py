@@ -44,6 +44,7 @@ class TextSide:
         ) as error:  # OSError, ValueError, ImportError, KeyError, the hub's own for a config of wrong values, ...
             said = " ".join(str(error).split()[:60]) or type(error).__name__
             raise UserError(f"The config, tokenizer or image processor of {base!r} cannot be loaded: {said}") from None
+        self.check_processor(base)
         self.image_token_id = self.config.image_token_id
         # As a text even where there is no such token: SpecialTokens says so.
         word = str(self.tokenizer.convert_ids_to_tokens(self.word_id))
@@ -63,6 +64,9 @@ class TextSide:
             self.pixel_fingerprint,
             *([] if written == word else [written]),
         )
+
+    def check_processor(self, base: str) -> None:
+        """UserError for settings of the image processor with which the family cannot work."""
 
     @property
     def word_id(self) -> int:

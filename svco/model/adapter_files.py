@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +75,17 @@ class AdapterForm:
         return self.alpha / (rank**0.5 if self.rslora else rank)
 
 
+@cache
+def import_peft() -> None:
+    """Imports peft; called before anything is taken from it. Where bitsandbytes is installed peft imports it, wanted or not, and
+    that compiles functions and tells of a package of kernels for processors, which nobody here needs."""
+    from .compiling import without_a_compiler
+
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    with without_a_compiler():
+        import peft  # noqa: F401
+
+
 def refuse_changed_base(folder: Path | str, init: object) -> None:
     """UserError for an adapter whose ``init_lora_weights`` says that it took a part of the base into itself: on the base as it
     was released, that part would count twice."""
@@ -123,6 +136,7 @@ def write_adapter(folder: Path, values: Mapping[str, torch.Tensor], form: Adapte
 
     Every adapted module is named in full, so the folder says what it changes and no pattern can match another one.
     """
+    import_peft()
     from peft import LoraConfig as PeftLoraConfig
 
     ranks = {name.removesuffix(LORA_A): value.shape[0] for name, value in values.items() if name.endswith(LORA_A)}
@@ -187,6 +201,7 @@ def read_adapter(folder: str | Path, wrapped: Any) -> dict[str, torch.Tensor]:
 
 def stored_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of an adapter folder, by their names in the file without peft's prefix."""
+    import_peft()
     from peft.utils import load_peft_weights
 
     try:

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..basics import collector
 from ..basics.errors import UserError, first_line
 from ..basics.shipped import is_inside
 from ..families import Family, HfModel
-from ..recipe.config import Config, ModelConfig
+from ..recipe.config import Config, ModelConfig, Quantise
 from .adapter_files import NOT_TENSORS
 from .attention import attention_name, choose_backend, register
+from .compiling import compile_layers
 from .lora import adapter_switch, add_adapters
+from .quantised import keep_trainable, load_in_4_bits
 from .scorer import PackedScorer, Reference
-from .twin import compile_layers
+from .stored_config import stored_config
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +77,7 @@ def load_tuned(
     show_loading(progress)
     backend, why = choose_backend(config.model.attention, device, dtype)
     register(backend)
-    policy = load_base(config.model.base, family, dtype, backend)
+    policy = load_base(config.model.base, family, dtype, backend, config.model.quantise, device)
     wrapped = _choose_trained(policy, config, family)
     reference = None
     if strategy == "frozen-copy":
@@ -100,9 +103,9 @@ def show_loading(progress: bool) -> None:
 def outline(config: Config, family: Family, dtype: torch.dtype) -> nn.Module:
     """The policy of :func:`load_tuned` on the meta device: every shape and what is trained, and no weight."""
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
-    architecture = AutoConfig.from_pretrained(config.model.base, trust_remote_code=False)
+    architecture = stored_config(config.model.base)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(architecture, dtype=dtype)
     _choose_trained(model, config, family)
@@ -145,19 +148,27 @@ def check_base(base: str) -> None:
                 raise UserError(f"{index} names the file {name!r}, outside of its folder. No such file is read.")
 
 
-def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> HfModel:
-    """The Hugging Face model ``base`` (folder or hub id) as the scorer runs it; ``backend`` must be registered. UserError where
-    it cannot be loaded or lacks weights."""
+def load_base(
+    base: str,
+    family: Family,
+    dtype: torch.dtype,
+    backend: str,
+    quantise: Quantise = "none",
+    device: torch.device | None = None,
+) -> HfModel:
+    """The Hugging Face model ``base`` (folder or hub id) as the scorer runs it; ``backend`` must be registered. With ``quantise``
+    it is loaded onto ``device`` (None: the CPU), else onto the CPU. UserError where it cannot be loaded or lacks weights."""
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
     check_base(base)
     try:
-        architecture = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        architecture = stored_config(base)
         # A reference that drops attention weights at random is no reference.
         for part in (architecture, architecture.get_text_config()):
             if getattr(part, "attention_dropout", 0.0):
                 part.attention_dropout = 0.0
+        in_4_bits = {} if quantise == "none" else load_in_4_bits(architecture, family, dtype, device)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             base,
             config=architecture,
@@ -167,6 +178,7 @@ def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> Hf
                 "vision_config": family.vision_attention(backend),
             },
             output_loading_info=True,
+            **in_4_bits,
             trust_remote_code=False,  # or transformers asks whether it may run what a folder brings along
             weights_only=True,
         )
@@ -180,4 +192,7 @@ def load_base(base: str, family: Family, dtype: torch.dtype, backend: str) -> Hf
             f"The base model {base!r} does not hold all weights of its architecture: {len(odd)} are missing or of "
             f"another shape, e.g. {odd[0]}. It was saved by another version or is damaged."
         )
+    if in_4_bits:
+        keep_trainable(model)
+    collector.go_on()
     return model

@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError, first_line
 from ..families import HfModel
-from ..recipe.config import LoraConfig
-from .adapter_files import ADAPTER, example, load_values, read_adapter, read_form, refuse_changed_base, stored_tensors
+from ..recipe.config import ALL_LINEAR, LoraConfig
+from .adapter_files import (
+    ADAPTER,
+    example,
+    import_peft,
+    load_values,
+    read_adapter,
+    read_form,
+    refuse_changed_base,
+    stored_tensors,
+)
 from .weight_names import WeightNames
 
 if TYPE_CHECKING:
@@ -26,18 +35,14 @@ def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trai
     reference reads). Returns the ``PeftModel`` around ``model``. Adapters take the base's dtype: mixed ones fail under
     ZeRO-3, and the optimizer keeps float32 masters anyway.
     """
+    import_peft()
     from peft import LoraConfig as PeftLoraConfig
 
     if config.init_from:
         _check_strength(config)
-    known = {name.rpartition(".")[2] for name, _ in model.get_submodule(language_model).named_modules()}
-    if missing := sorted(set(config.targets) - known):
-        raise UserError(
-            f"lora.targets names {', '.join(missing)}, which the language model does not have; its layers are: "
-            f"{', '.join(sorted(n for n in known if n.endswith('proj') or n.startswith('fc')))}."
-        )
+    names = target_names(model.get_submodule(language_model), config.targets)
     # A pattern, not bare names: vision towers have a q_proj too, and must not be touched.
-    targets = rf".*\b{re.escape(language_model.rpartition('.')[2])}\..*\b({'|'.join(map(re.escape, config.targets))})"
+    targets = rf".*\b{re.escape(language_model.rpartition('.')[2])}\..*\b({'|'.join(map(re.escape, names))})"
     peft_config = PeftLoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft takes any number, and says int
@@ -50,6 +55,22 @@ def add_adapters(model: nn.Module, config: LoraConfig, language_model: str, trai
     if config.init_from:
         load_values(model, read_adapter(config.init_from, wrapped))
     return wrapped
+
+
+def target_names(language_model: HfModel, targets: tuple[str, ...]) -> list[str]:
+    """The last names of the linear layers that ``lora.targets`` means; UserError for one that ``language_model`` has not."""
+    from torch import nn
+
+    known = {name.rpartition(".")[2]: module for name, module in language_model.named_modules()}
+    linear = sorted(name for name, module in known.items() if isinstance(module, nn.Linear))
+    if targets == (ALL_LINEAR,):
+        return linear
+    if missing := sorted(set(targets) - known.keys()):
+        raise UserError(
+            f"lora.targets names {', '.join(missing)}, which the language model does not have; its linear layers are: "
+            f"{', '.join(linear)} (all of them: {ALL_LINEAR})."
+        )
+    return list(targets)
 
 
 def _check_strength(config: LoraConfig) -> None:
@@ -70,6 +91,7 @@ def attach_adapter(model: nn.Module, folder: str | Path) -> Any:
     What is adapted is read from the tensors and not from the config's patterns, so an adapter of transformers 4's time finds its
     modules. UserError unless every tensor of it, and nothing else, has its place. Its values take the base's dtype.
     """
+    import_peft()
     from peft import PeftConfig
 
     try:
@@ -98,7 +120,7 @@ def attach_adapter(model: nn.Module, folder: str | Path) -> Any:
     return wrapped
 
 
-def _wrap(model: nn.Module, config: Any) -> Any:
+def _wrap(model: HfModel, config: Any) -> Any:
     """peft's wrapper around ``model``, with adapters by the ``PeftConfig`` in ``model``'s dtype."""
     from peft import get_peft_model
 
@@ -107,7 +129,12 @@ def _wrap(model: nn.Module, config: Any) -> Any:
         warnings.filterwarnings(
             "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning, r"transformers\.modeling_utils"
         )
-        return get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=False)
+        wrapped = get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=False)
+    # Beside weights of 4 bits, which have no dtype to take, peft leaves adapters in float32.
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad and parameter.dtype != model.dtype:
+            parameter.data = parameter.data.to(model.dtype)
+    return wrapped
 
 
 def adapter_switch(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
@@ -134,6 +161,7 @@ def adapter_switch(module: nn.Module) -> Callable[[], AbstractContextManager[Non
 
 def adapter_modules(model: nn.Module) -> list[HfModel]:
     """The modules in which peft chooses between base and adapted computation."""
+    import_peft()
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 

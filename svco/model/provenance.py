@@ -140,11 +140,13 @@ def files_digest(files: Iterable[Path], memory: Path) -> str:
     return fingerprint({"files": [(file.name, digests[file]) for file in sorted(digests)]})
 
 
-def subject_digests(base: str, adapter: str | None, memory: Path) -> dict[str, str | None]:
-    """Digests of what is evaluated: ``base``, and the ``adapter`` folder's weights and config, None without one."""
+def subject_digests(base: str, adapter: str | None, memory: Path, held: str = "none") -> dict[str, str | None]:
+    """Digests of what is evaluated: ``base``, and the ``adapter`` folder's weights and config, None without one; and how the base
+    is ``held`` (``model.quantise``), where that makes it another model."""
     return {
         "base": weights_digest(base, memory),
         "adapter": None if adapter is None else folder_digest(Path(adapter), memory),
+        **({} if held == "none" else {"quantise": held}),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..basics.dist import World
@@ -20,9 +20,9 @@ _SPARED = 0.1
 class RecomputeDial:
     """Sets how many layers are recomputed; with ``auto`` after the first step, from what it used.
 
-    Results do not depend on it. In ``auto`` the first step recomputes every layer but keeps one's activations to measure
-    them, and the second shows what of the GPU stays free; without a limit (CPU, ``optim.activation_gb`` 0) nothing is
-    recomputed at all. ``largest_pack`` is the most tokens that a micro-batch of the run can have.
+    Results do not depend on it. In ``auto`` the first step recomputes every layer but keeps the activations of one of each
+    kind to measure them, and the second shows what of the GPU stays free; without a limit (CPU, ``optim.activation_gb`` 0)
+    nothing is recomputed at all. ``largest_pack`` is the most tokens that a micro-batch of the run can have.
     """
 
     def __init__(self, scorer: PackedScorer, config: OptimConfig, world: World, largest_pack: int):
@@ -44,14 +44,15 @@ class RecomputeDial:
             self._forget_peak()
             return ""
         self.open = False
-        layers, per_token = len(self.scorer.layers), self.scorer.saved.per_token
-        if not per_token:
+        layers, per_layer = len(self.scorer.layers), self.scorer.saved.per_layer
+        if not per_layer:
             return f"recompute: all {layers} layers (what one keeps could not be measured)"
-        kept, free = per_token * self.largest_pack, self._free_bytes()
-        count = max(self.world.gather(fill_memory(layers, kept, free)))
+        kept, free = [bytes_ * self.largest_pack for bytes_ in per_layer], self._free_bytes()
+        count = max(self.world.gather(fill_memory(kept, free)))
         set_recompute(self.scorer.layers, count)
+        said = " or ".join(dict.fromkeys(f"{bytes_ / 1e9:.2f} GB" for bytes_ in kept))
         return (
-            f"recompute: {count} of {layers} layers (a layer keeps {kept / 1e9:.2f} GB of a micro-batch of "
+            f"recompute: {count} of {layers} layers (a layer keeps {said} of a micro-batch of "
             f"{self.largest_pack:,} tokens; {free / 1e9:.1f} GB free)"
         )
 
@@ -89,6 +90,9 @@ def resolve_recompute(wanted: str, layers: int) -> int | None:
     return int(wanted)
 
 
-def fill_memory(layers: int, kept_bytes: float, free_bytes: float) -> int:
-    """How many of ``layers`` to recompute when a layer's activations take ``kept_bytes`` and ``free_bytes`` are free."""
-    return max(0, layers - int(max(0.0, free_bytes) // max(1.0, kept_bytes)))
+def fill_memory(kept_bytes: Sequence[float], free_bytes: float) -> int:
+    """How many layers, the first ones, to recompute when their activations take ``kept_bytes`` and ``free_bytes`` are free."""
+    recomputed = len(kept_bytes)
+    while recomputed and sum(kept_bytes[recomputed - 1 :]) <= free_bytes:
+        recomputed -= 1
+    return recomputed

@@ -75,7 +75,7 @@ class PackedScorer(nn.Module):
         self._projector_trained = any(p.requires_grad for p in parts.projector.parameters())
         self._everything_off = switch(policy)
         self.narrows = isinstance(ours[-1], LastLayer)
-        self.saved = SavedBytes()
+        self.saved = SavedBytes(parts.layers)
         self._heard: list[torch.Tensor] | None = None
 
     @property
@@ -144,7 +144,7 @@ class PackedScorer(nn.Module):
         for number, (layer, kind) in enumerate(zip(self.layers, kinds, strict=True)):
             asked = tail if number == len(self.layers) - 1 else None
             more: dict[str, Any] = {} if asked is None else {"tail": asked}
-            with self.saved.counting(layer, number, len(self.layers), batch.llm_tokens):
+            with self.saved.counting(layer, number, batch.llm_tokens):
                 policy, reference = layer(
                     policy, reference, position_embeddings=angles[kind], layout=batch.layout, **more
                 )

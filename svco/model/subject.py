@@ -12,11 +12,12 @@ from ..basics.errors import UserError
 from ..basics.shipped import located
 from ..data.shards import DEFAULT_CACHE
 from ..families import Family, HfModel, load_family
-from ..recipe.config import Dtype, ModelConfig
+from ..recipe.config import Dtype, ModelConfig, Quantise
 from .attention import choose_backend, register
 from .load import load_base, resolve_dtype, show_loading
 from .lora import adapter_modules, adapter_switch, attach_adapter
 from .provenance import check_subject
+from .quantised import HowHeld, resolve_quantise
 from .scorer import PackedScorer, Reference
 
 if TYPE_CHECKING:
@@ -43,6 +44,14 @@ class Subject:
     """Of the weights."""
     device: torch.device
     """Where they are."""
+    quantise: Quantise = "none"
+    """How the base's matrices are held."""
+
+    @property
+    def precision(self) -> str:
+        """The dtype, and what the base is held in, in words."""
+        name = str(self.dtype).removeprefix("torch.")
+        return name if self.quantise == "none" else f"{name}, base in {self.quantise}"
 
     def facts(self) -> dict[str, Any]:
         """What eval.json says of the model."""
@@ -51,6 +60,7 @@ class Subject:
             "base": self.base,
             "adapter": self.adapter,
             "dtype": str(self.dtype).removeprefix("torch."),
+            **({} if self.quantise == "none" else {"quantise": self.quantise}),
             "device": self.device.type,
             "max_text_tokens": self.family.max_text_tokens,
             "paper_compat": self.family.paper_compat,
@@ -82,6 +92,7 @@ def load_subject(
     attention: str = "auto",
     max_text_tokens: int = 128,
     paper_compat: bool = False,
+    quantise: HowHeld = "auto",
     device: torch.device,
     progress: bool = True,
     other_base: bool = False,
@@ -89,11 +100,13 @@ def load_subject(
 ) -> Subject:
     """Loads ``base`` (folder or hub id) with ``adapter`` (PEFT folder) onto ``device``.
 
-    ``dtype``, ``attention``, ``paper_compat`` mean what they mean in a recipe's ``model`` section, ``max_text_tokens`` as in
-    ``data``. ``progress`` False (ranks above 0) keeps transformers' bars off the terminal. UserError for a base that is none, an
-    adapter that does not fit it in every tensor, and one on the language-model head, which is read without its adapter; unless
-    ``other_base``, for one that svco trained on other weights; and for files that are not what svco wrote. ``check`` False: what
-    their identities say was looked at before (:func:`svco.model.provenance.check_subject`).
+    ``dtype``, ``attention``, ``paper_compat``, ``quantise`` mean what they mean in a recipe's ``model`` section,
+    ``max_text_tokens`` as in ``data``; ``quantise`` ``auto``: the base is held as the adapter's identity says that it was
+    trained on, in full where it says nothing. ``progress`` False (ranks above 0) keeps transformers' bars off the terminal.
+    UserError for a base that is none, an adapter that does not fit it in every tensor, and one on the language-model head, which
+    is read without its adapter; unless ``other_base``, for one that svco trained on other weights; and for files that are not
+    what svco wrote. ``check`` False: what their identities say was looked at before
+    (:func:`svco.model.provenance.check_subject`).
     """
     show_loading(progress)
     base = located(base)
@@ -103,7 +116,8 @@ def load_subject(
     weights_dtype = resolve_dtype(ModelConfig(dtype=dtype, paper_compat=paper_compat), device)
     backend, _ = choose_backend(attention, device, weights_dtype)
     register(backend)
-    policy = load_base(base, family, weights_dtype, backend).requires_grad_(False)
+    held = resolve_quantise(quantise, adapter)
+    policy = load_base(base, family, weights_dtype, backend, held, device).requires_grad_(False)
     if adapter is not None:
         attach_adapter(policy, adapter)
         if family.parts(policy).head in adapter_modules(policy):
@@ -113,7 +127,7 @@ def load_subject(
             )
     scorer = PackedScorer(family, policy, Reference(), adapter_switch).to(device).eval()
     policy.to(device).eval()
-    return Subject(_name(adapter or base), base, adapter, family, scorer, policy, weights_dtype, device)
+    return Subject(_name(adapter or base), base, adapter, family, scorer, policy, weights_dtype, device, held)
 
 
 def _name(folder: str) -> str:

@@ -6,7 +6,7 @@ leaf: they are gathered once for both streams in the forward pass, and once more
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -59,26 +59,36 @@ class TwinLayer(nn.Module):
         return self.layer(hidden, **arguments)
 
 
-def compile_layers(layers: Iterable[nn.Module]) -> None:
-    """Compiles what lies around each layer's attention, once for all lengths of rows."""
-    for layer in layers:
-        layer.compile(dynamic=True)
-
-
 class SavedBytes:
-    """Measures, once, what one layer keeps for its backward pass when it is not recomputed."""
+    """Measures, once, what a layer of each kind keeps for its backward pass when it is not recomputed.
 
-    def __init__(self) -> None:
-        self.per_token: float | None = None
-        """Bytes a token of one layer that is not recomputed; None until measured."""
+    A kind is what parameters a layer has: models may mix layers that attend with layers that carry a state.
+    """
+
+    def __init__(self, layers: nn.ModuleList) -> None:
         self.wanted = False
         """Measure in the next forward pass with gradients."""
+        self._kinds = [tuple(name for name, _ in layer.named_parameters()) for layer in layers]
+        # The last of each kind; of the very last few rows are asked, so it is one only where it is alone of its kind.
+        self._chosen = {self._kinds[-1]: len(layers) - 1} | {kind: n for n, kind in enumerate(self._kinds[:-1])}
+        self._kept: dict[tuple[str, ...], float] = {}
+
+    @property
+    def per_layer(self) -> list[float] | None:
+        """Bytes a token of each layer that is not recomputed; None until measured."""
+        return [self._kept[kind] for kind in self._kinds] if self._kept.keys() == self._chosen.keys() else None
+
+    @property
+    def per_token(self) -> float | None:
+        """The same of an average layer."""
+        return None if self.per_layer is None else sum(self.per_layer) / len(self.per_layer)
 
     @contextmanager
-    def counting(self, layer: TwinLayer, number: int, layers: int, tokens: int) -> Iterator[None]:
-        """Around each layer of a forward pass over ``tokens`` tokens; the last but one is measured: of the last one few rows are
-        asked."""
-        if not (self.wanted and number == max(0, layers - 2) and torch.is_grad_enabled()):
+    def counting(self, layer: TwinLayer, number: int, tokens: int) -> Iterator[None]:
+        """Around each layer of a forward pass over ``tokens`` tokens; of each kind the last is measured of
+        which all rows are asked."""
+        kind = self._kinds[number]
+        if not (self.wanted and number == self._chosen[kind] and torch.is_grad_enabled()):
             yield
             return
         kept: dict[int, int] = {}  # address of a storage -> its bytes: what shares a storage counts once
@@ -97,4 +107,5 @@ class SavedBytes:
                 yield
         finally:
             layer.recompute = recompute
-        self.per_token, self.wanted = sum(kept.values()) / tokens, False
+        self._kept[kind] = sum(kept.values()) / tokens
+        self.wanted = self.per_layer is None

@@ -11,9 +11,11 @@ from typing import Literal
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """What the weights of a model may be computed in; ``auto``: as the device allows."""
+Quantise = Literal["none", "nf4"]
+"""How a base that is not trained itself is held."""
 CorruptKind = Literal["crop", "noise", "grey", "zero"]
-AllowOverlap = Literal["none", "keys", "all"]
 """How an image is corrupted."""
+AllowOverlap = Literal["none", "keys", "all"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class ModelConfig:
     """Folder or hub id of the base model, in Hugging Face layout."""
     dtype: Dtype = "auto"
     """``float32``, ``bfloat16`` or ``float16``; ``auto``: bfloat16 on a GPU, float32 on a CPU."""
+    quantise: Quantise = "none"
+    """``nf4``: matrices of the decoder layers are held in 4 bits (bitsandbytes' NF4, scales quantised again) and computed with in
+    ``dtype``; everything else, adapters too, stays in ``dtype``. For ``tune: lora``, without DeepSpeed or under ZeRO-1 and -2."""
     attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
     """Kernel of the language model's attention: ``flash`` (flash-attn), ``varlen`` (torch's own), ``sdpa`` (any device and
     dtype); ``auto``: the first of these that can run here."""
@@ -79,6 +84,10 @@ class ModelConfig:
     ``none``: the objective has none. ``auto``: none where the objective allows it, else lockstep or frozen-copy."""
 
 
+ALL_LINEAR = "all-linear"
+"""In ``lora.targets``: every linear layer of the decoder layers."""
+
+
 @dataclass(frozen=True)
 class LoraConfig:
     """Adapters (``model.tune: lora``)."""
@@ -89,8 +98,9 @@ class LoraConfig:
     """Scale: the adapter's output is multiplied by alpha / rank."""
     dropout: float = 0.0
     """Dropout on the adapter's input. Above 0 the policy differs from the reference even at step 0."""
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Names of the language model's linear layers that get adapters."""
+    targets: tuple[str, ...] = (ALL_LINEAR,)
+    """Names of the language model's linear layers that get adapters; ``all-linear``: every one of its decoder layers', such as
+    ``q_proj``, ``down_proj`` or, in Qwen3.5, ``in_proj_qkv``."""
     init_from: str = ""
     """Warm start: a PEFT adapter folder whose values the adapters begin with (same rank, alpha and targets)."""
 

@@ -79,6 +79,7 @@ def fill(
             f"{path} has zero_optimization.stage {zero.get('stage', 0)!r}; svco runs with stage 1, 2 or 3, or with --ds none "
             "in one process without DeepSpeed."
         )
+    _check_quantised(zero, config, path)
     _check_offload(zero, config, path)
     _check_zeropp(zero, config, world_size, local_size or world_size, path)
     clip = config.optim.max_grad_norm
@@ -106,6 +107,16 @@ def fill(
         section[keys[-1]] = value
     ds.setdefault("steps_per_print", 2**31 - 1)  # the run's own log says it all
     return ds
+
+
+def _check_quantised(zero: dict[str, Any], config: Config, path: str) -> None:
+    """UserError for a quantised base where weights are sharded."""
+    if zero["stage"] == 3 and config.model.quantise != "none":
+        raise UserError(
+            f"{path} has zero_optimization.stage 3 and model.quantise is {config.model.quantise}: transformers loads a quantised "
+            "model whole on every rank, and the scales of its weights would stay whole there: sharding would save nothing when "
+            "memory is needed. Use ds_configs/zero2.json, or --ds none on one GPU; or model.quantise=none under ZeRO-3."
+        )
 
 
 def _check_offload(zero: dict[str, Any], config: Config, path: str) -> None:

@@ -98,12 +98,27 @@ def check(config: Config) -> None:
             f"checkpoint.keep_best is {config.checkpoint.keep_best} and there are no validation pairs to judge by: set "
             "data.validation (and evaluate.every), or leave it empty."
         )
+    if config.model.quantise != "none":
+        _check_quantised(config)
     low, high = config.corrupt.scale
     if low > high:
         raise UserError(f"corrupt.scale is [{low}, {high}]; the least share of the image's area comes first.")
     for key in BOUNDS:
         if key.startswith("objective.beta_") and len(betas := get(config, key)) > 2:
             raise UserError(f"{key} is {list(betas)}; it takes one number, or two: one a side.")
+
+
+def _check_quantised(config: Config) -> None:
+    quantise = f"model.quantise is {config.model.quantise}"
+    if config.model.tune == "full":
+        raise UserError(
+            f"{quantise} and model.tune is full: weights of 4 bits cannot be trained, only adapters beside them. Set "
+            "model.tune=lora, or model.quantise=none."
+        )
+    if config.model.compile:
+        raise UserError(
+            f"{quantise} and model.compile is true: compiled layers of 4 bits were never tried. Set one of the two back."
+        )
 
 
 def _check_name(name: str) -> None:

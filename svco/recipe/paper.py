@@ -11,6 +11,7 @@ BASES = ("llava-hf/llava-1.5-7b-hf", "llava-hf/llava-interleave-qwen-7b-hf")
 """The models of the paper."""
 AUTHORS = {
     "model.tune": "full",
+    "model.quantise": "none",
     "data.max_text_tokens": 128,
     "objective.name": "svco",
     "objective.sides": "auto",

@@ -92,6 +92,8 @@ def cache_facts(job: Job, tuned: Tuned, split: Split, world: World) -> dict[str,
         "attention": tuned.attention,
         "compile": config.model.compile,
         "pairs": split.shards.digest,
+        # Only where it is not: a reference of a base in full keeps its name.
+        **({} if config.model.quantise == "none" else {"quantise": config.model.quantise}),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..basics import collector
 from ..basics.errors import UserError
 from ..basics.ranks import add_ranks, start_ranks
 
@@ -62,5 +63,6 @@ def run(arguments: argparse.Namespace) -> int:
     from .launch import Launch
     from .start import start
 
-    start(Launch(config, Path(arguments.recipe).stem, ds, arguments.ds, arguments.dry_run, arguments.typed))
+    with collector.resting():
+        start(Launch(config, Path(arguments.recipe).stem, ds, arguments.ds, arguments.dry_run, arguments.typed))
     return 0

@@ -1,5 +1,6 @@
 """Other families under ZeRO-3 on 2 ranks: what hangs on the whole model (a newline), a tower of its own, three position axes,
-features that are added behind layers, a bare parameter that projects and a head that is the embedding."""
+features that are added behind layers, a head that the config's class would tie to the embedding and one that is the
+embedding, tiles with texts between them, a bare parameter that projects, layers that carry a state."""
 
 import launch
 import pytest
@@ -20,7 +21,10 @@ TUNED = {
     "next_yi": "model.tune=full",
     "qwen25_vl": "model.train_projector=true",
     "qwen3_vl": "model.train_projector=true",
+    "internvl": "model.tune=full",
+    "smolvlm": "model.train_projector=true",
     "gemma3": "model.tune=full",
+    "qwen35": "model.tune=full",
 }
 """Family -> what is trained."""
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from importlib.util import find_spec
 
 import launch
 import psutil
@@ -36,6 +37,7 @@ RECIPE = [
     "lora.rank=3",
     "lora.dropout=0.0",
 ]
+IN_4_BITS = ["model.quantise=nf4", "optim.steps=3", "optim.lr=3e-3", "checkpoint.every=0"]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def test_four_ranks(root, two, zero3):
 
 @pytest.fixture(scope="module")
 def others(root, zero2, zero3):
-    """Three more runs, in the same two ranks; the third on a shard in which most pairs are bad, held-out ones too."""
+    """More runs, in the same two ranks; the third on a shard in which most pairs are bad, held-out ones too."""
     recipe = [*RECIPE, f"run.root={root}"]
     bad = write_bad_pairs(root / "bad")
     dirty = [f"data.train={root / 'bad'}", f"data.heldout={root / 'bad'}", "data.allow_overlap=all"]
@@ -88,6 +90,7 @@ def others(root, zero2, zero3):
         (zero2, [*recipe, "run.name=zero2"]),
         (zero3, [*recipe, "run.name=cached", "model.reference=cached"]),
         (zero3, [*recipe, "run.name=dirty", *dirty]),
+        *([(zero2, [*recipe, "run.name=nf4-two", *IN_4_BITS])] if find_spec("bitsandbytes") else []),
     )
     return bad
 
@@ -96,6 +99,18 @@ def test_zero2_and_a_cached_reference(root, two, others):
     """The reference from a pass of its own before the first step, which teaches ZeRO-3 another order of modules."""
     for name in ("zero2", "cached"):
         assert_close(root / name, two)
+
+
+@pytest.mark.skipif(not find_spec("bitsandbytes"), reason="NOT TESTED: pip install 'svco[test]' (bitsandbytes)")
+def test_a_base_in_4_bits_under_zero2(root, two, others):
+    """Each rank quantises it for itself. The control is the base in full, which is another run."""
+    launch.alone(*RECIPE, f"run.root={root}", "run.name=nf4-plain", *IN_4_BITS)
+    ours, theirs, in_full = (launch.training(root / name) for name in ("nf4-two", "nf4-plain", two.name))
+    for step in (1, 2, 3):
+        assert ours[step]["loss"] == pytest.approx(theirs[step]["loss"], rel=1e-6)
+        assert ours[step]["grad_norm"] == pytest.approx(theirs[step]["grad_norm"], rel=1e-5)
+        assert ours[step]["grad_norm"] != pytest.approx(in_full[step]["grad_norm"], rel=1e-3)
+    assert ours[3]["loss"] < ours[1]["loss"] - 1e-4
 
 
 def test_no_bad_sample_ends_a_run(root, others):

@@ -25,7 +25,7 @@ def demo(tmp_path_factory):
 
 def run_demo(root):
     makefile = (ROOT / "Makefile").read_text()
-    line = "deepspeed --quiet --num_accelerators 2 launchers/train.py --ds ds_configs/zero3.json"
+    line = "svco train --ds ds_configs/zero3.json --ranks 2"
     assert f"\t{line}\n" in makefile
     assert "make demo" in (ROOT / "README.md").read_text()
     process = subprocess.run(

@@ -10,6 +10,7 @@ import sys
 import launch
 import oracle
 import pytest
+import tiny_families
 from places import BASE, ROOT
 from safetensors import safe_open
 
@@ -157,6 +158,28 @@ def test_adapter_there_and_back(export, tmp_path):
         with safe_open(to / "model.safetensors", "pt") as ours:
             for key in ours.keys():  # noqa: SIM118
                 assert oracle.torch.allclose(ours.get_tensor(key), theirs[key], atol=1e-6), key
+
+
+@pytest.mark.parametrize("name", ["internvl", "smolvlm"])
+def test_a_head_of_its_own_stays_one(export, tmp_path, name):
+    """Merged as peft merges it where a config leaves it to its class whether head and embedding are one, into other names than
+    its files have, and where both conventions are the same."""
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    base = tiny_families.make_base(name, tmp_path / "base")
+    oracle.make_adapter(base, tmp_path / "adapter")
+    wrapped = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base), str(tmp_path / "adapter"))
+    theirs = wrapped.merge_and_unload().state_dict()
+    plain = AutoModelForImageTextToText.from_pretrained(base).state_dict()
+    assert not theirs["lm_head.weight"].equal(theirs[next(n for n in theirs if n.endswith("embed_tokens.weight"))])
+    to = tmp_path / "merged"
+    code, said = export(tmp_path / "adapter", "--format", "merged", "--names", "5", "--to", to, "--base", base)
+    assert code == 0, said
+    ours = AutoModelForImageTextToText.from_pretrained(to).state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(oracle.torch.allclose(ours[key], theirs[key], atol=1e-6) for key in ours)
+    assert not all(ours[key].equal(plain[key]) for key in ours), "the control"
 
 
 def test_mistakes(demo, export, tmp_path):

@@ -24,7 +24,7 @@ def test_words_and_numbers():
 
 
 def test_as_few_layers_as_fit():
-    assert [fill_memory(10, 2.0, free) for free in (-3.0, 0.0, 1.9, 2.0, 5.0, 19.9, 20.0, 1e9)] == [
+    assert [fill_memory([2.0] * 10, free) for free in (-3.0, 0.0, 1.9, 2.0, 5.0, 19.9, 20.0, 1e9)] == [
         10,
         10,
         10,
@@ -34,6 +34,7 @@ def test_as_few_layers_as_fit():
         0,
         0,
     ]
+    assert [fill_memory([5.0, 1.0, 5.0, 1.0], free) for free in (0.0, 1.0, 5.9, 6.0, 7.0, 12.0)] == [4, 3, 3, 2, 1, 0]
 
 
 @pytest.fixture

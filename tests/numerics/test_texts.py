@@ -22,7 +22,8 @@ from svco.families import load_family
 SIZES = ((40, 30), (30, 40))
 NO_LIMIT = 100_000
 DRAWN = 200
-"""Samples of each family that are held against transformers' own processor."""
+"""Samples of each family that are held against transformers' own processor; a quarter of it where an image has a text of its own,
+whose pixels are many more."""
 
 
 @pytest.fixture(scope="module", params=tiny_families.BASES)
@@ -70,6 +71,9 @@ def processor_of(family):
         "llava_onevision": "LlavaOnevision",
         "qwen2_5_vl": "Qwen2_5_VL",
         "qwen3_vl": "Qwen3VL",
+        "qwen3_5": "Qwen3VL",
+        "internvl": "InternVL",
+        "smolvlm": "Idefics3",  # SmolVLM's own, which asks for a package that spells numbers, does the same with images
     }
     config, kind = family.config, getattr(transformers, f"{names[family.name]}Processor")
     vision, token = config.vision_config, family.tokenizer.convert_ids_to_tokens(family.image_token_id)
@@ -81,7 +85,15 @@ def processor_of(family):
     for name in ("vision_feature_select_strategy", "vision_aspect_ratio"):
         setattr(made, name, getattr(config, name, None))
     made.num_additional_image_tokens = int(vision.model_type == "clip_vision_model")
-    if hasattr(vision, "image_size"):
+    tokens = family.tokenizer
+    if family.name == "internvl":
+        made.start_image_token, made.end_image_token = tokens.start_image_token, tokens.end_image_token
+        made.image_seq_length = config.image_seq_length
+        made.multimodal_pattern = re.compile(f"(?P<image>{token})|(?P<video>{re.escape(made.video_token)})")
+    elif family.name == "smolvlm":
+        made.fake_image_token, made.global_image_tag = tokens.fake_image_token, "<global-img>"
+        made.image_seq_len = (vision.image_size // vision.patch_size // config.scale_factor) ** 2
+    elif hasattr(vision, "image_size"):
         made.num_image_tokens = (vision.image_size // vision.patch_size) ** 2
     return made
 
@@ -124,8 +136,8 @@ def takes_system(family):
 
 def test_ids_and_pixels_are_the_processors_own(family):
     processor, rng, systems = processor_of(family), random.Random(0), takes_system(family)
-    compared = 0
-    for number in range(DRAWN):
+    compared, drawn = 0, DRAWN if family.image_text((60, 60)) == family.chat.word else DRAWN // 4
+    for number in range(drawn):
         image = Image.frombytes(
             "RGB", size := (rng.randint(20, 150), rng.randint(20, 150)), rng.randbytes(3 * size[0] * size[1])
         )
@@ -138,7 +150,7 @@ def test_ids_and_pixels_are_the_processors_own(family):
         for condition, shown in ((0, [{"type": "image"}]), (2, [])):
             asked = [*said, {"role": "user", "content": [*shown, {"type": "text", "text": text.query}]}]
             images = {"images": [image]} if shown else {}
-            prompt = processor.apply_chat_template(asked, add_generation_prompt=True)
+            prompt = processor.apply_chat_template(asked, add_generation_prompt=True, enable_thinking=False)
             if prompt.startswith(family.tokenizer.bos_token):  # as transformers' own chat templates are tokenised
                 images["add_special_tokens"] = False
             for side, answer in enumerate(answers):
@@ -160,7 +172,7 @@ def test_ids_and_pixels_are_the_processors_own(family):
                 pixels = np.asarray(made["pixel_values"])
                 ours = family.pixels([image]).pixels.numpy()
                 assert np.array_equal(ours, pixels.reshape(ours.shape)), "not to a digit's difference"
-    assert compared == 4 * DRAWN
+    assert compared == 4 * drawn
 
 
 def special_tokens(family):
@@ -353,6 +365,12 @@ SETTINGS = [
     ),
     ("qwen25_vl", {"vision_config__spatial_merge_size": 1}, "make 16 features .* and svco counts 21"),
     ("llava15", {"text_config__vocab_size": 100}, "has embeddings for 100 tokens"),
+    ("internvl", {"vision_feature_layer": -2}, 4 * 5),
+    ("internvl", {STRATEGY: "full"}, f"internvl class refuse an image.*{STRATEGY} = 'full'"),
+    ("internvl", {"downsample_ratio": 0.25}, 1 * 5),
+    ("smolvlm", {"scale_factor": 4}, 1 * 5),
+    ("smolvlm", {"scale_factor": 3}, "scale_factor = 3"),
+    ("smolvlm", {"model_type": "idefics3", "vision_config__model_type": "idefics3_vision"}, 4 * 5),
 ]
 
 
@@ -368,6 +386,30 @@ def test_settings_of_the_tower(changed, name, keys, outcome):
     else:
         counted = load_family(str(folder), 128).features_of((48, 48))
         assert outcome is None or counted == outcome
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "outcome"),
+    [
+        ("smolvlm", {"size": {"longest_edge": 28}}, 4),
+        ("smolvlm", {"do_image_splitting": False}, 4),
+        ("smolvlm", {"size": {"longest_edge": 60}}, "no multiple of its tiles' 28"),
+        ("smolvlm", {"do_resize": False}, "do_resize = False"),
+        ("internvl", {"max_patches": 1}, 4),
+    ],
+)
+def test_a_budget_of_tiles(changed, name, keys, outcome):
+    """The image processor's own keys say how many tiles an image is cut into; what cannot be counted is refused."""
+    folder = changed(name, "preprocessor_config.json", **keys)
+    if isinstance(outcome, str):
+        with pytest.raises(UserError, match=outcome):
+            load_family(str(folder), 128)
+        return
+    family = load_family(str(folder), 128)
+    assert family.features_of((48, 48)) == outcome
+    assert family.pixels([Image.new("RGB", (48, 48))]).grids == ((1,),)
+    shown, *_ = family.encode_text(PairText("k", "Q?", ("a", "b")), ((48, 48), (90, 20))).prefixes
+    assert (shown == family.image_token_id).sum() == outcome
 
 
 def test_a_token_without_an_embedding(changed):

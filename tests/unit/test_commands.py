@@ -1,11 +1,12 @@
 """The table of commands, and how `svco` starts the ranks of one."""
 
-import base64
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from places import ROOT
@@ -64,27 +65,42 @@ def test_an_override_may_stand_anywhere_and_launchers_may_say_the_local_rank():
 
 
 @pytest.fixture
-def started(monkeypatch):
-    """What is executed in place of this process: [(words after the launcher's own, environment, world)]."""
-    calls = []
-
-    def execute(program, line, environment):
-        assert program == line[0] == sys.executable
-        at = line.index(str(ranks.PROGRAM))
-        world = next(word for word in line[:at] if word.startswith("--world_info="))
-        world = json.loads(base64.urlsafe_b64decode(world.partition("=")[2]))
-        calls.append((line[at + 1 :], environment, world["localhost"], line[:at]))
-
-    monkeypatch.setattr(os, "execve", execute)
+def started(monkeypatch, tmp_path):
+    """What starts ranks that only write who they are, in a process of its own: (environment, words of start_ranks) -> (exit code,
+    [(words, environment)] of each rank)."""
+    rank = tmp_path / "rank.py"
+    rank.write_text(
+        "import json, os, pathlib, sys; here = pathlib.Path(__file__).parent\n"
+        "(here / f\"{os.environ['RANK']}.json\").write_text(json.dumps([sys.argv[1:], dict(os.environ)]))"
+    )
+    monkeypatch.setattr(ranks, "PROGRAM", rank)
+    before = {number: signal.getsignal(number) for number in HEARD}
     for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "CUDA_VISIBLE_DEVICES", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
-    return calls
+
+    def start(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            ranks.start_ranks(*arguments)
+        told = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("*.json"))]
+        assert [(place["RANK"], place["LOCAL_RANK"]) for _, place in told] == [(str(n),) * 2 for n in range(len(told))]
+        assert {place["WORLD_SIZE"] for _, place in told} == {str(len(told))}
+        for file in tmp_path.glob("*.json"):
+            file.unlink()
+        return ended.value.code, told
+
+    yield start
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+HEARD = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 
 
 def on_gpus(monkeypatch, count):
     import torch
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(ranks, "_has_a_driver", lambda: count > 0)
 
 
 TYPED = ("svco", "train", "--ds", "zero3")
@@ -92,13 +108,13 @@ TYPED = ("svco", "train", "--ds", "zero3")
 
 def test_a_rank_for_each_gpu_and_the_run_knows_how_many(started, monkeypatch):
     on_gpus(monkeypatch, 3)
-    ranks.start_ranks(TYPED, None)
-    words, environment, devices, _ = started.pop()
-    assert words == ["train", "--ds", "zero3", "--ranks", "3"] and devices == ["0", "1", "2"]
-    assert environment["PATH"].startswith(os.path.dirname(sys.executable))
+    code, told = started(TYPED, None)
+    assert code == 0 and len(told) == 3
+    for words, environment in told:
+        assert words == ["train", "--ds", "zero3", "--ranks", "3"] and environment["CUDA_VISIBLE_DEVICES"] == "0,1,2"
+        assert environment["PATH"].startswith(os.path.dirname(sys.executable))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-ab12,7")
-    ranks.start_ranks(TYPED, 2)
-    assert started.pop()[2] == ["5", "GPU-ab12"]
+    assert [place["CUDA_VISIBLE_DEVICES"] for _, place in started(TYPED, 2)[1]] == ["5,GPU-ab12"] * 2
     with pytest.raises(UserError, match="--ranks is 4, and there are 3 GPUs here"):
         ranks.start_ranks(TYPED, 4)
 
@@ -120,8 +136,7 @@ def test_where_nothing_is_to_be_started_this_process_is_the_rank(
     on_gpus(monkeypatch, 0)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    ranks.start_ranks(typed, wanted, several)
-    assert not started
+    ranks.start_ranks(typed, wanted, several)  # SystemExit, had it started any
 
 
 def test_the_ranks_meet_at_a_port_that_is_free(started, monkeypatch):
@@ -133,12 +148,62 @@ def test_the_ranks_meet_at_a_port_that_is_free(started, monkeypatch):
             taken.listen()
         except OSError:
             pass  # somebody else's, which will do
-        ranks.start_ranks(TYPED, 2)
-    (port,) = [word for word in started.pop()[3] if word.startswith("--master_port=")]
-    assert int(port.partition("=")[2]) not in (0, 29500)
+        _, told = started(TYPED, 2)
+    (port,) = {place["MASTER_PORT"] for _, place in told}
+    assert int(port) not in (0, 29500)
+    assert "CUDA_VISIBLE_DEVICES" not in told[0][1]
     monkeypatch.setenv("MASTER_PORT", "29777")
-    ranks.start_ranks(TYPED, 2)
-    assert "--master_port=29777" in started.pop()[3]
+    assert {place["MASTER_PORT"] for _, place in started(TYPED, 2)[1]} == {"29777"}
+
+
+RANK = """
+import os, pathlib, signal, sys, time
+here, rank, how = pathlib.Path(__file__).parent, int(os.environ["RANK"]), sys.argv[1]
+told = []
+for number in (signal.SIGUSR1, signal.SIGTERM):
+    signal.signal(number, lambda number, _: told.append(number) if how != "deaf" or rank else None)
+(here / f"ready{rank}").touch()
+while not all((here / f"ready{other}").exists() for other in (0, 1)):
+    time.sleep(0.01)
+if how in ("fails", "deaf") and rank:
+    sys.exit(3)
+if how == "killed" and rank:
+    os.kill(os.getpid(), signal.SIGKILL)
+while not told:
+    time.sleep(0.01)
+time.sleep(0.2 * rank)  # a save
+(here / f"{signal.Signals(told[0]).name}-{rank}").touch()
+sys.exit(75)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "send", "code", "heard"),
+    [
+        ("asked", "SIGTERM", 75, {"SIGTERM-0", "SIGTERM-1"}),
+        ("asked", "SIGUSR1", 75, {"SIGUSR1-0", "SIGUSR1-1"}),
+        ("asked", "SIGINT", 75, {"SIGTERM-0", "SIGTERM-1"}),
+        ("fails", "", 3, {"SIGTERM-0"}),
+        ("killed", "", 128 + 9, {"SIGTERM-0"}),
+        ("deaf", "", 3, set()),  # it is not waited for longer than PATIENCE
+    ],
+)
+def test_signals_reach_every_rank_and_one_that_fails_ends_the_others(how, send, code, heard, tmp_path):
+    (tmp_path / "rank.py").write_text(RANK)
+    start = (
+        "import pathlib, sys; from svco.basics import ranks; ranks.PATIENCE = 1; ranks.PROGRAM = pathlib.Path(sys.argv[1]); "
+        "ranks.start_ranks(('svco', sys.argv[2]), 2)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    line = [sys.executable, "-c", start, str(tmp_path / "rank.py"), how]
+    process = subprocess.Popen(line, cwd=ROOT, env=environment)
+    while not (tmp_path / "ready1").exists() or not (tmp_path / "ready0").exists():
+        assert process.poll() is None or not send
+        time.sleep(0.01)
+    if send:
+        process.send_signal(signal.Signals[send])
+    assert process.wait(30) == code
+    assert {file.name for file in tmp_path.glob("SIG*")} == heard
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -146,7 +211,7 @@ def test_a_reader_that_goes_is_no_error(unbuffered):
     """`svco … | head`: no traceback, and the exit code that a shell gives for it."""
     reader, writer = os.pipe()
     os.close(reader)
-    line = [sys.executable, "-m", "svco", "plan", "llava15_7b_lora", "--ds", "zero3"]
+    line = [sys.executable, "-m", "svco", "study", "--dry-run"]
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
     os.close(writer)

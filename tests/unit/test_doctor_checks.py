@@ -19,7 +19,7 @@ FIRST = Facts(
     host="alpha",
     resolved="10.0.0.1",
     addresses={"lo": "127.0.0.1", "eth0": "10.0.0.1"},
-    versions={"python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.6"},
+    versions={"python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.6", "bitsandbytes": "0.50.2"},
     commit="0123abc",
     cuda="13.0",
     driver="580.1",
@@ -46,6 +46,8 @@ CASES = {
     "torch": (checks.versions, {"versions": FIRST.versions | {"torch": "2.12.0"}}, {}, FAIL,
               "torch: 2.13.0 on alpha; 2.12.0 on beta"),
     "numpy": (checks.versions, {"versions": FIRST.versions | {"numpy": "2.0"}}, {}, WARN, "numpy"),
+    "no bitsandbytes": (checks.four_bits, {"versions": {"torch": "2.13.0"}}, {}, FAIL, "0.50.2 on alpha; none on beta"),
+    "none anywhere": (checks.four_bits, {}, {"versions": {"torch": "2.13.0"}}, FAIL, "none on alpha, beta"),
     "commit": (checks.commits, {"commit": "9876fed"}, {}, FAIL, "0123abc on alpha; 9876fed on beta"),
     "dirty": (checks.commits, {}, {"commit": "0123abc-dirty"}, WARN, "dirty"),
     "no GPU on one": (checks.gpus, {"gpus": ()}, {}, FAIL, "no GPU: gloo on the CPU (torch for CUDA 13.0) on beta"),
@@ -81,11 +83,17 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_each_check(name):
     check, beta, both, verdict, says = CASES[name]
-    more = {checks.operators: (NVME,), surroundings.base_model: (NVME,)}.get(check, ())
+    more = {checks.operators: (NVME,), surroundings.base_model: (NVME,), surroundings.memory: (NVME,)}.get(check, ())
     assert check([FIRST, SECOND], *more).verdict == OK
     found = check([replace(FIRST, **both), replace(SECOND, **(both | beta))], *more)
     assert (found.verdict, says in found.found) == (verdict, True), str(found)
     assert found.remedy
+
+
+def test_a_base_in_4_bits_is_not_whole_in_memory():
+    small = [replace(FIRST, memory=10**10)]
+    assert surroundings.memory(small, Wanted()).verdict == FAIL
+    assert surroundings.memory(small, Wanted(quantised=True)).verdict == OK
 
 
 def test_environment():

@@ -52,6 +52,7 @@ DOORS = {
     "imagehash": {"data.looks"},
     "scipy": {"data.alike"},
     "peft": {"model.lora", "model.adapter_files", "commands.bench"},  # the peer is given peft's own configuration
+    "bitsandbytes": {"model.quantised"},
     "trl": {"commands.bench"},
     "lmms_eval": {"commands.harness.plugin", "commands.harness.model"},  # imported in its own environment alone
     "accelerate": {"commands.harness.model"},
@@ -72,6 +73,8 @@ DOORS = {
     "transformers.conversion_mapping": {"model.weight_names"},
     "transformers.core_model_loading": {"model.weight_names"},
     "flash_attn": {"model.attention"},
+    "fla": {"families.delta_net"},
+    "transformers.models.qwen3_5": {"families.delta_net"},
 }
 MODULES = sorted((ROOT / "svco").rglob("*.py"))
 SOURCES = MODULES + sorted((ROOT / "launchers").glob("*.py"))

@@ -46,12 +46,22 @@ def test_default_then_file_then_command_line(tmp_path):
         ("run.seed=true", "whole number"),
         ("objective.beta_attend=[1, 2, 3]", "one number, or two"),
         ("optim.global_batch=0", "at least 1"),
+        ("model.quantise=int4", "none, nf4"),
     ],
 )
 def test_mistakes_are_named(override, says):
     with pytest.raises(UserError) as error:
         load_recipe(None, [override])
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("other", "says"), [("model.tune=full", "cannot be trained"), ("model.compile=true", "never tried")]
+)
+def test_what_does_not_go_with_a_base_in_4_bits(other, says):
+    with pytest.raises(UserError, match=f"model.quantise is nf4 and {other.partition('=')[0]} is .*{says}"):
+        load_recipe(None, ["model.quantise=nf4", other])
+    assert load_recipe(None, ["model.quantise=nf4", "model.train_projector=true"]).model.quantise == "nf4"
 
 
 def test_every_number_has_bounds_and_nan_passes_none():
@@ -131,6 +141,10 @@ def test_every_shipped_recipe_and_ds_config_fit():
     for recipe in RECIPES:
         config = load_recipe(recipe, ["run.swap=/local"])
         for ds in DS:
+            if config.model.quantise != "none" and read_ds_config(ds)["zero_optimization"]["stage"] == 3:
+                with pytest.raises(UserError, match="loads a quantised model whole on every rank.*zero2"):
+                    fill(read_ds_config(ds), config, 4, "bfloat16", str(ds), 2)
+                continue
             filled = fill(read_ds_config(ds), config, 4, "bfloat16", str(ds), 2)
             sized = json.dumps(with_leaf_sizes(filled, 10**6))
             # The buffers are filled once the model's shapes are known.

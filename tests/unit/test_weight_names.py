@@ -15,7 +15,12 @@ KINDS = {
     "gemma3": ("gemma3_text", {"model_type": "siglip_vision_model", "num_hidden_layers": 1}),
     "qwen2_5_vl": ("qwen2_5_vl_text", {"model_type": "qwen2_5_vl", "depth": 1}),
     "qwen3_vl": ("qwen3_vl_text", {"model_type": "qwen3_vl", "depth": 1, "deepstack_visual_indexes": [0]}),
+    "internvl": ("qwen3", {"model_type": "internvl_vision", "num_hidden_layers": 1}),
+    "smolvlm": ("llama", {"model_type": "smolvlm_vision", "num_hidden_layers": 1}),
 }
+
+ALIKE = {"smolvlm"}
+"""Whose names transformers 5 left as they were."""
 
 
 def names_of(kind):
@@ -32,7 +37,10 @@ def test_there_and_back(kind):
     assert names.convert(four.values(), "5") == {old: five for five, old in four.items()}
     assert names.convert(names.weights, "5") == {five: five for five in names.weights}
     changed = {five for five, old in four.items() if five != old}
-    assert changed >= {five for five in names.weights if five.startswith("model.")}
+    assert changed >= {five for five in names.weights if five.startswith("model.") and kind not in ALIKE}
+    if kind in ALIKE:
+        assert not changed
+        return
     lora = "model.language_model.layers.1.self_attn.q_proj.lora_A.weight"
     assert names.to5(names.to4(lora)) == lora != names.to4(lora)
 

@@ -27,6 +27,7 @@ def run(arguments: Namespace) -> int:
         arguments.adapter and str(arguments.adapter),
         dtype=arguments.dtype,
         attention=arguments.attention,
+        quantise=arguments.quantise,
         max_text_tokens=TEXT_TOKENS,
         device=World().device,
         progress=sys.stderr.isatty(),
@@ -43,7 +44,7 @@ def run(arguments: Namespace) -> int:
         facts = {
             "base": public_base(subject.base).name,
             "adapter": subject.name if subject.adapter else "none",
-            "precision": str(subject.dtype).removeprefix("torch."),
+            "precision": subject.precision,
             "asked": time.strftime("%Y-%m-%d %H:%M"),
         }
         write_whole(arguments.html, page(arguments.question, facts, found))

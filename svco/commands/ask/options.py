@@ -8,6 +8,7 @@ from typing import get_args
 from ...basics.intervals import whole
 from ...basics.shipped import typed
 from ...recipe.config import Dtype
+from ..evaluation.options import add_quantise
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--html", type=typed, metavar="FILE", help="write the answers as a page, too")
     parser.add_argument("--dtype", choices=get_args(Dtype), default="auto")
+    add_quantise(parser)
     parser.add_argument("--attention", choices=("auto", "flash", "varlen", "sdpa"), default="auto")
 
 

@@ -15,6 +15,7 @@ from ... import engine as engines
 from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.markdown import markdown
+from ...model.lora import target_names
 from ...objectives.table import make_objective
 from ...recipe.config import LoraConfig, ObjectiveConfig
 from .count import moved
@@ -134,6 +135,7 @@ def make_trl(bench: Bench, ds: dict[str, Any], ours: Contestant, folder: str) ->
             return loss
 
     model = random_model(shape, "sdpa", bench.dtype, torch.device("cpu"))
+    names = target_names(model.get_submodule("model.language_model"), LoraConfig().targets)
     trainer = Trainer(
         model=model,
         args=trl_arguments(bench, ds, steps, folder),
@@ -144,7 +146,7 @@ def make_trl(bench: Bench, ds: dict[str, Any], ours: Contestant, folder: str) ->
         peft_config=PeftLoraConfig(
             r=min(tune.rank, shape.hidden // 8),
             lora_alpha=2 * tune.rank,
-            target_modules=rf".*\blanguage_model\..*\b({'|'.join(LoraConfig().targets)})",
+            target_modules=rf".*\blanguage_model\..*\b({'|'.join(names)})",
         ),
         data_collator=lambda examples: dict(batch),
         callbacks=[Steps()],

@@ -12,15 +12,23 @@ from typing import Any
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
-from transformers import AutoProcessor
+from tokenizers.processors import ByteLevel
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, SmolVLMImageProcessorPil
+from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
 from ...basics.errors import UserError
 from ...basics.files import write_whole
 from ...basics.progress import Progress
 from ...basics.strict_json import json_text
+from ...families.published import published_config
 from .shapes import TINY, Shape, llava_config, random_model
 
 INDEX = "model.safetensors.index.json"
+SMOLVLM = {
+    "smolvlm2-256m": "HuggingFaceTB/SmolVLM2-256M-Video-Instruct",
+    "smolvlm2-500m": "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
+}
+"""What a shape is called -> the release that has it."""
 
 
 def make_random_base(shape: Shape, output: Path, seed: int, shard: str, progress: Progress) -> int:
@@ -39,6 +47,42 @@ def make_random_base(shape: Shape, output: Path, seed: int, shard: str, progress
     config = llava_config(shape)
     config.image_token_index = config.image_token_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
     config.image_seq_length = shape.features
+    return _write(model, config, output, seed, shard, progress)
+
+
+def make_random_smolvlm(release: str, layers: int, output: Path, seed: int, shard: str, progress: Progress) -> int:
+    """The same of ``release``, a SmolVLM of the published ones, with ``layers`` decoder layers (0: all).
+
+    An image is one tile: the cheapest that there is. Around the embedded base model's vocabulary are SmolVLM's own tokens.
+    """
+    if (output / "config.json").exists():
+        raise UserError(f"{output} holds a model already; give another folder or remove it.")
+    output.mkdir(parents=True, exist_ok=True)
+    config: Any = published_config(release)
+    config.text_config.num_hidden_layers = layers or config.text_config.num_hidden_layers
+    tokenizer = _smolvlm_tokenizer()
+    tokenizer.save_pretrained(output)
+    config.image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    side = {"longest_edge": config.vision_config.image_size}
+    SmolVLMImageProcessorPil(size=side, max_image_size=side).save_pretrained(output)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+    return _write(model, config, output, seed, shard, progress)
+
+
+def _smolvlm_tokenizer() -> Any:
+    around = {"fake_image_token": "<fake_token_around_image>", "end_of_utterance_token": "<end_of_utterance>"}
+    tokenizer: Any = AutoTokenizer.from_pretrained(TINY, extra_special_tokens=around)
+    tiles = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
+    tokenizer.add_tokens(["<|im_start|>", "<global-img>", *tiles], special_tokens=True)
+    tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<end_of_utterance>"
+    tokenizer.backend_tokenizer.post_processor = ByteLevel(trim_offsets=False)  # the template writes what stands first
+    tokenizer.chat_template = DEFAULT_CHAT_TEMPLATE
+    tokenizer.model_max_length = 8192
+    return tokenizer
+
+
+def _write(model: Any, config: Any, output: Path, seed: int, shard: str, progress: Progress) -> int:
     config.architectures, config.dtype = [type(model).__name__], "bfloat16"
     config.save_pretrained(output)
     weights = model.state_dict()

@@ -20,6 +20,7 @@ from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.markdown import markdown
 from ...basics.strict_json import json_text
+from ...model.lora import target_names
 from ...objectives.table import make_objective
 from ...recipe.config import LoraConfig, ObjectiveConfig
 from .ladder import PRODUCT, ROWS, Tune
@@ -108,7 +109,8 @@ def hand_over(folder: Path, bench: Bench, adapters: dict[str, torch.Tensor]) -> 
         {name.replace(".default", ""): x.contiguous() for name, x in adapters.items()}, folder / "adapters.safetensors"
     )
     save_file(trl_batch(bench), folder / "batch.safetensors")
-    targets = rf".*\blanguage_model\..*\b({'|'.join(LoraConfig().targets)})"
+    names = target_names(model.get_submodule("model.language_model"), LoraConfig().targets)
+    targets = rf".*\blanguage_model\..*\b({'|'.join(names)})"
     rank = min(Tune(full=False).rank, bench.shape.hidden // 8)
     job = {"pairs": bench.plan.pairs, "rank": rank, "alpha": 2 * Tune(full=False).rank, "targets": targets}
     (folder / "job.json").write_text(json_text(job))

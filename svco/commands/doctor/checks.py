@@ -44,6 +44,8 @@ class Wanted:
     """The DeepSpeed JSON offloads to NVMe."""
     compiles: bool = False
     """It offloads or quantises, for which DeepSpeed compiles operators on GPUs too."""
+    quantised: bool = False
+    """The base is held in 4 bits."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that every rank must have, with their values."""
     written: Mapping[str, str] = field(default_factory=dict)
@@ -93,6 +95,15 @@ def versions(facts: Sequence[Facts]) -> Check:
     verdict = FAIL if apart.keys() & set(MUST_AGREE) else WARN
     text = "; ".join(f"{name}: {differing(found)}" for name, found in apart.items())
     return Check(verdict, "versions", text, "install the same environment on every node, or one on shared storage")
+
+
+def four_bits(facts: Sequence[Facts]) -> Check:
+    """Of a run whose base is held in 4 bits."""
+    found = by_value(facts, entry("versions", "bitsandbytes"))
+    if len(found) == 1 and None not in found:
+        return Check(OK, "4-bit base", f"bitsandbytes {next(iter(found))}")
+    remedy = "pip install 'svco[quantised]' on every node, in the same version: ranks quantise the base each for itself"
+    return Check(FAIL, "4-bit base", f"bitsandbytes: {differing(found)}", remedy)
 
 
 def commits(facts: Sequence[Facts]) -> Check:

@@ -47,7 +47,9 @@ def examine(
     config = replace(config, run=replace(config.run, swap=swap))
     mine = collect(config, world.rank, world.local_rank, {*written, *environment})
     facts = [Facts.heard(told) for told in meeting.gather(asdict(mine))]
-    wanted = Wanted(config.model.base, bool(swap), compiles(filled), redacted_tree(environment), redacted_tree(written))
+    quantised = config.model.quantise != "none"
+    told = redacted_tree(environment), redacted_tree(written)
+    wanted = Wanted(config.model.base, bool(swap), compiles(filled), quantised, *told)
     verdicts = []
     for check in chain(settings, _all(config, wanted, facts, meeting, timeout, megabytes)):
         verdicts.append(check.verdict)
@@ -65,6 +67,8 @@ def _all(
 ) -> Iterator[Check]:
     yield checks.ranks(facts)
     yield checks.versions(facts)
+    if wanted.quantised:
+        yield checks.four_bits(facts)
     yield checks.commits(facts)
     yield checks.gpus(facts)
     yield checks.attention(facts)
@@ -79,7 +83,7 @@ def _all(
     yield surroundings.shards(facts)
     yield surroundings.disk(facts)
     yield surroundings.shared_memory(facts)
-    yield surroundings.memory(facts)
+    yield surroundings.memory(facts, wanted)
     if addresses.verdict == FAIL:
         yield Check(FAIL, "network", "not tried", "mend the addresses first")
         return

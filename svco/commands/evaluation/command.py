@@ -55,6 +55,8 @@ def read_arguments(arguments: argparse.Namespace) -> Wanted:
         "attention": arguments.attention,
         "max_text_tokens": arguments.max_text_tokens,
         "paper_compat": arguments.paper_compat,
+        # Left out where it is not asked for: evaluations that stand apart are known by their options.
+        **({} if arguments.quantise == "auto" else {"quantise": arguments.quantise}),
     }
     effort = Effort(arguments.tokens_per_batch, arguments.workers, arguments.answers_per_batch, arguments.cache)
     return Wanted(
@@ -97,7 +99,7 @@ def run(wanted: Wanted, world: World) -> dict[str, Any]:
     subject = load_subject(
         base, wanted.adapter, device=world.device, progress=world.is_main, check=False, **wanted.options
     )
-    weights = world.on_main(lambda: subject_digests(base, wanted.adapter, wanted.cache / DIGESTS))
+    weights = world.on_main(lambda: subject_digests(base, wanted.adapter, wanted.cache / DIGESTS, wanted.held))
     result: dict[str, Any] = {}
     for part in parts:
         result = _evaluate(part, subject, weights, items, others, world, show)

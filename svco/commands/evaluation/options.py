@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
+from ...basics import collector
 from ...basics.intervals import whole
 from ...basics.ranks import add_ranks, start_ranks
 from ...basics.shipped import at_home, typed
-from ...recipe.config import AllowOverlap, CorruptKind, Dtype
+from ...recipe.config import AllowOverlap, CorruptKind, Dtype, Quantise
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +91,17 @@ def _add_sets(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_quantise(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--quantise``."""
+    parser.add_argument(
+        "--quantise",
+        default="auto",
+        choices=("auto", *get_args(Quantise)),
+        help="how the base's matrices are held: as the adapter was trained, if its identity.json tells (auto, the default), in "
+        "full (none), or in 4 bits (nf4)",
+    )
+
+
 def add_benchmarks(parser: argparse.ArgumentParser) -> None:
     """Adds ``--benchmark`` and ``--benchmarks``, which ``chosen_benchmarks`` reads."""
     parser.add_argument(
@@ -106,6 +118,7 @@ def add_benchmarks(parser: argparse.ArgumentParser) -> None:
 
 def _add_effort(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", choices=get_args(Dtype), help="of the weights")
+    add_quantise(parser)
     parser.add_argument("--attention", default="auto", help="auto, flash, varlen or sdpa (default %(default)s)")
     parser.add_argument("--max-text-tokens", type=whole(2), default=128, help="as in training (default %(default)s)")
     parser.add_argument(
@@ -130,19 +143,21 @@ def run(arguments: argparse.Namespace) -> int:
     start_ranks(arguments.typed, arguments.ranks)
 
     from ...basics.dist import naming_lost_ranks, world_from_environment
-    from . import command
 
-    world = world_from_environment()
-    wanted = command.read_arguments(arguments)
-    if world.size == 1:
-        command.run(wanted, world)
-        return 0
-    from ... import engine
+    with collector.resting():
+        from . import command
 
-    try:
-        engine.start(world)
-        with naming_lost_ranks():
+        world = world_from_environment()
+        wanted = command.read_arguments(arguments)
+        if world.size == 1:
             command.run(wanted, world)
-    finally:
-        engine.stop()
+            return 0
+        from ... import engine
+
+        try:
+            engine.start(world)
+            with naming_lost_ranks():
+                command.run(wanted, world)
+        finally:
+            engine.stop()
     return 0

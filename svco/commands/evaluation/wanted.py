@@ -12,7 +12,8 @@ from ...basics.errors import UserError, first_line
 from ...basics.shipped import located
 from ...data.shards import DEFAULT_CACHE
 from ...model.provenance import DIGESTS, files_digest, fingerprint, subject_digests
-from ...recipe.config import CorruptConfig
+from ...model.quantised import resolve_quantise
+from ...recipe.config import CorruptConfig, Quantise
 from . import RESULT
 from .scoring import Effort
 
@@ -66,6 +67,11 @@ class Wanted:
         return Path(self.effort.cache or DEFAULT_CACHE).expanduser()
 
     @property
+    def held(self) -> Quantise:
+        """How the base's matrices are held."""
+        return resolve_quantise(self.options.get("quantise", "auto"), self.adapter)
+
+    @property
     def paper_compat(self) -> bool:
         """Whether answers are read as the S-VCO authors read them."""
         return self.options.get("paper_compat", False)
@@ -85,7 +91,9 @@ def to_do(wanted: Wanted) -> list[Wanted]:
         for name, folder in wanted.benchmarks.items()
     ]
     try:
-        subject = fingerprint(subject_digests(located(wanted.base), wanted.adapter, wanted.cache / DIGESTS))
+        subject = fingerprint(
+            subject_digests(located(wanted.base), wanted.adapter, wanted.cache / DIGESTS, wanted.held)
+        )
     except OSError as error:
         raise UserError(f"The base {wanted.base} or its adapter cannot be read: {first_line(error)}") from None
     parts = [replace(part, identity=_identity(part, subject)) for part in parts]

@@ -56,6 +56,7 @@ class Svco(lmms):  # type: ignore[misc]
         attention: str = "auto",
         max_text_tokens: int = 128,
         paper_compat: bool = False,
+        quantise: str = "auto",
         other_base: bool = False,
         batch_size: int | str = 1,
         **ignored: Any,
@@ -75,6 +76,7 @@ class Svco(lmms):  # type: ignore[misc]
             attention=attention,
             max_text_tokens=int(max_text_tokens),
             paper_compat=bool(paper_compat),
+            quantise=quantise,  # type: ignore[arg-type]
             device=self.device,
             progress=self._rank == 0,
             other_base=bool(other_base),

@@ -6,8 +6,9 @@ varlen kernel, SwiGLU, LoRA's inner tensors), and checked against what they do s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from . import delta
 from .architecture import Architecture
 from .workload import Row, Tuning
 
@@ -105,7 +106,7 @@ def layer_bytes(a: Architecture, tuning: Tuning, row: Row, kernels: Kernels, las
 
     def needed(*names: str) -> bool:
         """The input of one of these linear layers is wanted again."""
-        return tuning.full or kernels.zero3 or bool({*names} & {*tuning.targets})
+        return tuning.full or kernels.zero3 or tuning.adapts(*names)
 
     # A norm keeps its input in float32 (the input itself, if it is float32) and its inverse root mean square; a trained one
     # also what it scales. Its output is kept by the linear layers behind it.
@@ -113,7 +114,7 @@ def layer_bytes(a: Architecture, tuning: Tuning, row: Row, kernels: Kernels, las
     attention = norm + b * a.hidden * needed("q_proj", "k_proj", "v_proj")
     # In the MLP: gate, its SiLU, up, and their product.
     mlp = norm + b * a.hidden * needed("gate_proj", "up_proj") + b * a.intermediate * (3 + needed("down_proj"))
-    adapted = [linear.name in ("k_proj", "v_proj") for linear in a.linears if linear.name in tuning.targets]
+    adapted = [linear.name in ("k_proj", "v_proj") for linear in a.linears if tuning.adapts(linear.name)]
     inner = b * tuning.rank * (sum(adapted) * row.tokens + (len(adapted) - sum(adapted)) * asked)
     return row.tokens * attention + asked * mlp + inner + _attention_bytes(a, b, row, kernels, last)
 
@@ -130,14 +131,28 @@ def _attention_bytes(a: Architecture, b: int, row: Row, kernels: Kernels, last: 
 
 
 def activations(a: Architecture, tuning: Tuning, row: Row, recompute: int, kernels: Kernels) -> Activations:
-    """The tensors of ``row`` with the first ``recompute`` layers recomputed."""
-    b = tuning.weight_bytes
+    """The tensors of ``row`` with the first ``recompute`` layers recomputed. Where layers are of two kinds, which alternate, each
+    counts as their mean."""
+    if a.delta:
+        made = activations(a.attending, tuning, row, min(recompute, a.attending.layers), kernels)
+        states = delta.layer_bytes(a, a.delta, tuning, row, kernels.zero3)
+        share = len(a.delta.numbers) / a.layers
+        return replace(
+            made,
+            layers=a.layers,
+            recompute=recompute,
+            layer=share * states + (1 - share) * made.layer,
+            working=max(made.working, delta.working_bytes(a.delta, tuning, row)),
+        )
+    b, wide = tuning.weight_bytes, 4
     stream, rows = b * a.hidden * row.tokens, b * a.hidden * row.scored
     start = 2 * b * a.head_size * row.tokens
     if tuning.trains_projector:  # its input, both sides of its activation, and what is placed in the row or added there
         start += b * row.features * sum(linear.inputs + linear.outputs for linear in a.projector)
     if not tuning.full and not recompute and b < 4:
         start += stream  # the first layer's input, of which a gradient is wanted for ZeRO-3's sake
+    # Held in 4 bits, the matrix that is multiplied is there whole for that long, with its scales in float32.
+    whole = (b + wide / 64) * max(linear.weights for linear in a.linears) if tuning.quantised else 0.0
     return Activations(
         layers=a.layers,
         recompute=recompute,
@@ -148,8 +163,8 @@ def activations(a: Architecture, tuning: Tuning, row: Row, recompute: int, kerne
         # The final norm's rows in float32 and the head's derivative; of a trained one its input, and what the norm scales.
         scored=4 * a.hidden * row.scored + rows * (2 if tuning.full else 1),
         # In the MLP: the gradients of two inner tensors, and of its output.
-        working=b * row.tokens * (2 * a.intermediate + a.hidden),
-        working_last=b * row.asked * (2 * a.intermediate + a.hidden),
+        working=b * row.tokens * (2 * a.intermediate + a.hidden) + whole,
+        working_last=b * row.asked * (2 * a.intermediate + a.hidden) + whole,
         head=_head(a, tuning, row, kernels),
         head_backward=_trained_head_backward(a, tuning, row, kernels) if tuning.full else 0.0,
         vision=_vision(a, tuning, row),

@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...basics.errors import UserError
+from .layers import Delta, Linear
 
 if TYPE_CHECKING:
     from torch import nn
 
 PICTURE = (640, 480)
 """Width and height of an image where none is here to be measured."""
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A linear layer."""
-
-    name: str
-    """Its last name, e.g. ``q_proj``."""
-    inputs: int
-    """Width of its input."""
-    outputs: int
-    """Width of its output."""
-
-    @property
-    def weights(self) -> int:
-        """Elements of its matrix; a bias counts among the vectors."""
-        return self.inputs * self.outputs
 
 
 @dataclass(frozen=True)
@@ -87,9 +71,9 @@ class Architecture:
     vocabulary: int
     """Rows of the head."""
     linears: tuple[Linear, ...]
-    """The linear layers of a decoder layer."""
+    """The linear layers of a decoder layer that attends."""
     vectors: tuple[int, ...]
-    """Sizes of a decoder layer's other parameters: norms and biases."""
+    """Sizes of its other parameters: norms and biases."""
     tied: bool
     """The head's weights are the embedding's."""
     norm: int
@@ -102,6 +86,19 @@ class Architecture:
     """The vision tower."""
     image_tokens: int
     """Tokens of an image of :data:`PICTURE`."""
+    delta: Delta | None = None
+    """Decoder layers of another kind among the ``layers``; None: all attend."""
+
+    @property
+    def attending(self) -> Architecture:
+        """The same without the layers that do not attend."""
+        return replace(self, layers=self.layers - len(self.delta.numbers), delta=None) if self.delta else self
+
+    @property
+    def every_linear(self) -> tuple[Linear, ...]:
+        """The linear layers of all decoder layers, one behind another."""
+        others = self.delta.linears * len(self.delta.numbers) if self.delta else ()
+        return self.linears * self.attending.layers + others
 
     @property
     def layer_linear(self) -> int:
@@ -126,7 +123,10 @@ class Architecture:
     @property
     def language(self) -> int:
         """Weights without tower and projector."""
-        return self.layers * self.layer + self.embedding * (1 if self.tied else 2) + self.norm
+        decoder = self.attending.layers * self.layer
+        if self.delta:
+            decoder += len(self.delta.numbers) * self.delta.weights
+        return decoder + self.embedding * (1 if self.tied else 2) + self.norm
 
     @property
     def weights(self) -> int:
@@ -150,12 +150,16 @@ def _config(base: str) -> Any:
         return found
     from transformers import AutoConfig
 
+    from ...model.stored_config import stored_config
+
     check_supported(base_config(base), base)
-    return AutoConfig.from_pretrained(base, trust_remote_code=False)
+    if Path(base).is_dir():
+        return stored_config(base)
+    return AutoConfig.from_pretrained(base, trust_remote_code=False)  # of a hub's no weight is fetched for a plan
 
 
 def of_config(config: Any, name: str = "") -> Architecture:
-    """The architecture that a transformers ``config`` describes: one decoder layer is made, on the meta device."""
+    """The architecture that a transformers ``config`` describes: one decoder layer of each kind is made, on the meta device."""
     import torch
     from transformers import AutoModelForImageTextToText
 
@@ -163,7 +167,11 @@ def of_config(config: Any, name: str = "") -> Architecture:
 
     config = deepcopy(config)
     text = config.get_text_config()
-    layers, text.num_hidden_layers = text.num_hidden_layers, 1
+    layers, kinds = text.num_hidden_layers, list(getattr(text, "layer_types", None) or ())
+    stateful = tuple(number for number, kind in enumerate(kinds) if kind == "linear_attention")
+    text.num_hidden_layers = 1
+    if stateful:
+        text.num_hidden_layers, text.layer_types = 2, ["full_attention", "linear_attention"]
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     family = adapter(config.model_type)
@@ -182,7 +190,7 @@ def of_config(config: Any, name: str = "") -> Architecture:
         name=name or config.model_type,
         hidden=text.hidden_size,
         layers=layers,
-        heads=by_name["q_proj"].outputs // size,
+        heads=by_name["o_proj"].inputs // size,  # Qwen3.5's q_proj has their gates too
         groups=by_name["k_proj"].outputs // size,
         head_size=size,
         intermediate=by_name["gate_proj"].outputs,
@@ -195,6 +203,21 @@ def of_config(config: Any, name: str = "") -> Architecture:
         projector_vectors=projector_vectors,
         tower=_tower(parts.tower, config),
         image_tokens=family.features(config, PICTURE),
+        delta=_delta(parts.layers[1], text, stateful) if stateful else None,
+    )
+
+
+def _delta(layer: nn.Module, text: Any, numbers: tuple[int, ...]) -> Delta:
+    linears, vectors = _split(layer)
+    return Delta(
+        numbers=numbers,
+        linears=linears,
+        vectors=vectors,
+        key_heads=text.linear_num_key_heads,
+        key_size=text.linear_key_head_dim,
+        value_heads=text.linear_num_value_heads,
+        value_size=text.linear_value_head_dim,
+        width=text.linear_conv_kernel_dim,
     )
 
 
@@ -216,10 +239,12 @@ def _tower(tower: nn.Module, config: Any) -> Tower:
     linears, _ = _split(blocks[0])
     outside = [p for p in tower.parameters() if id(p) not in inside]
     vision = config.vision_config
-    merged = getattr(vision, "spatial_merge_size", 1) ** 2
-    image = getattr(vision, "image_size", 0)
-    patches = (image // vision.patch_size) ** 2
-    has_class = any(name.endswith("class_embedding") for name, _ in tower.named_parameters())
+    # By the names that transformers' configs have for it.
+    merged = round((getattr(vision, "spatial_merge_size", 1) * getattr(config, "scale_factor", 1)) ** 2)
+    merged = round(merged / getattr(config, "downsample_ratio", 1) ** 2)
+    image, patch = (_side(getattr(vision, name, 0)) for name in ("image_size", "patch_size"))
+    patches = (image // patch) ** 2
+    has_class = any(name.endswith(("class_embedding", "cls_token")) for name, _ in tower.named_parameters())
     window = getattr(vision, "window_size", 0)
     return Tower(
         hidden=vision.hidden_size,
@@ -231,6 +256,11 @@ def _tower(tower: nn.Module, config: Any) -> Tower:
         block_linear=sum(linear.weights for linear in linears),
         outside=tuple(p.numel() for p in outside),
         patches_linear=max((p.numel() for p in outside if p.dim() > 3), default=0),
-        window=(window // vision.patch_size) ** 2 if window else 0,
+        window=(window // patch) ** 2 if window else 0,
         whole_blocks=len(getattr(vision, "fullatt_block_indexes", blocks)),
     )
+
+
+def _side(length: int | list[int] | tuple[int, ...]) -> int:
+    """Of a square that a config gives as one number or as two."""
+    return length if isinstance(length, int) else length[0]

@@ -6,9 +6,11 @@ causal. The last layer has queries, output and MLP of the tokens that predict a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .architecture import Architecture, Linear
+from . import delta
+from .architecture import Architecture
+from .layers import Linear
 from .workload import Row, Tuning
 
 
@@ -40,10 +42,22 @@ def flops(a: Architecture, tuning: Tuning, row: Row, recompute: int, last_produc
     ``last_product_again``: ZeRO-3's linear function saves its input after it has multiplied, so that recomputation repeats a
     layer's last product, which torch's own leaves out.
     """
+    if a.delta:
+        states = a.delta.among(recompute)
+        made = flops(a.attending, tuning, row, recompute - states, last_product_again)
+        linear, adapters, rule = delta.layer_flops(a.delta, tuning, row)
+        count = len(a.delta.numbers)
+        return replace(
+            made,
+            forward=made.forward + count * (linear + adapters + rule),
+            reference=made.reference + count * (linear + rule) * tuning.live,
+            recompute=made.recompute + states * (linear + adapters + rule),
+            backward=made.backward + count * (linear * (2 if tuning.full else 1) + 2 * adapters + 2 * rule),
+        )
     whole = _layer(a, tuning, row, row.tokens, row.area)
     last = _layer(a, tuning, row, row.asked, row.asked_area)
     spare = 0.0 if last_product_again else 2 * _last_product(a, tuning)
-    again = min(recompute, a.layers - 1) * (whole.forward - spare * row.tokens)
+    again: float = min(recompute, a.layers - 1) * (whole.forward - spare * row.tokens)
     if recompute == a.layers:
         again += last.forward - spare * row.asked
     return Flops(

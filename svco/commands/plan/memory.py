@@ -101,7 +101,8 @@ def host_memory(a: Architecture, tuning: Tuning, sharding: Sharding, per_node: i
     held = states(a, tuning, sharding, ranks, 0)
     shards = per_node * (held.weights + held.copy + held.adapters)
     moments = per_node * (held.optimizer + held.gradients)
-    weights = b * (a.weights + tuning.copy(a))
+    # What is quantised goes to the GPU matrix by matrix; the rest of a model is whole in memory before it does.
+    weights = held.weights if tuning.quantised else b * (a.weights + tuning.copy(a))
     on_host = shards * (sharding.parameters == "cpu") + moments * (sharding.optimizer == "cpu")
     return Host(
         memory=on_host + WORKER * per_node * (1 + workers),

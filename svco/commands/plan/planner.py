@@ -93,7 +93,11 @@ def usable(machine: Machine) -> float:
 def make_plan(question: Question, machine: Machine, name: str, ds: Mapping[str, Any]) -> Plan:
     """The plan of ``question`` on ``machine`` under the DeepSpeed JSON ``ds``."""
     a, tuning, config, ranks = question.architecture, question.tuning, question.config, machine.ranks
-    layer = a.layer + (0 if tuning.full else tuning.adapters(a))
+    layer = max(
+        sum((*kind.vectors, *(x.weights + (0 if tuning.full else tuning.adapter(x)) for x in kind.linears)))
+        for kind in (a, a.delta)
+        if kind
+    )
     sharding = Sharding.of(name, dict(ds), config, ranks, layer)
     check_swapped(sharding.parameters, tuning.reference)
     if sharding.group > 1 and sharding.group > machine.per_node:

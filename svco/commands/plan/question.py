@@ -11,7 +11,7 @@ import numpy as np
 from ...basics.errors import UserError
 from ...basics.views import BLIND_CONDITION
 from ...objectives.reference import choose_reference
-from ...recipe.config import Config
+from ...recipe.config import ALL_LINEAR, Config
 from .architecture import Architecture, architecture
 from .workload import Row, Tuning, pair_row
 
@@ -72,7 +72,7 @@ def ask(recipe: str, config: Config, assumed: Assumed, measure: bool = True) -> 
     lengths = _measured(config) if measure else None
     if lengths is None:
         pair, assumptions = _assumed(a, objective, assumed)
-        return Question(recipe, config, a, tuning, pair, pair, assumed.pairs, assumptions)
+        return Question(recipe, config, a, tuning, pair, pair, assumed.pairs, assumptions + _kernels(a))
     prefixes, responses = lengths.prefixes.astype(float).T, lengths.responses.astype(float).T
     features = (prefixes[0] + prefixes[1]) / 2 - prefixes[BLIND_CONDITION]
     rows = pair_row(objective.cells, prefixes, responses, features, _crops(a, features))
@@ -87,13 +87,22 @@ def ask(recipe: str, config: Config, assumed: Assumed, measure: bool = True) -> 
         pair=Row(**{name: float(values.mean()) for name, values in columns.items()}),
         longest=Row(**{name: float(values[longest]) for name, values in columns.items()}),
         pairs=len(lengths.cut),
-        assumptions=(f"lengths: measured, {len(lengths.cut):,} pairs",),
+        assumptions=(f"lengths: measured, {len(lengths.cut):,} pairs", *_kernels(a)),
+    )
+
+
+def _kernels(a: Architecture) -> tuple[str, ...]:
+    if not a.delta:
+        return ()
+    return (
+        f"{len(a.delta.numbers)} layers carry a state: flash-linear-attention is assumed to be installed; without it they keep "
+        "several times as much",
     )
 
 
 def _check_targets(tuning: Tuning, a: Architecture) -> None:
-    known = {linear.name for linear in a.linears}
-    if not tuning.full and (missing := sorted({*tuning.targets} - known)):
+    known = {linear.name for linear in a.every_linear}
+    if not tuning.full and (missing := sorted({*tuning.targets} - {ALL_LINEAR} - known)):
         raise UserError(
             f"lora.targets names {', '.join(missing)}; the decoder layers of {a.name} have {', '.join(known)}."
         )

@@ -30,6 +30,7 @@ def text(question: Question, plans: Sequence[Plan], refused: dict[str, str], adv
     machine = plans[0].machine
     a, tuning = question.architecture, question.tuning
     kind = "full fine-tuning" if tuning.full else f"LoRA r={tuning.rank}"
+    kind += " beside a base in 4 bits" if tuning.quantised else ""
     lines = [
         f"Plan of {question.recipe} on {machine}",
         "",

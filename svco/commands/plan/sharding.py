@@ -110,7 +110,7 @@ def states(a: Architecture, tuning: Tuning, sharding: Sharding, ranks: int, pers
     everything = tuning.held(a)
     bucket = min(sharding.bucket, trained) if sharding.stage < 3 else sharding.bucket
     return States(
-        weights=b * a.weights / split,
+        weights=tuning.base(a) / split,
         adapters=b * beside / split,
         copy=b * tuning.copy(a) / split,
         second=b * everything / sharding.group if sharding.group > 1 and sharding.stage == 3 else 0.0,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from . import delta
 from .architecture import Architecture
 from .flops import Flops
 from .machine import Machine
 from .sharding import Sharding
 from .traffic import Gathered
-from .workload import Micros, Row, Tuning
+from .workload import NF4, Micros, Row, Tuning
 
 _LAUNCH = 5e-6
 """Seconds from one kernel to the next at least: an assumption."""
@@ -108,7 +109,7 @@ def compute_seconds(a: Architecture, tuning: Tuning, machine: Machine, row: Row,
     """Seconds of one micro-batch without traffic."""
     gpu, reached = machine.gpu, machine.reached
     products = work.total / (gpu.flops * reached.matmul)
-    between = row.tokens * _between(a, tuning, row, work) * (0.4 if compiled else 1.0)
+    between = row.tokens * _between(a, tuning, row, work) * (0.4 if compiled else 1.0) + _unpacked(a, tuning, work)
     # Policy and reference forward, backward as two, and forward again where layers are recomputed.
     passes = 1 + tuning.live + 2 + (work.recompute > 0)
     launches = a.layers * passes * _KERNELS * _LAUNCH
@@ -121,6 +122,11 @@ def _between(a: Architecture, tuning: Tuning, row: Row, work: Flops) -> float:
     The reference goes once through its layers, the policy once and again where it is recomputed, and its backward pass moves
     about twice as much.
     """
+    again = work.recompute / max(1.0, work.forward)
+    if a.delta:
+        adapters, plain = delta.moved_bytes(a, a.delta, tuning)
+        others = len(a.delta.numbers) * ((plain + adapters) * (3 + again) + plain * tuning.live)
+        return others + _between(a.attending, tuning, row, work)
     b = tuning.weight_bytes
     queries, keys = a.heads * a.head_size, a.groups * a.head_size
     norms = 2 * (6 * b + 24) * a.hidden
@@ -128,8 +134,15 @@ def _between(a: Architecture, tuning: Tuning, row: Row, work: Flops) -> float:
     sums = 6 * b * a.hidden + 5 * b * a.intermediate
     adapters = 5 * b * sum(x.outputs for x in a.linears if tuning.adapter(x))
     plain = norms + attention + sums
-    again = work.recompute / max(1.0, work.forward)
     return a.layers * ((plain + adapters) * (3 + again) + plain * tuning.live)
+
+
+def _unpacked(a: Architecture, tuning: Tuning, work: Flops) -> float:
+    """Bytes that move when matrices of 4 bits are made whole: in every pass over the layers, whatever the number of tokens."""
+    if not tuning.quantised:
+        return 0.0
+    passes = 2 + tuning.live + work.recompute / max(1.0, work.forward)
+    return a.layers * a.layer_linear * (NF4 + tuning.weight_bytes) * passes
 
 
 def _collective(machine: Machine, inside: float, across: float, calls: float) -> float:

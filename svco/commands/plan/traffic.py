@@ -89,12 +89,12 @@ def visits(a: Architecture, tuning: Tuning, recompute: int) -> tuple[list[Module
     elif tuning.trains_projector and tuning.live:
         forward += _projector(a, " before training")
     for number in range(a.layers):
-        layer = _layer(a, tuning, f"layer {number}", copied=False)
+        layer = _layer(a, tuning, number, copied=False)
         if not copied:
             forward.append(layer)
             backward.insert(0, layer)
             continue
-        frozen = _layer(a, tuning, f"layer {number} of the copy", copied=True)
+        frozen = _layer(a, tuning, number, copied=True)
         twin = Module(f"twin {number}", children=(layer, frozen))
         forward += [twin, frozen, layer]
         backward[:0] = [twin, layer, *([layer] if number < recompute else [])]
@@ -105,15 +105,16 @@ def visits(a: Architecture, tuning: Tuning, recompute: int) -> tuple[list[Module
     return forward, [*backward, *([embedding] if tuning.full else [])]
 
 
-def _layer(a: Architecture, tuning: Tuning, name: str, copied: bool) -> Module:
-    adapters = () if copied or tuning.full else _adapters(a, tuning)
-    return Module(name, (*(x.weights for x in a.linears), *a.vectors, *adapters), leaf=True)
-
-
-def _adapters(a: Architecture, tuning: Tuning) -> Iterator[int]:
-    for x in a.linears:
-        if x.name in tuning.targets:
-            yield from (tuning.rank * x.inputs, tuning.rank * x.outputs)
+def _layer(a: Architecture, tuning: Tuning, number: int, copied: bool) -> Module:
+    kind = a.delta if a.delta and number in a.delta.numbers else a
+    adapters = [
+        size
+        for x in (() if copied or tuning.full else kind.linears)
+        if tuning.adapts(x.name)
+        for size in (tuning.rank * x.inputs, tuning.rank * x.outputs)
+    ]
+    name = f"layer {number}{' of the copy' if copied else ''}"
+    return Module(name, (*(x.weights for x in kind.linears), *kind.vectors, *adapters), leaf=True)
 
 
 def _projector(a: Architecture, which: str) -> list[Module]:

@@ -8,13 +8,18 @@ from typing import Any
 
 from ...basics.errors import UserError
 from ...basics.views import BLIND_CONDITION, Cell, condition, prefix_of
-from ...recipe.config import Config
-from .architecture import Architecture, Linear
+from ...recipe.config import ALL_LINEAR, Config
+from .architecture import Architecture
+from .layers import Linear
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 """``model.dtype`` -> bytes of a weight; ``auto`` is bfloat16 on a GPU."""
 STRIP = 192
 """Queries of a strip of a dense block: :data:`svco.batches.blocks.STRIP`, which a test compares."""
+
+
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a weight in 4 bits: itself, its share of a block's 8-bit scale, and of the float32 scale of 256 such."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ class Tuning:
     """``lockstep``, ``frozen-copy``, ``cached`` or ``none``."""
     weight_bytes: int = 2
     """Bytes of a weight."""
+    quantised: bool = False
+    """The decoder layers' matrices are held in 4 bits."""
 
     @classmethod
     def of(cls, config: Config, reference: str) -> Tuning:
@@ -109,6 +116,7 @@ class Tuning:
             full or config.model.train_projector,
             reference,
             BYTES[config.model.dtype],
+            config.model.quantise != "none",
         )
 
     @property
@@ -122,22 +130,32 @@ class Tuning:
         return self.reference == "frozen-copy"
 
     def adapters(self, a: Architecture) -> int:
-        """Weights of the adapters of one decoder layer."""
+        """Weights of the adapters of one decoder layer that attends."""
         return sum(self.adapter(linear) for linear in a.linears)
 
     def adapter(self, linear: Linear) -> int:
         """Weights of the adapter of one linear layer."""
-        return self.rank * (linear.inputs + linear.outputs) if linear.name in self.targets else 0
+        return self.rank * (linear.inputs + linear.outputs) if self.adapts(linear.name) else 0
+
+    def adapts(self, *names: str) -> bool:
+        """Whether a linear layer of one of these names has an adapter."""
+        return bool({ALL_LINEAR, *names} & {*self.targets})
 
     def trained(self, a: Architecture) -> int:
         """Weights that learn."""
         if self.full:
             return a.language + a.projector_weights
-        return a.layers * self.adapters(a) + (a.projector_weights if self.trains_projector else 0)
+        adapters = sum(self.adapter(linear) for linear in a.every_linear)
+        return adapters + (a.projector_weights if self.trains_projector else 0)
 
     def copy(self, a: Architecture) -> int:
         """Weights of the reference's own: a frozen copy without its tower."""
         return a.language + a.projector_weights if self.copied else 0
+
+    def base(self, a: Architecture) -> float:
+        """Bytes of the whole base."""
+        packed = a.layers * a.layer_linear if self.quantised else 0
+        return self.weight_bytes * (a.weights - packed) + NF4 * packed
 
     def held(self, a: Architecture) -> int:
         """Weights of everything that is loaded: policy, adapters, a trained projector beside the original, copy."""

@@ -8,6 +8,7 @@ from typing import get_args
 from ...basics.intervals import whole
 from ...basics.shipped import typed
 from ...recipe.config import CorruptKind, Dtype
+from ..evaluation.options import add_quantise
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="a fourth view: the own image, corrupted in this way",
     )
     parser.add_argument("--dtype", choices=get_args(Dtype), default="auto")
+    add_quantise(parser)
     parser.add_argument("--attention", choices=("auto", "flash", "varlen", "sdpa"), default="auto")
     parser.add_argument("--max-text-tokens", type=whole(2), default=128, help="text is cut there (default %(default)s)")
     parser.add_argument(

@@ -218,6 +218,7 @@ def _as_trained(config: Config) -> list[str]:
     """Options of svco eval for what a run's recipe says of reading pairs; nothing for defaults."""
     options = (
         ("--dtype", config.model.dtype, ModelConfig.dtype),
+        ("--quantise", config.model.quantise, ModelConfig.quantise),
         ("--attention", config.model.attention, ModelConfig.attention),
         ("--max-text-tokens", config.data.max_text_tokens, DataConfig.max_text_tokens),
         ("--cache", config.data.cache_dir, DataConfig.cache_dir),

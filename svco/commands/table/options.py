@@ -10,7 +10,7 @@ from ...basics.errors import UserError
 from ...basics.intervals import whole
 from ...basics.shipped import at_home, typed
 from ...recipe.config import Dtype
-from ..evaluation.options import add_benchmarks
+from ..evaluation.options import add_benchmarks, add_quantise
 from ..judge.options import add_judging
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         "--ranks", type=whole(1, 1_000_000), metavar="N", help="processes of an evaluation (default: one for each GPU)"
     )
     parser.add_argument("--dtype", default="auto", choices=get_args(Dtype), help="of the weights")
+    add_quantise(parser)
     parser.add_argument(
         "--max-new-tokens",
         type=whole(1, 1_000_000),
@@ -108,6 +109,7 @@ def _beside(arguments: argparse.Namespace) -> Beside | None:
             "--harness lmms-eval needs its environment: bash launchers/install/lmms_eval.sh ENV makes it, --harness-env ENV."
         )
     settings = {"dtype": arguments.dtype} | ({"paper_compat": True} if arguments.paper_compat else {})
+    settings |= {} if arguments.quantise == "auto" else {"quantise": arguments.quantise}
     harness = Harness(
         Path(arguments.harness_env),
         arguments.harness_data,
@@ -145,6 +147,8 @@ def run(arguments: argparse.Namespace) -> int:
             "dtype": arguments.dtype,
             "max-new-tokens": arguments.max_new_tokens,
             "paper-compat": arguments.paper_compat,
+            # Evaluations that are there are known by their settings.
+            **({} if arguments.quantise == "auto" else {"quantise": arguments.quantise}),
         },
         beside=_beside(arguments),
         effort=tuple(words),
