@@ -1,4 +1,4 @@
-"""Who attends to whom in a packed row, and the trees side by side in padded blocks for dense kernels."""
+"""Who attends to whom in a packed row, and which of its rows the last layer is asked for."""
 
 from __future__ import annotations
 

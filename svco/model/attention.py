@@ -148,8 +148,8 @@ def blocked(
         if groups != heads:
             k, v = (x.repeat_interleave(heads // groups, dim=1) for x in (k, v))
         for strip in block.strips:
-            seen = [x[:, :, strip.keys] for x in (k, v)]
-            rows.append(attend(q[:, :, strip.queries], seen[0], seen[1], attn_mask=strip.mask))
+            mine, there = q[:, :, strip.queries], strip.keys
+            rows.append(attend(mine, k[:, :, there], v[:, :, there], attn_mask=strip.mask))
     flat = [part.transpose(1, 2).reshape(-1, heads, part.shape[-1]) for part in rows]
     return torch.cat(flat).index_select(0, order).unsqueeze(0)
 

@@ -31,6 +31,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=whole(1, 1_000_000), default=1, help="pairs a step and rank")
     parser.add_argument("--repetitions", type=whole(1, 1_000_000), default=5, help="timed steps a row")
     parser.add_argument("--rows", default="", help="comma-separated rows of the ladder (default: all)")
+    _instead(parser)
+    parser.add_argument("--out", type=at_home, metavar="STEM", help="write STEM.json, STEM.md and STEM.png")
+    add_ranks(parser, ", with --ds")
+
+
+def _instead(parser: argparse.ArgumentParser) -> None:
+    """What else than the ladder can be measured."""
     parser.add_argument(
         "--data", metavar="SHARDS", help="instead: pairs/s of the loader against what the step consumes"
     )
@@ -66,8 +73,6 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="instead: the figures of svco plan against what is counted and held here",
     )
-    parser.add_argument("--out", type=at_home, metavar="STEM", help="write STEM.json, STEM.md and STEM.png")
-    add_ranks(parser, ", with --ds")
 
 
 def run(arguments: argparse.Namespace) -> int:
