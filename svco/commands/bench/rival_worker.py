@@ -142,9 +142,9 @@ def swift_trainer(folder: Path, job: dict[str, Any], batch: dict[str, Any]) -> A
     """ms-swift's ``DPOTrainer``, on what its own loader makes of the model."""
     import torch
     from peft import get_peft_model
-    from swift.model import get_model_processor  # type: ignore[import-not-found]
-    from swift.rlhf_trainers import DPOConfig, DPOTrainer  # type: ignore[import-not-found]
-    from swift.template import get_template  # type: ignore[import-not-found]
+    from swift.model import get_model_processor
+    from swift.rlhf_trainers import DPOConfig, DPOTrainer
+    from swift.template import get_template
 
     model, processor = get_model_processor(
         str(folder / "model"), torch_dtype=torch.float32, model_type="llava1_5_hf", attn_impl="sdpa", device_map="cpu"
