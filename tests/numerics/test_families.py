@@ -178,10 +178,14 @@ def expected(name, folder, tune):
         with torch.no_grad(), wrapped.disable_adapter():
             reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
     else:
-        parts = architecture(model.config.model_type).parts(model)
+        twin = AutoModelForImageTextToText.from_config(model.config)  # an adapter may change the layers that it takes
+        parts = architecture(model.config.model_type).parts(twin)
         parts.tower.requires_grad_(False)
         for projection in parts.projection:
             projection.requires_grad_(True)
+        learns = {name: p.requires_grad for name, p in twin.named_parameters()}
+        for name_of, parameter in model.named_parameters():
+            parameter.requires_grad_(learns.get(name_of, True))  # a head of its own that the config calls tied
         with torch.no_grad():
             reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
     policy = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
