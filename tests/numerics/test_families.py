@@ -178,10 +178,14 @@ def expected(name, folder, tune):
         with torch.no_grad(), wrapped.disable_adapter():
             reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
     else:
-        parts = architecture(model.config.model_type).parts(model)
+        with torch.device("meta"):  # a model of its own: an adapter may change the classes of the one that it takes apart
+            outline = AutoModelForImageTextToText.from_config(model.config)
+        parts = architecture(model.config.model_type).parts(outline)
         parts.tower.requires_grad_(False)
         for projection in parts.projection:
             projection.requires_grad_(True)
+        for theirs, ours in zip(model.parameters(), outline.parameters(), strict=True):
+            theirs.requires_grad_(ours.requires_grad)
         with torch.no_grad():
             reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
     policy = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
