@@ -84,8 +84,7 @@ class ModelConfig:
     ``none``: the objective has none. ``auto``: none where the objective allows it, else lockstep or frozen-copy."""
 
 
-ALL_LINEAR = "all-linear"
-"""In ``lora.targets``: every linear layer of the decoder layers."""
+ALL_LINEAR = "all-linear"  # in lora.targets: every linear layer of the decoder layers
 
 
 @dataclass(frozen=True)

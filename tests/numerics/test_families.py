@@ -178,7 +178,8 @@ def expected(name, folder, tune):
         with torch.no_grad(), wrapped.disable_adapter():
             reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
     else:
-        twin = AutoModelForImageTextToText.from_config(model.config)  # an adapter may change the layers that it takes
+        with torch.device("meta"):  # a twin: an adapter may change the layers that it takes
+            twin = AutoModelForImageTextToText.from_config(model.config)
         parts = architecture(model.config.model_type).parts(twin)
         parts.tower.requires_grad_(False)
         for projection in parts.projection:
