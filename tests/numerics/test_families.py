@@ -20,6 +20,9 @@ from svco.basics.errors import BadSample, UserError
 from svco.basics.views import CORRUPT, cells_to_evaluate
 from svco.batches.encode import Encode
 from svco.batches.pack import PackedCollate
+from svco.commands.plan.activations import Kernels, layer_bytes
+from svco.commands.plan.architecture import architecture as plan_architecture
+from svco.commands.plan.workload import Row, Tuning
 from svco.data.corruption import Corruptions, corrupt
 from svco.data.pairs import Pair, PairText
 from svco.data.pictures import decode_image
@@ -269,6 +272,29 @@ def test_negative_controls_one_way_pictures_windows_and_angles(tmp_path):
     right = product(tmp_path, "lora")[0]
     for change in (one_way, no_window, one_angle):
         assert relative(product(tmp_path, "lora", change=change)[0], right) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["gemma3", "qwen3_vl"])
+def test_the_plan_knows_what_a_layer_keeps(name, tmp_path):
+    """Norms behind attention and MLP, and norms of heads: measured by torch's hooks in a step, and counted from the config."""
+    base = tiny_families.make_base(name, tmp_path)
+    config = load_recipe(None, [f"model.base={base}", "model.tune=lora", "lora.rank=4"])
+    family, objective = load_family(str(base), 128), make_objective(config.objective)
+    tuned = load_tuned(config, family, torch.float32, "lockstep", torch.device("cpu"))
+    batch, _ = Encode(family, PackedCollate(objective.cells))(pairs())
+    tuned.scorer.saved.wanted = True
+    tuned.scorer(batch)
+    blocks, _ = batch.layout.blocks
+    row = Row(
+        tokens=batch.llm_tokens,
+        keys=len(batch.layout.key_index),
+        blocks=sum(strip.mask.numel() for block in blocks for strip in block.strips),
+    )
+    a, tuning = plan_architecture(str(base)), replace(Tuning.of(config, "lockstep"), weight_bytes=4)
+    found = tuned.scorer.saved.per_layer[0] * batch.llm_tokens
+    assert layer_bytes(a, tuning, row, Kernels(dense=True)) == pytest.approx(found, rel=0.1)
+    forgetful = replace(a, hidden_norms=2, head_norms=False)
+    assert layer_bytes(forgetful, tuning, row, Kernels(dense=True)) < 0.9 * found, "the control"
 
 
 def test_features_added_behind_layers(tmp_path):
