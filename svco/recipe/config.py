@@ -12,7 +12,6 @@ from typing import Literal
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """What the weights of a model may be computed in; ``auto``: as the device allows."""
 Quantise = Literal["none", "nf4"]
-"""How a base that is not trained itself is held."""
 CorruptKind = Literal["crop", "noise", "grey", "zero"]
 """How an image is corrupted."""
 AllowOverlap = Literal["none", "keys", "all"]
@@ -60,8 +59,8 @@ class ModelConfig:
     dtype: Dtype = "auto"
     """``float32``, ``bfloat16`` or ``float16``; ``auto``: bfloat16 on a GPU, float32 on a CPU."""
     quantise: Quantise = "none"
-    """``nf4``: matrices of the decoder layers are held in 4 bits (bitsandbytes' NF4, scales quantised again) and computed with in
-    ``dtype``; everything else, adapters too, stays in ``dtype``. For ``tune: lora``, without DeepSpeed or under ZeRO-1 and -2."""
+    """``nf4``: the decoder layers' matrices are held in 4 bits (bitsandbytes); all else, adapters too, stays in ``dtype``, and so
+    is what is computed. For ``tune: lora``, without DeepSpeed or under ZeRO-1 and -2."""
     attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
     """Kernel of the language model's attention: ``flash`` (flash-attn), ``varlen`` (torch's own), ``sdpa`` (any device and
     dtype); ``auto``: the first of these that can run here."""
