@@ -19,7 +19,7 @@ KINDS = {
     "smolvlm": ("llama", {"model_type": "smolvlm_vision", "num_hidden_layers": 1}),
 }
 
-ALIKE = {"smolvlm"}
+ALIKE = {"qwen3_vl", "smolvlm"}
 """Whose names transformers 5 left as they were."""
 
 
