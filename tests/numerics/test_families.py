@@ -178,9 +178,8 @@ def expected(name, folder, tune):
         with torch.no_grad(), wrapped.disable_adapter():
             reference = torch.stack([plain_logps(model, name, folder / "base", pair) for pair in pairs()])
     else:
-        with torch.device(
-            "meta"
-        ):  # a model of its own: an adapter may change the classes of the one that it takes apart
+        # A model of its own: an adapter may change the classes of the one that it takes apart.
+        with torch.device("meta"):
             outline = AutoModelForImageTextToText.from_config(model.config)
         parts = architecture(model.config.model_type).parts(outline)
         parts.tower.requires_grad_(False)
