@@ -102,6 +102,8 @@ def load_and_fit(
     board.note(f"run {folder.path}\n{describe(job, world)}")
     board.note(deviations(config, dtype))
     board.note(f"attention: {tuned.attention} ({tuned.why_attention})")
+    if not tuned.scorer.narrows:
+        board.note("last layer: all rows of it, since its queries are no linear layer of their own")
     board.note("\n".join(f"changed deliberately: {line}" for line in point.changes))
     board.note(f"set aside, later than where the run goes on: {', '.join(aside)}" if aside else "")
     session = Session(job, tuned, engine, world, board, stops, heartbeat, folder)

@@ -23,6 +23,7 @@ from ...objectives.table import Objective, make_objective
 from ...recipe.config import Config, ObjectiveConfig
 from ...recipe.ds_config import fill
 from . import fused
+from .clocks import clock_of
 from .count import count_step, floor_flops
 from .ladder import BASELINE, LADDER, Row, Tune, bench_config, build, make_batch, make_models, unique_tokens
 from .shapes import SHAPES, Shape, SyntheticFamily, random_pairs
@@ -182,13 +183,6 @@ def matmul_ceiling(world: World, seconds: float = 1.0) -> float:
         wait(world.device)
         best = min(best, time.perf_counter() - before)
     return min(world.gather(2 * size**3 / best))
-
-
-def clock_of(world: World) -> Callable[[], float]:
-    """What a step is timed by, in seconds. Of one process with one thread on a CPU the processor's own time: it is the same
-    whoever else uses the machine."""
-    alone = world.size == 1 and world.device.type == "cpu" and torch.get_num_threads() == 1
-    return time.process_time if alone else time.perf_counter
 
 
 def wait(device: torch.device) -> None:
