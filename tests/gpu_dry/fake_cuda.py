@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
@@ -75,7 +76,7 @@ class FakeCuda(TorchDispatchMode):
         """Where, not in svco, memory of the host was copied to the GPU by a copy that waits -> how often."""
         self.collectives: list[tuple[str, str]] = []
         """(name, device) of the tensors of each collective."""
-        self._made_up: float | None = None
+        self._made_up: float | Callable[[], float] | None = None
         self._pinned: set[int] = set()
         self._kept: list[torch.Tensor] = []  # an id is that of one tensor only as long as it lives
 
@@ -88,8 +89,8 @@ class FakeCuda(TorchDispatchMode):
         self.fake.__exit__(*problem)
 
     @contextmanager
-    def waiting(self, made_up: float | None = 0):
-        """Inside, the host may wait, and an answer that is not known is ``made_up``; None: it may not."""
+    def waiting(self, made_up: float | Callable[[], float] | None = 0):
+        """Inside, the host may wait, and an answer that is not known is ``made_up``, or what it gives; None: it may not."""
         before, self._made_up = self._made_up, made_up
         try:
             yield
@@ -161,6 +162,7 @@ class FakeCuda(TorchDispatchMode):
         if self._made_up is None:
             raise HostSync(f"{func} makes the host wait for the GPU {place}")
         self.waits[place] += 1
+        value = self._made_up() if callable(self._made_up) else self._made_up
         if all(known(x) is not None for x in tensors):
             answer = self._computed(func, args, kwargs)
             if not isinstance(answer, torch.Tensor) or func in _COPIES:
@@ -171,13 +173,13 @@ class FakeCuda(TorchDispatchMode):
         if func in _COPIES:
             with unset_fake_temporarily():
                 dtype = kwargs.get("dtype") or args[0].dtype
-                made = torch.full(tensors[-1].shape, self._made_up, dtype=dtype)
+                made = torch.full(tensors[-1].shape, value, dtype=dtype)
                 return made if func is torch.ops.aten._to_copy.default else args[0].copy_(made)
         if isinstance(tensors[0], torch.Tensor) and func in _INDEXED:
             return func(*args, **kwargs)
         if func is torch.ops.aten._local_scalar_dense.default:
-            return _number(self._made_up, args[0].dtype)
-        return bool(self._made_up)
+            return _number(value, args[0].dtype)
+        return bool(value)
 
     def _pin(self, tensor):
         with unset_fake_temporarily():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from unittest.mock import patch
 
@@ -222,7 +223,9 @@ def answer(base: Base, dtype: torch.dtype) -> Played:
     loaded = load_subject(
         str(base.folder / "base"), dtype=kind, device=torch.device("cpu"), attention="sdpa", progress=False, check=False
     )
-    with cuda, cuda.waiting():
+    asked = count()
+    # "Have all ended?", asked after each token: not at first.
+    with cuda, cuda.waiting(lambda: int(next(asked) > 4)):
         loaded.policy.to(GPU)
         subject = replace(loaded, device=GPU)
         (seen, blind) = ask(subject, questions, World(), max_new_tokens=3, at_once=2, show=silent, what="")

@@ -187,7 +187,7 @@ def page(outcome: Outcome, told: dict[str, tuple[bool, str]], collectives: list[
         "",
         *(f"- {count}: `{place[1:-1]}`" for place, count in sorted(outcome.waits.items()) if "svco/" in place),
         "",
-        "Copies to the GPU that wait, in transformers' own code, one a batch or an answer:",
+        "Copies to the GPU that wait, where waiting is allowed or in transformers' own code:",
         "",
         *(f"- {count}: `{place[1:-1]}`" for place, count in sorted(outcome.blocking.items())),
     ]
