@@ -185,7 +185,7 @@ def page(outcome: Outcome, told: dict[str, tuple[bool, str]], collectives: list[
         "",
         "Allowed, and seen in so many of the parts above:",
         "",
-        *(f"- {count}: `{place[1:-1]}`" for place, count in sorted(outcome.waits.items()) if "svco/" in place),
+        *(f"- {count}: {place[1:-1]}" for place, count in sorted(outcome.waits.items()) if "svco/" in place),
         "",
         "Copies to the GPU that wait, where waiting is allowed or in transformers' own code:",
         "",
