@@ -78,8 +78,7 @@ def _look_after(line: list[str], environment: Mapping[str, str], count: int) -> 
 
     torch's and DeepSpeed's launchers do the same and import torch first: 2 seconds in which nothing has begun.
     """
-    places = ({"RANK": str(number), "LOCAL_RANK": str(number)} for number in range(count))
-    running = {os.posix_spawn(line[0], line, {**environment, **place}) for place in places}
+    running: set[int] = set()
 
     def tell(number: int) -> None:
         for pid in list(running):
@@ -90,6 +89,9 @@ def _look_after(line: list[str], environment: Mapping[str, str], count: int) -> 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: tell(signal.SIGTERM))
     signal.signal(signal.SIGALRM, lambda *_: tell(signal.SIGKILL))
+    for rank in range(count):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        running.add(os.posix_spawn(line[0], line, {**environment, **place}))
     first = 0
     while running:
         pid, status = os.wait()
