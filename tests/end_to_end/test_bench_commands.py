@@ -80,7 +80,7 @@ def test_gpu_check_without_a_gpu_and_without_deepspeed_or_flash_attn(tmp_path):
     """A bare box: the dry run goes through the same functions and processes, and writes nothing."""
     out, bare = tmp_path / "out", tmp_path / "bare"
     bare.mkdir()
-    for absent in ("deepspeed", "flash_attn", "webdataset", "tensorboard"):
+    for absent in ("deepspeed", "webdataset", "tensorboard"):
         (bare / f"{absent}.py").write_text("raise ImportError('a bare box')\n")
     done = subprocess.run(
         [sys.executable, ROOT / "launchers" / "gpu_check.py", "--out", out],

@@ -113,9 +113,9 @@ def test_the_gpu_checks_see_a_step_that_is_wrong(monkeypatch):
     assert all(check.error > 1e-4 for check in half), "bfloat16 rounds"
     right = Layout._tree
 
-    def siblings_seen(layout, members):
-        (first, last), visible = right(layout, members)
-        return (first, last), np.tri(len(visible), dtype=bool)
+    def siblings_seen(*given):
+        tree = right(*given)
+        return replace(tree, visible=tree.at[:, None] >= np.arange(tree.visible.shape[1]))
 
     monkeypatch.setattr(Layout, "_tree", siblings_seen)
     for dtype in (torch.float32, torch.bfloat16):

@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from ...basics.dist import World
-from ...basics.files import write_whole
+from ...basics.files import replacing, write_whole
 from ...basics.markdown import markdown
 from ...basics.strict_json import json_text
 from ...model.attention import choose_backend
@@ -188,7 +188,8 @@ def _spoilt(device: torch.device) -> bool:
 
 def _write(outcome: Outcome, folder: Path, kept: Path) -> None:
     """What was found so far: for a process that goes on, and for those who read it."""
-    (kept / "outcome").write_bytes(pickle.dumps(outcome))
+    with replacing(kept / "outcome") as whole:  # the process may be killed at any instant
+        whole.write_bytes(pickle.dumps(outcome))
     write_whole(kept / VERDICT, "0" if outcome.passed else "1")
     text = page(outcome)
     if torch.cuda.is_available():

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from ...basics.dist import World
 from ...basics.errors import UserError
+from ...basics.files import write_whole, writing
 from ...basics.markdown import markdown
 from ...basics.strict_json import json_text
 from ...model.lora import target_names
@@ -92,8 +93,9 @@ def duel(peer: str, python: str, plan: Plan, world: World) -> str:
 
 def forget_peak() -> None:
     """Our process has made a second model for the others: what it needed at most counts from here on."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+    asked = Path("/proc/self/clear_refs")
+    with suppress(OSError), writing(asked):  # its errors are OSErrors too
+        asked.write_text("5")
 
 
 def peak_bytes() -> float:
@@ -116,22 +118,23 @@ def hand_over(folder: Path, bench: Bench, adapters: dict[str, torch.Tensor]) -> 
     from transformers import AutoProcessor
 
     model: Any = random_model(bench.shape, "sdpa", bench.dtype, torch.device("cpu"))
-    model.save_pretrained(folder / "model")
-    AutoProcessor.from_pretrained(TINY).save_pretrained(folder / "model")
-    save_file(
-        {name.replace(".default", ""): x.contiguous() for name, x in adapters.items()}, folder / "adapters.safetensors"
-    )
-    save_file(trl_batch(bench), folder / "batch.safetensors")
+    plain = {name.replace(".default", ""): x.contiguous() for name, x in adapters.items()}
+    with writing(folder):
+        model.save_pretrained(folder / "model")
+        AutoProcessor.from_pretrained(TINY).save_pretrained(folder / "model")
+        save_file(plain, folder / "adapters.safetensors")
+        save_file(trl_batch(bench), folder / "batch.safetensors")
     names = target_names(model.get_submodule("model.language_model"), LoraConfig().targets)
     targets = rf".*\blanguage_model\..*\b({'|'.join(names)})"
     rank = min(Tune(full=False).rank, bench.shape.hidden // 8)
     job = {"pairs": bench.plan.pairs, "rank": rank, "alpha": 2 * Tune(full=False).rank, "targets": targets}
-    (folder / "job.json").write_text(json_text(job))
+    write_whole(folder / "job.json", json_text(job))
 
 
 def start(kind: str, name: str, python: str, folder: Path, stack: ExitStack) -> Rival:
     """A worker, which ends with ``stack``."""
-    log = stack.enter_context((folder / f"{name}.log").open("w"))
+    with writing(folder):
+        log = stack.enter_context((folder / f"{name}.log").open("w"))
     line = [python, str(WORKER), kind, str(folder)]
     alone = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "WORLD_SIZE", "RANK")}
     process = subprocess.Popen(
