@@ -13,7 +13,7 @@
 # Variables: PYTHON (3.11 or newer), VENV, CONSTRAINTS (the versions: make test CONSTRAINTS=constraints-next.txt VENV=.venv-gpu-dry
 # takes the next ones), FAMILIES (of gpu-dry), TORCH_INDEX (another wheel index, e.g. https://download.pytorch.org/whl/cpu:
 # plain Linux wheels of torch are the CUDA builds of several GB), EXTRAS (e.g. test,gpu), TESTS (arguments for pytest),
-# WORKERS (processes that run tests; many tests start ranks of their own), MINUTES (of fuzzing).
+# WORKERS (processes that run tests; many start ranks of their own, and many wait: three keep two cores busy), MINUTES (of fuzzing).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,7 +21,7 @@ CONSTRAINTS ?= constraints.txt
 TORCH_INDEX ?=
 EXTRAS ?= test
 TESTS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 FAULTS_SEED ?= 0
 FAULTS_ROWS ?=
 FAULTS ?=
