@@ -21,8 +21,12 @@ PROGRAM = Path(__file__).resolve().parents[1] / "__main__.py"
 """``svco`` as a file. A rank is started from it rather than as a module, which the working directory could hide."""
 PATIENCE = 30
 """Seconds for the others after a rank has failed, as under DeepSpeed's launcher."""
-_PORT = 29500
-"""DeepSpeed's own port, if it is free: its shared memory is named after the port and stays behind."""
+_PORTS = range(29510, 29610)
+"""Always the same, as DeepSpeed's shared memory is named after the port and stays behind; and not DeepSpeed's own, 29500, which
+its launcher may be about to take."""
+_claims: list[socket.socket] = []
+"""Names of ports in use by this process until it ends: seconds pass before its ranks listen, and another start must not choose
+the same one meanwhile."""
 
 
 def add_ranks(parser: argparse.ArgumentParser, when: str = "") -> None:
@@ -132,15 +136,19 @@ def _has_a_driver() -> bool:
 
 
 def _port() -> int:
-    """``MASTER_PORT``, or DeepSpeed's own port, or where that is taken one that is free."""
+    """``MASTER_PORT``, or a port that no other process listens at and no other start has taken."""
     if given := os.environ.get("MASTER_PORT"):
         return int(given)
-    for port in (_PORT, 0):  # 0: whichever is free
+    for port in _PORTS:
+        claim = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
+                claim.bind(f"\0svco-port-{port}")
                 probe.bind(("", port))
             except OSError:
+                claim.close()
                 continue
-            return probe.getsockname()[1]
-    raise UserError("This machine has no free port for the ranks to meet at.")
+        _claims.append(claim)
+        return port
+    raise UserError("This machine has no free port for the ranks to meet at; give one as MASTER_PORT.")

@@ -140,20 +140,26 @@ def test_where_nothing_is_to_be_started_this_process_is_the_rank(
 
 
 def test_the_ranks_meet_at_a_port_that_is_free(started, monkeypatch):
+    """Of two starts the second takes another, though nobody listens at the first's yet; and none takes where somebody does."""
     on_gpus(monkeypatch, 0)
+
+    def port():
+        _, told = started(TYPED, 2)
+        assert "CUDA_VISIBLE_DEVICES" not in told[0][1]
+        (found,) = {place["MASTER_PORT"] for _, place in told}
+        return int(found)
+
+    first, second = port(), port()
+    assert first != second and 29500 not in (first, second), "nor DeepSpeed's own"
+    for claim in ranks._claims:
+        claim.close()  # as when these starts have ended
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            taken.bind(("", 29500))
-            taken.listen()
-        except OSError:
-            pass  # somebody else's, which will do
-        _, told = started(TYPED, 2)
-    (port,) = {place["MASTER_PORT"] for _, place in told}
-    assert int(port) not in (0, 29500)
-    assert "CUDA_VISIBLE_DEVICES" not in told[0][1]
+        taken.bind(("", first))
+        taken.listen()
+        assert port() not in (0, first)
     monkeypatch.setenv("MASTER_PORT", "29777")
-    assert {place["MASTER_PORT"] for _, place in started(TYPED, 2)[1]} == {"29777"}
+    assert port() == 29777
 
 
 RANK = """
