@@ -72,6 +72,7 @@ def close(ours, theirs):
     assert abs(ours[STEPS]["loss"] - ours[1]["loss"]) > 1e-3, "the run must move, or this test shows nothing"
 
 
+@pytest.mark.slow  # DeepSpeed's AdamW is compiled for it, for minutes
 def test_offloaded_to_the_cpu(root):
     ds = ROOT / "ds_configs" / "zero3_offload.json"
     offloaded = train(root, "cpu", ds)
