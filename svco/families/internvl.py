@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ..basics.errors import UserError
 from .llava import LlavaArchitecture
 from .protocol import Grids, HfModel, Parts, Pictures, Size
 from .text import TextSide
@@ -37,6 +38,15 @@ class ShuffleProjector(nn.Module):
 
 class InternVLArchitecture(LlavaArchitecture):
     """Where the parts of an ``InternVLForConditionalGeneration`` are. A grid is (tiles,)."""
+
+    def parts(self, model: HfModel) -> Parts:
+        parts = super().parts(model)
+        rotary: Any = parts.rotary
+        if rotary.rope_type == "dynamic":
+            # As "default" up to the length the model was trained for. To see whether a row is longer "dynamic" asks the GPU for
+            # its farthest position, and waits, at every pass; the family's check of the processor has asked already.
+            rotary.rope_type = "default"
+        return parts
 
     @property
     def tile_limits(self) -> tuple[int, int]:
@@ -80,6 +90,18 @@ class InternVLFamily(InternVLArchitecture, TextSide):
     @property
     def tile_limits(self) -> tuple[int, int]:
         return self.image_processor.min_patches, self.image_processor.max_patches
+
+    def check_processor(self, base: str) -> None:
+        """No image with its text is longer than the language model was trained for."""
+        side, known = self.config.vision_config.image_size, self.config.get_text_config().max_position_embeddings
+        tile = self.features(self.config, (side[1], side[0])) // self.tiles(self.config, (side[1], side[0]))
+        longest = (self.tile_limits[1] + 1) * tile + self.max_text_tokens
+        if longest > known:
+            raise UserError(
+                f"The image processor of {base!r} cuts an image into up to {self.tile_limits[1]} tiles: with its text that may "
+                f"be {longest} tokens, and the language model was trained for {known}. Set max_patches in its "
+                "preprocessor_config.json to fewer."
+            )
 
     @property
     def filler_size(self) -> Size:

@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
+from transformers.utils import import_utils
 
 CAPABILITY = (9, 0)
 """Of the GPU that is played: Hopper, on which every kernel runs."""
@@ -249,4 +250,13 @@ def pretended():
             "Event": _Event,
         }.items():
             stack.enter_context(patch.object(torch.cuda, name, answer))
+        _forget_answers()
+        stack.callback(_forget_answers)
         yield
+
+
+def _forget_answers() -> None:
+    """transformers keeps what it was told of GPUs and of packages for them."""
+    for name, function in vars(import_utils).items():
+        if name.startswith("is_") and hasattr(function, "cache_clear"):
+            function.cache_clear()
