@@ -44,7 +44,8 @@ class InternVLArchitecture(LlavaArchitecture):
         rotary: Any = parts.rotary
         if rotary.rope_type == "dynamic":
             # As "default" up to the length the model was trained for. To see whether a row is longer "dynamic" asks the GPU for
-            # its farthest position, and waits, at every pass; the family's check of the processor has asked already.
+            # its farthest position, and waits, at every pass. No image is (``check_processor``), and a text of that length, tens
+            # of thousands of tokens, is turned as by "default".
             rotary.rope_type = "default"
         return parts
 
@@ -92,14 +93,14 @@ class InternVLFamily(InternVLArchitecture, TextSide):
         return self.image_processor.min_patches, self.image_processor.max_patches
 
     def check_processor(self, base: str) -> None:
-        """No image with its text is longer than the language model was trained for."""
+        """No image is longer than what the language model was trained for."""
         side, known = self.config.vision_config.image_size, self.config.get_text_config().max_position_embeddings
         tile = self.features(self.config, (side[1], side[0])) // self.tiles(self.config, (side[1], side[0]))
-        longest = (self.tile_limits[1] + 1) * tile + self.max_text_tokens
+        longest = (self.tile_limits[1] + 1) * tile
         if longest > known:
             raise UserError(
-                f"The image processor of {base!r} cuts an image into up to {self.tile_limits[1]} tiles: with its text that may "
-                f"be {longest} tokens, and the language model was trained for {known}. Set max_patches in its "
+                f"The image processor of {base!r} cuts an image into up to {self.tile_limits[1]} tiles: that may be "
+                f"{longest} tokens, and the language model was trained for {known}. Set max_patches in its "
                 "preprocessor_config.json to fewer."
             )
 

@@ -44,12 +44,12 @@ class TextSide:
         ) as error:  # OSError, ValueError, ImportError, KeyError, the hub's own for a config of wrong values, ...
             said = " ".join(str(error).split()[:60]) or type(error).__name__
             raise UserError(f"The config, tokenizer or image processor of {base!r} cannot be loaded: {said}") from None
-        self.max_text_tokens = max_text_tokens
         self.check_processor(base)
         self.image_token_id = self.config.image_token_id
         # As a text even where there is no such token: SpecialTokens says so.
         word = str(self.tokenizer.convert_ids_to_tokens(self.word_id))
         self.chat = ChatEncoder(self.tokenizer, chat_template(base, self.tokenizer), word)
+        self.max_text_tokens = max_text_tokens
         self.paper_compat = paper_compat
         self.special = SpecialTokens(self.chat, self.config, self.word_id)
         self.pixel_fingerprint = self.image_processor.to_json_string()
