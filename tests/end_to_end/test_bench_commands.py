@@ -55,7 +55,9 @@ def test_loader_keeps_up(bench):
     code, out, err = bench("--data", "data_shards/train-000000.tar")
     assert code == 0, out + err
     line = next(line for line in out.splitlines() if "the tiny model on this CPU" in line)
-    assert float(line.split("|")[-2]) > 1, line  # other tests run beside it: how much faster it is, is the bench's to say
+    assert float(line.split("|")[-2]) > 1, (
+        line
+    )  # other tests run beside it: how much faster it is, is the bench's to say
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from svco.commands.bench import evaluation, gpu_conduct, gpu_report
 from svco.commands.bench.count import LiveBytes
 from svco.commands.bench.evaluation import SETS, bench_evaluation
 from svco.commands.bench.gpu import Check, Timed, check_step
+from svco.commands.bench.gpu_kept import AGAIN
 from svco.commands.bench.gpu_report import PARTS, Outcome, go_on, page
 from svco.commands.bench.head import bench_head
 from svco.commands.bench.ladder import BASELINE, LADDER, PRODUCT, Tune
-from svco.commands.bench.peer import trl_batch
+from svco.commands.bench.rivals import trl_batch
 from svco.commands.bench.run import Plan, agree, run_plans, true_counts
 from svco.commands.bench.shapes import SHAPES, random_pairs
 from svco.model.logprobs import CHUNK_BYTES
@@ -152,7 +153,7 @@ def test_a_gpu_check_goes_on_behind_what_fails(monkeypatch, tmp_path):
         return pickle.loads((tmp_path / "outcome").read_bytes())
 
     soon = time.time() + 300
-    assert go_on(tmp_path, tmp_path, soon) == gpu_conduct.AGAIN
+    assert go_on(tmp_path, tmp_path, soon) == AGAIN
     assert "log-prob head: RuntimeError" in (tmp_path / "page.md").read_text()
     lost = kept()
     lost.doing = "a step against six forwards"  # as its process left it

@@ -11,12 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-AGAIN = 3
-"""Exit code of a process whose CUDA is spoilt: the parts that are left need another."""
+from .gpu_kept import PAGE, VERDICT
+
 SPARED = 5.0
 """Seconds before the end of the time at which a part is broken off."""
-PAGE = "page.md"
-VERDICT = "verdict"
 _MOST = 16
 """Processes, at most: each plays one part more."""
 

@@ -37,7 +37,7 @@ from .gpu import (
     time_ladder,
     top_kernels,
 )
-from .gpu_conduct import AGAIN, PAGE, VERDICT
+from .gpu_kept import AGAIN, PAGE, VERDICT
 from .ladder import BASELINE, PRODUCT, unique_tokens
 from .run import matmul_ceiling
 from .shapes import SHAPES, Shape

@@ -20,6 +20,7 @@ from ...objectives.table import make_objective
 from ...recipe.config import LoraConfig, ObjectiveConfig
 from .count import moved
 from .ladder import PRODUCT, ROWS, Tune
+from .rivals import duel, trl_batch
 from .run import Bench, Contestant, Measured, Plan, tight
 from .shapes import TINY, random_model
 
@@ -27,8 +28,6 @@ from .shapes import TINY, random_model
 def run_peer(peer: str, python: str, plan: Plan, ds: dict[str, Any] | None, world: World) -> str:
     """Runs ``--peer`` at ``plan``; the report."""
     if ds is None:
-        from .rivals import duel
-
         return duel(peer, python, plan, world)
     if peer != "trl":
         raise UserError(f"--peer {peer} runs in a process of its own, without --ds.")
@@ -192,20 +191,3 @@ def trl_arguments(bench: Bench, ds: dict[str, Any], steps: int, folder: str) -> 
             "bf16": {"enabled": cuda},
         },
     )
-
-
-def trl_batch(bench: Bench) -> dict[str, torch.Tensor]:
-    """The pairs as TRL's collator lays them out: chosen (response 0), then rejected (response 1), all under image 0."""
-    rows, starts = [], []
-    for side in (0, 1):
-        for pair in bench.pairs:
-            prefix, response = pair.text.prefixes[0], pair.text.responses[side]
-            rows.append(torch.cat([torch.from_numpy(prefix), torch.from_numpy(response)]))
-            starts.append(len(prefix))
-    width = max(map(len, rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.int64)
-    mask, completion = torch.zeros_like(ids), torch.zeros_like(ids)
-    for r, (row, start) in enumerate(zip(rows, starts)):
-        ids[r, : len(row)], mask[r, : len(row)], completion[r, start : len(row)] = row, 1, 1
-    pixels = torch.stack([pair.images[0] for pair in bench.pairs] * 2)
-    return {"input_ids": ids, "attention_mask": mask, "completion_mask": completion, "pixel_values": pixels}

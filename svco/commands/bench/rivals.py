@@ -25,7 +25,6 @@ from ...model.lora import target_names
 from ...objectives.table import make_objective
 from ...recipe.config import LoraConfig, ObjectiveConfig
 from .ladder import PRODUCT, ROWS, Tune
-from .peer import trl_batch
 from .run import Bench, Measured, Plan
 from .shapes import TINY, random_model
 
@@ -129,6 +128,23 @@ def hand_over(folder: Path, bench: Bench, adapters: dict[str, torch.Tensor]) -> 
     rank = min(Tune(full=False).rank, bench.shape.hidden // 8)
     job = {"pairs": bench.plan.pairs, "rank": rank, "alpha": 2 * Tune(full=False).rank, "targets": targets}
     write_whole(folder / "job.json", json_text(job))
+
+
+def trl_batch(bench: Bench) -> dict[str, torch.Tensor]:
+    """The pairs as TRL's collator lays them out: chosen (response 0), then rejected (response 1), all under image 0."""
+    rows, starts = [], []
+    for side in (0, 1):
+        for pair in bench.pairs:
+            prefix, response = pair.text.prefixes[0], pair.text.responses[side]
+            rows.append(torch.cat([torch.from_numpy(prefix), torch.from_numpy(response)]))
+            starts.append(len(prefix))
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask, completion = torch.zeros_like(ids), torch.zeros_like(ids)
+    for r, (row, start) in enumerate(zip(rows, starts)):
+        ids[r, : len(row)], mask[r, : len(row)], completion[r, start : len(row)] = row, 1, 1
+    pixels = torch.stack([pair.images[0] for pair in bench.pairs] * 2)
+    return {"input_ids": ids, "attention_mask": mask, "completion_mask": completion, "pixel_values": pixels}
 
 
 def start(kind: str, name: str, python: str, folder: Path, stack: ExitStack) -> Rival:
