@@ -167,7 +167,7 @@ def page(outcome: Outcome, told: dict[str, tuple[bool, str]], collectives: list[
     """The result as markdown."""
     columns = list(dict.fromkeys(column for _, column in outcome.cells))
     names = list(dict.fromkeys(name for name, _ in outcome.cells))
-    rows = [[name, *(_cell(outcome.cells[name, column]) for column in columns)] for name in names]
+    rows = [[name, *(_cell(outcome.cells.get((name, column), {})) for column in columns)] for name in names]
     lines = [
         f"# On a GPU that is none, {time.strftime('%Y-%m-%d')}",
         "",
@@ -203,7 +203,9 @@ def page(outcome: Outcome, told: dict[str, tuple[bool, str]], collectives: list[
 
 
 def _cell(kinds: dict[str, str]) -> str:
-    """``ok`` where every dtype is, else what each says."""
+    """``ok`` where every dtype is, else what each says; a dash for what is not played."""
+    if not kinds:
+        return "–"
     if all(told == "ok" for told in kinds.values()):
         return "ok"
     return "; ".join(f"{kind}: {told}" for kind, told in kinds.items())
