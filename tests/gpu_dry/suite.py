@@ -115,7 +115,7 @@ def family(name: str) -> Outcome:
         return outcome
 
 
-_READ_BACK = {"next_mistral", "next_yi", "onevision", "qwen25_vl", "qwen3_vl", "qwen35"}
+_READ_BACK = {"next_mistral", "next_yi", "onevision", "smolvlm", "qwen25_vl", "qwen3_vl", "qwen35"}
 """Whose classes in transformers read sizes or positions back from the GPU as they answer: a fake tensor has none to read."""
 
 
@@ -153,7 +153,11 @@ The backward pass: autograd's engine asks for a device, so every node of the gra
 its order (`tests/gpu_dry/backward.py`; on the CPU the same gradients to the last bit). That runs all backward formulas, of
 torch, of the kernels and of svco's own functions, and the recomputation; not the engine's streams and threads, and no hooks.
 
-Answers of LLaVA-NeXT, OneVision and the Qwens are not played: transformers' own classes read sizes of images or positions
+A parameter that two modules hold (LLaVA-NeXT's and OneVision's newline, a head that is the embedding) is two after `Module.to` on
+fake tensors, where on a GPU it stays one: what is missing in rows of full fine-tuning is its gradient, which the walk finds on
+the CPU. It is told as it was seen.
+
+Answers of LLaVA-NeXT, OneVision, SmolVLM and the Qwens are not played: transformers' own classes read sizes of images or positions
 back from the GPU there, and a fake tensor has none to read.
 
 Not proven here: that any kernel exists for these shapes and dtypes, runs, or is right; numbers; speed; memory; CUDA's streams
@@ -197,7 +201,7 @@ def page(outcome: Outcome, told: dict[str, tuple[bool, str]], collectives: list[
         "",
         "Copies to the GPU that wait, where waiting is allowed or in transformers' own code:",
         "",
-        *(f"- {count}: `{place[1:-1]}`" for place, count in sorted(outcome.blocking.items())),
+        *(f"- {count}: {place[1:-1]}" for place, count in sorted(outcome.blocking.items())),
     ]
     return "\n".join(lines) + "\n"
 
