@@ -157,8 +157,8 @@ A parameter that two modules hold (LLaVA-NeXT's and OneVision's newline, a head 
 fake tensors, where on a GPU it stays one: what is missing in rows of full fine-tuning is its gradient, which the walk finds on
 the CPU. It is told as it was seen.
 
-Answers of LLaVA-NeXT, OneVision, SmolVLM and the Qwens are not played: transformers' own classes read sizes of images or positions
-back from the GPU there, and a fake tensor has none to read.
+Answers of LLaVA-NeXT, OneVision, SmolVLM and the Qwens are not played: transformers' own classes read sizes of images or
+positions back from the GPU there, and a fake tensor has none to read.
 
 Not proven here: that any kernel exists for these shapes and dtypes, runs, or is right; numbers; speed; memory; CUDA's streams
 and the lifetime of pinned memory; NCCL; DeepSpeed's engine (float16's optimiser is its own) and ZeRO's hooks; what ranks
