@@ -159,10 +159,13 @@ def _onevision():
     return INTERLEAVE, images, _config(config, _SIGLIP, "qwen2", INTERLEAVE)
 
 
+def _patches(side, least, most):
+    """Patches of ``side`` pixels of images whose area is that of squares of ``least`` to ``most``."""
+    size = {"shortest_edge": least**2, "longest_edge": most**2}
+    return Qwen2VLImageProcessorPil(patch_size=side, merge_size=2, temporal_patch_size=2, size=size)
+
+
 def _qwen():
-    images = Qwen2VLImageProcessorPil(
-        patch_size=7, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 28 * 28, "longest_edge": 98 * 98}
-    )
     vision = {
         "model_type": "qwen2_5_vl_vision", "hidden_size": 32, "depth": 3, "num_heads": 2, "intermediate_size": 48,
         "out_hidden_size": 64, "patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 28,
@@ -170,13 +173,10 @@ def _qwen():
     }  # fmt: skip
     config = {"model_type": "qwen2_5_vl", "vision_config": vision}
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
-    return QWEN, images, _config(config, {}, "qwen2_5_vl_text", QWEN, rope_parameters=rope)
+    return QWEN, _patches(7, 28, 98), _config(config, {}, "qwen2_5_vl_text", QWEN, rope_parameters=rope)
 
 
 def _qwen3():
-    images = Qwen2VLImageProcessorPil(
-        patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 32 * 32, "longest_edge": 96 * 96}
-    )
     vision = {
         "model_type": "qwen3_vl_vision", "hidden_size": 32, "depth": 4, "num_heads": 2, "intermediate_size": 48,
         "out_hidden_size": 64, "patch_size": 8, "spatial_merge_size": 2, "temporal_patch_size": 2,
@@ -184,7 +184,7 @@ def _qwen3():
     }  # fmt: skip
     config = {"model_type": "qwen3_vl", "vision_config": vision}
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    return QWEN3, images, _config(config, {}, "qwen3_vl_text", QWEN3, rope_parameters=rope, head_dim=16)
+    return QWEN3, _patches(8, 32, 96), _config(config, {}, "qwen3_vl_text", QWEN3, rope_parameters=rope, head_dim=16)
 
 
 def _internvl():
@@ -222,9 +222,6 @@ def _gemma():
 
 def _qwen35():
     """Two DeltaNet layers before one of attention; key heads, value heads and both of their sizes differ."""
-    images = Qwen2VLImageProcessorPil(
-        patch_size=7, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 28 * 28, "longest_edge": 98 * 98}
-    )
     vision = {
         "model_type": "qwen3_5_vision", "hidden_size": 32, "depth": 2, "num_heads": 2, "intermediate_size": 48,
         "out_hidden_size": 64, "patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2,
@@ -239,7 +236,7 @@ def _qwen35():
     }  # fmt: skip
     return (
         QWEN35,
-        images,
+        _patches(7, 28, 98),
         _config({"model_type": "qwen3_5", "vision_config": vision}, {}, "qwen3_5_text", QWEN35, **text),
     )
 

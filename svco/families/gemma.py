@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .llava import LlavaArchitecture
+from .llava import LlavaArchitecture, as_weights
 from .protocol import Grids, HfModel, Parts, Pictures, Size
 from .text import TextSide
 
@@ -30,8 +30,7 @@ class GemmaArchitecture(LlavaArchitecture):
 
     def encode_images(self, parts: Parts, pixels: torch.Tensor, grids: Grids) -> torch.Tensor:
         """(images, patches of an image, tower's hidden)."""
-        tower = parts.tower
-        return tower(pixels.to(next(tower.parameters()).dtype), return_dict=True).last_hidden_state
+        return parts.tower(as_weights(pixels, parts.tower), return_dict=True).last_hidden_state
 
     def shown(self, pictures: Pictures, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"pixel_values": pictures.pixels, "token_type_ids": images.int()}

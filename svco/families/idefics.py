@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..basics.errors import UserError
-from .llava import language_parts
+from .llava import LlavaArchitecture, as_weights, language_parts
 from .protocol import Grids, HfModel, Parts, Pictures, Size
 from .text import TextSide
 
@@ -39,10 +39,8 @@ class IdeficsTower(nn.Module):
         return self.post_layernorm(self.encoder(self.embeddings(pixels, shown)).last_hidden_state)
 
 
-class IdeficsArchitecture:
+class IdeficsArchitecture(LlavaArchitecture):
     """Where the parts of an ``Idefics3ForConditionalGeneration`` or ``SmolVLMForConditionalGeneration`` are; a grid: (tiles,)."""
-
-    two_way_images = False
 
     def parts(self, model: HfModel) -> Parts:
         inner = model.model
@@ -72,16 +70,8 @@ class IdeficsArchitecture:
     def drop_tower(self, model: HfModel) -> None:
         model.model.vision_model = None
 
-    def vision_attention(self, backend: str) -> str:
-        """As LLaVA's: tiles of one size."""
-        return "sdpa"
-
     def encode_images(self, parts: Parts, pixels: torch.Tensor, grids: Grids) -> torch.Tensor:
-        # See LlavaArchitecture: no weight may be looked up from outside its module.
-        return parts.tower(pixels.to(next(parts.tower.parameters()).dtype))
-
-    def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> tuple[torch.Tensor, ...]:
-        return (parts.projector(encoded).flatten(0, 1),)
+        return parts.tower(as_weights(pixels, parts.tower))
 
     def shown(self, pictures: Pictures, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """The tiles of all images as those of one: transformers puts the features in row by row."""

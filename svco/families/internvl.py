@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..basics.errors import UserError
-from .llava import LlavaArchitecture
+from .llava import LlavaArchitecture, as_weights
 from .protocol import Grids, HfModel, Parts, Pictures, Size
 from .text import TextSide
 
@@ -76,8 +76,7 @@ class InternVLArchitecture(LlavaArchitecture):
     def encode_images(self, parts: Parts, pixels: torch.Tensor, grids: Grids) -> torch.Tensor:
         """(tiles, patches of a tile, tower's hidden), chosen as ``get_image_features`` does."""
         config, layer = parts.config, parts.config.vision_feature_layer
-        # See LlavaArchitecture: no weight may be looked up from outside its module.
-        seen = parts.tower(pixels.to(next(parts.tower.parameters()).dtype), output_hidden_states=layer != -1)
+        seen = parts.tower(as_weights(pixels, parts.tower), output_hidden_states=layer != -1)
         state = seen.last_hidden_state if layer == -1 else seen.hidden_states[layer]
         # "default" leaves the class token out.
         return state[:, 1:] if config.vision_feature_select_strategy == "default" else state

@@ -51,10 +51,8 @@ class LlavaArchitecture:
         import torch
 
         config = parts.config
-        # From the tower's own list: a weight looked up from outside its module is one that ZeRO-3 keeps gathered for the step.
-        states = parts.tower(
-            pixels.to(next(parts.tower.parameters()).dtype), output_hidden_states=True, return_dict=True
-        ).hidden_states
+        seen = parts.tower(as_weights(pixels, parts.tower), output_hidden_states=True, return_dict=True)
+        states = seen.hidden_states
         layers = config.vision_feature_layer
         chosen = [states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
         # "default" leaves the class token out.
@@ -67,6 +65,12 @@ class LlavaArchitecture:
     def shown(self, pictures: Pictures, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """See the protocol."""
         return {"pixel_values": pictures.pixels}
+
+
+def as_weights(pixels: torch.Tensor, tower: HfModel) -> torch.Tensor:
+    """``pixels`` in the dtype of the weights of ``tower``."""
+    # From the tower's own list: a weight looked up from outside its module is one that ZeRO-3 keeps gathered for the step.
+    return pixels.to(next(tower.parameters()).dtype)
 
 
 def language_parts(model: HfModel, name: str = "language_model") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from .llava import language_parts
+from .llava import as_weights, language_parts
 from .protocol import Grids, HfModel, Parts, Pictures, Size
 from .text import TextSide
 
@@ -119,8 +119,7 @@ class QwenArchitecture:
     def encode_images(self, parts: Parts, pixels: torch.Tensor, grids: Grids) -> torch.Tensor:
         import torch
 
-        # See LlavaArchitecture: no weight may be looked up from outside its module.
-        return parts.tower(pixels.to(next(parts.tower.parameters()).dtype), torch.tensor(grids))
+        return parts.tower(as_weights(pixels, parts.tower), torch.tensor(grids))
 
     def project(self, parts: Parts, encoded: torch.Tensor, grids: Grids) -> tuple[torch.Tensor, ...]:
         import torch

@@ -8,7 +8,7 @@ wanted rows come out as if the whole row had gone through.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -53,7 +53,7 @@ class Others:
 
     order: torch.Tensor
     """(T,) int64: ``Tail.order``."""
-    found: tuple[torch.Tensor, torch.Tensor] | None = field(default=None)
+    found: tuple[torch.Tensor, torch.Tensor] | None = None
     """(1, G, T - N, D) each, once taken."""
 
     def join(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,8 +63,10 @@ class Others:
             self.found = key, value
             raise Taken
         theirs = self.found
-        whole = (torch.cat([x, y], 2).index_select(2, self.order) for x, y in zip(theirs, (key, value), strict=True))
-        return next(whole), next(whole)
+        key, value = (
+            torch.cat([x, y], 2).index_select(2, self.order) for x, y in zip(theirs, (key, value), strict=True)
+        )
+        return key, value
 
 
 def narrows(layer: nn.Module) -> bool:

@@ -21,6 +21,7 @@ from .lora import adapter_switch, add_adapters
 from .quantised import keep_trainable, load_in_4_bits
 from .scorer import PackedScorer, Reference
 from .stored_config import stored_config
+from .weight_names import module_name
 
 if TYPE_CHECKING:
     import torch
@@ -129,11 +130,6 @@ def _choose_trained(policy: nn.Module, config: Config, family: Family) -> Any:
     # or not according to how the weights are partitioned.
     torch.manual_seed(config.run.seed)
     return add_adapters(policy, config.lora, module_name(policy, parts.language_model), whole)
-
-
-def module_name(root: nn.Module, module: nn.Module) -> str:
-    """The dotted name of ``module`` in ``root``."""
-    return next(name for name, candidate in root.named_modules() if candidate is module)
 
 
 def check_base(base: str) -> None:

@@ -17,6 +17,7 @@ from ..families import Family, HfModel
 from ..recipe.config import Quantise
 from .adapter_files import import_peft
 from .provenance import read_provenance
+from .weight_names import module_name
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +52,7 @@ def load_in_4_bits(
     import_peft()  # which imports bitsandbytes, quietly
     with torch.device("meta"):
         outline = AutoModelForImageTextToText.from_config(architecture)
-    layers = family.parts(outline).layers
-    name = next(name for name, module in outline.named_modules() if module is layers)
+    name = module_name(outline, family.parts(outline).layers)
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -1,4 +1,4 @@
-"""Names of weights, two ways: transformers 5's own, and those of transformers 4 and of the files on the hub.
+"""Names of modules, and of weights, two ways: transformers 5's own, and those of transformers 4 and of the files on the hub.
 
 transformers reads files in either and keeps the table that says how; it is the only table here too, run forwards and
 backwards, so a family that transformers can load needs no entry of ours.
@@ -16,6 +16,11 @@ from ..basics.errors import UserError
 
 PEFT_PREFIX = "base_model.model."
 """What peft puts before the model's own names in an adapter file."""
+
+
+def module_name(root: Any, module: Any) -> str:
+    """The dotted name of ``module`` in ``root``."""
+    return next(name for name, candidate in root.named_modules() if candidate is module)
 
 
 class WeightNames:

@@ -16,11 +16,12 @@ from ...batches.encode import EncodedPair
 from ...batches.pack import PackedBatch, PackedCollate, Tree, pack
 from ...families import HfModel, ModelSide, Parts
 from ...model.attention import register
-from ...model.load import Tuned, module_name
+from ...model.load import Tuned
 from ...model.logprobs import ChunkedHead, TrainedLogProbHead, attach
 from ...model.lora import adapter_switch, add_adapters
 from ...model.recompute import set_recompute
 from ...model.scorer import PackedScorer, Reference
+from ...model.weight_names import module_name
 from ...objectives.table import Objective
 from ...recipe.config import Config, LoraConfig
 from . import fused

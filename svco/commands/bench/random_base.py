@@ -38,9 +38,7 @@ def make_random_base(shape: Shape, output: Path, seed: int, shard: str, progress
     lengths than under the real tokenizer; the image processor is CLIP's at the shape's resolution. A weight depends on
     ``seed`` and its name alone. ``shard`` is the size of a file, such as ``2GB``.
     """
-    if (output / "config.json").exists():
-        raise UserError(f"{output} holds a model already; give another folder or remove it.")
-    output.mkdir(parents=True, exist_ok=True)
+    _begin(output)
     processor = _processor(shape)
     processor.save_pretrained(output)
     model = random_model(shape, "sdpa", torch.bfloat16, torch.device("meta"))
@@ -55,9 +53,7 @@ def make_random_smolvlm(release: str, layers: int, output: Path, seed: int, shar
 
     An image is one tile: the cheapest that there is. Around the embedded base model's vocabulary are SmolVLM's own tokens.
     """
-    if (output / "config.json").exists():
-        raise UserError(f"{output} holds a model already; give another folder or remove it.")
-    output.mkdir(parents=True, exist_ok=True)
+    _begin(output)
     config: Any = published_config(release)
     config.text_config.num_hidden_layers = layers or config.text_config.num_hidden_layers
     tokenizer = _smolvlm_tokenizer()
@@ -68,6 +64,12 @@ def make_random_smolvlm(release: str, layers: int, output: Path, seed: int, shar
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     return _write(model, config, output, seed, shard, progress)
+
+
+def _begin(output: Path) -> None:
+    if (output / "config.json").exists():
+        raise UserError(f"{output} holds a model already; give another folder or remove it.")
+    output.mkdir(parents=True, exist_ok=True)
 
 
 def _smolvlm_tokenizer() -> Any:

@@ -27,6 +27,7 @@ from .benchmarks.table import BENCHMARKS, chosen_benchmarks
 from .figures import draw
 from .generation import answer_set
 from .measures import summary
+from .quantise import asked_quantise
 from .report import page
 from .scoring import Effort, open_set, score_set
 from .trained import check_untrained
@@ -55,8 +56,7 @@ def read_arguments(arguments: argparse.Namespace) -> Wanted:
         "attention": arguments.attention,
         "max_text_tokens": arguments.max_text_tokens,
         "paper_compat": arguments.paper_compat,
-        # Left out where it is not asked for: evaluations that stand apart are known by their options.
-        **({} if arguments.quantise == "auto" else {"quantise": arguments.quantise}),
+        **asked_quantise(arguments),
     }
     effort = Effort(arguments.tokens_per_batch, arguments.workers, arguments.answers_per_batch, arguments.cache)
     return Wanted(

@@ -9,7 +9,8 @@ from ...basics import collector
 from ...basics.intervals import whole
 from ...basics.ranks import add_ranks, start_ranks
 from ...basics.shipped import at_home, typed
-from ...recipe.config import AllowOverlap, CorruptKind, Dtype, Quantise
+from ...recipe.config import AllowOverlap, CorruptKind, Dtype
+from .quantise import add_quantise
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -88,17 +89,6 @@ def _add_sets(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="each set and benchmark into a folder of its own in --out; what the same model finished there is left alone, so "
         "that a command that was stopped goes on",
-    )
-
-
-def add_quantise(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--quantise``."""
-    parser.add_argument(
-        "--quantise",
-        default="auto",
-        choices=("auto", *get_args(Quantise)),
-        help="how the base's matrices are held: as the adapter was trained, if its identity.json tells (auto, the default), in "
-        "full (none), or in 4 bits (nf4)",
     )
 
 

@@ -7,6 +7,7 @@ varlen kernel, SwiGLU, LoRA's inner tensors), and checked against what they do s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from . import delta
 from .architecture import Architecture
@@ -103,10 +104,7 @@ def layer_bytes(a: Architecture, tuning: Tuning, row: Row, kernels: Kernels, las
     """What one decoder layer keeps for its backward pass when it is not recomputed; ``last``: the last one."""
     b, wide = tuning.weight_bytes, 4
     asked = row.asked if last else row.tokens
-
-    def needed(*names: str) -> bool:
-        """The input of one of these linear layers is wanted again."""
-        return tuning.full or kernels.zero3 or tuning.adapts(*names)
+    needed = partial(tuning.keeps_input, kernels.zero3)
 
     # A norm keeps its input in float32 (the input itself, if it is float32) and its inverse root mean square; a trained one
     # also what it scales. Its output is kept by the linear layers behind it.

@@ -6,6 +6,8 @@ which runs where those are not installed, keeps about twice as much.
 
 from __future__ import annotations
 
+from functools import partial
+
 from ...batches.forks import CHUNK
 from .architecture import Architecture
 from .layers import Delta
@@ -34,9 +36,7 @@ def layer_bytes(a: Architecture, delta: Delta, tuning: Tuning, row: Row, zero3: 
     """What one layer keeps for its backward pass when it is not recomputed."""
     b, wide, values = tuning.weight_bytes, 4, delta.value_heads * delta.value_size
 
-    def needed(*names: str) -> bool:
-        return tuning.full or zero3 or tuning.adapts(*names)
-
+    needed = partial(tuning.keeps_input, zero3)
     norms = 2 * (wide * a.hidden + wide + b * a.hidden * tuning.full)
     inputs = (
         b * a.hidden * (needed("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b") + needed("gate_proj", "up_proj"))

@@ -88,15 +88,15 @@ def pair_row(
         prefix = prefixes[prefix_of(shown)]
         branches = [responses[side] - 1 for side in sides]
         behind = sum(branches)
+        tree = prefix + behind
         both = features if a and a.two_way_images and shown != BLIND_CONDITION else 0.0
         seen, seen_near = (
             sum(_seen(prefix + branch, w) - _seen(prefix, w) for branch in branches) for w in (_ENDLESS, window)
         )
-        tokens = tokens + prefix + behind
-        tree = prefix + behind
+        tokens = tokens + tree
         strips = tree // STRIP + (tree < STRIP)
         blocks = blocks + tree**2 * (strips + 1) / (2 * strips)
-        asked_blocks = asked_blocks + (1 + behind) * (prefix + behind)
+        asked_blocks = asked_blocks + (1 + behind) * tree
         keys = keys + both + prefix + sum(prefix + branch for branch in branches)
         area = area + _seen(prefix, _ENDLESS) + both * np.maximum(both - 1, 0) / 2 + seen
         near = near + _seen(prefix, window) + both * np.maximum(both - 1, 0) / 2 + seen_near
@@ -182,6 +182,11 @@ class Tuning:
     def adapts(self, *names: str) -> bool:
         """Whether a linear layer of one of these names has an adapter."""
         return bool({ALL_LINEAR, *names} & {*self.targets})
+
+    def keeps_input(self, zero3: bool, *names: str) -> bool:
+        """Whether the backward pass wants the input of one of these linear layers again; ``zero3``: its own linear function,
+        which always keeps it."""
+        return self.full or zero3 or self.adapts(*names)
 
     def trained(self, a: Architecture) -> int:
         """Weights that learn."""

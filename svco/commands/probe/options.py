@@ -8,7 +8,7 @@ from typing import get_args
 from ...basics.intervals import whole
 from ...basics.shipped import typed
 from ...recipe.config import CorruptKind, Dtype
-from ..evaluation.options import add_quantise
+from ..evaluation.quantise import add_quantise
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,8 @@ from ...basics.errors import UserError
 from ...basics.intervals import whole
 from ...basics.shipped import at_home, typed
 from ...recipe.config import Dtype
-from ..evaluation.options import add_benchmarks, add_quantise
+from ..evaluation.options import add_benchmarks
+from ..evaluation.quantise import add_quantise, asked_quantise
 from ..judge.options import add_judging
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _beside(arguments: argparse.Namespace) -> Beside | None:
             "--harness lmms-eval needs its environment: bash launchers/install/lmms_eval.sh ENV makes it, --harness-env ENV."
         )
     settings = {"dtype": arguments.dtype} | ({"paper_compat": True} if arguments.paper_compat else {})
-    settings |= {} if arguments.quantise == "auto" else {"quantise": arguments.quantise}
+    settings |= asked_quantise(arguments)
     harness = Harness(
         Path(arguments.harness_env),
         arguments.harness_data,
@@ -147,8 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
             "dtype": arguments.dtype,
             "max-new-tokens": arguments.max_new_tokens,
             "paper-compat": arguments.paper_compat,
-            # Evaluations that are there are known by their settings.
-            **({} if arguments.quantise == "auto" else {"quantise": arguments.quantise}),
+            **asked_quantise(arguments),
         },
         beside=_beside(arguments),
         effort=tuple(words),
