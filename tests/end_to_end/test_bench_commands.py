@@ -55,9 +55,7 @@ def test_loader_keeps_up(bench):
     code, out, err = bench("--data", "data_shards/train-000000.tar")
     assert code == 0, out + err
     line = next(line for line in out.splitlines() if "the tiny model on this CPU" in line)
-    assert float(line.split("|")[-2]) > 1, (
-        line
-    )  # other tests run beside it: how much faster it is, is the bench's to say
+    assert float(line.split("|")[-2]) >= 5, line
 
 
 @pytest.mark.parametrize(
@@ -82,8 +80,9 @@ def test_gpu_check_without_a_gpu_and_without_deepspeed_or_flash_attn(tmp_path):
     """A bare box: the dry run goes through the same functions and processes, and writes nothing."""
     out, bare = tmp_path / "out", tmp_path / "bare"
     bare.mkdir()
-    for absent in ("deepspeed", "webdataset", "tensorboard"):
-        (bare / f"{absent}.py").write_text("raise ImportError('a bare box')\n")
+    absent = ["deepspeed", "flash_attn", "webdataset", "tensorboard"]
+    # In every process that is started: no such package is found there.
+    (bare / "sitecustomize.py").write_text(f"import sys; sys.modules.update(dict.fromkeys({absent}))\n")
     done = subprocess.run(
         [sys.executable, ROOT / "launchers" / "gpu_check.py", "--out", out],
         cwd=ROOT,

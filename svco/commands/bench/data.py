@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -24,6 +23,7 @@ from ...data.shards import write_shards
 from ...families import Family, load_family
 from ...objectives.table import make_objective
 from ...recipe.config import Config, ObjectiveConfig
+from .clocks import clock_of
 from .ladder import PRODUCT, ROWS, Tune
 from .run import Bench, Measured, Plan, true_counts
 from .shapes import TINY, Shape
@@ -62,13 +62,14 @@ def rate(spec: str, family: Family, cache: Path, seconds: float = 5.0) -> float:
     order = GivenOrder(np.arange(len(split.shards)), 16)
     loader = make_loader(split, order, objective.cells, family, Config(), world, 0, order.steps_per_epoch)
     loader.workers = 0
-    made, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
+    clock = clock_of(world)  # the step's, or they could not be compared
+    made, began = 0, clock()
+    while clock() - began < seconds:
         for step in loader:
             made += step.slots
-            if time.perf_counter() - began > seconds:
+            if clock() - began > seconds:
                 break
-    return made / (time.perf_counter() - began)
+    return made / (clock() - began)
 
 
 def appetite(world: World) -> float:
