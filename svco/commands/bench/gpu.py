@@ -22,7 +22,7 @@ from ...model.logprobs import LogProbHead, attach
 from ...objectives.table import make_objective
 from ...recipe.config import ObjectiveConfig
 from .count import floor_flops
-from .ladder import LADDER, PRODUCT, ROWS, Tune, activate, build, make_batch, make_models, unique_tokens
+from .ladder import LADDER, PRODUCT, ROWS, Tune, activate, build, ladder, make_batch, make_models, unique_tokens
 from .run import wait
 from .shapes import Shape, SyntheticFamily, random_pairs
 
@@ -214,7 +214,8 @@ def time_ladder(shape: Shape, setting: Setting, full: bool) -> tuple[list[Timed]
         stored = product.scorer(PackedCollate()(drawn, family).to(device))[1].logps
     unique = unique_tokens(shape, objective)
     contestants, results = [], []
-    for row in LADDER:
+    rows = ladder(full)
+    for row in rows:
         tuned = build(row, models, family, backend, shared=True)
         batch = make_batch(row, objective, drawn, family, stored).to(device)
         floor = floor_flops(tuned, *unique, full, row.reference == "live") * pairs
@@ -225,7 +226,7 @@ def time_ladder(shape: Shape, setting: Setting, full: bool) -> tuple[list[Timed]
             prepare()
             _time(step, timed, device, keep=repetition > 0)
     idle = sum(p.numel() * p.element_size() for p in models.reference.parameters()) if models.reference else 0
-    for row, timed in zip(LADDER, results, strict=True):
+    for row, timed in zip(rows, results, strict=True):
         if timed.peak and row.reference == "cached":
             timed.peak -= idle
     prepare, step = next(c for c, timed in zip(contestants, results, strict=True) if timed.row == PRODUCT)

@@ -18,7 +18,7 @@ from ...families import HfModel, ModelSide, Parts
 from ...model.attention import register
 from ...model.load import Tuned
 from ...model.logprobs import ChunkedHead, TrainedLogProbHead, attach
-from ...model.lora import adapter_switch, add_adapters
+from ...model.lora import adapter_switch, add_adapters, join_adapters
 from ...model.recompute import set_recompute
 from ...model.scorer import PackedScorer, Reference
 from ...model.weight_names import module_name
@@ -119,6 +119,8 @@ class Row:
     """``live``: the reference is computed in the step. ``cached``: the batch brings it."""
     recompute: bool = True
     """All layers recomputed in the backward pass, as baselines do; False: none."""
+    joined: bool = False
+    """A matrix and its adapter are one product; False: as peft computes them."""
 
 
 def _six(cells: frozenset[Cell]) -> PaddedCollate:
@@ -143,15 +145,26 @@ LADDER = (
     Row("+ log-prob head", "no logits", PackedCollate, SequentialScorer),
     Row("+ lockstep", "policy and reference layer by layer, LoRA's on one gather", PackedCollate,
         features=(("narrows", False),)),
-    Row("+ last layer", "of the last layer only rows that predict are asked: the product, all layers recomputed", PackedCollate),
-    Row("+ nothing recomputed", "the product with the dial at 0: where memory allows", PackedCollate, recompute=False),
-    Row("+ cached reference", "the product's policy alone, all layers recomputed", PackedCollate, reference="cached"),
-    Row("+ cached and nothing recomputed", "both, as sweeps run", PackedCollate, reference="cached", recompute=False),
+    Row("+ one product", "LoRA's matrices and the base's as one product, its last in a layer not recomputed", PackedCollate,
+        features=(("narrows", False),), joined=True),
+    Row("+ last layer", "of the last layer only rows that predict are asked: the product, all layers recomputed", PackedCollate,
+        joined=True),
+    Row("+ nothing recomputed", "the product with the dial at 0: where memory allows", PackedCollate, recompute=False,
+        joined=True),
+    Row("+ cached reference", "the product's policy alone, all layers recomputed", PackedCollate, reference="cached",
+        joined=True),
+    Row("+ cached and nothing recomputed", "both, as sweeps run", PackedCollate, reference="cached", recompute=False,
+        joined=True),
 )  # fmt: skip
 """For ``dpo`` the authors-shaped row is TRL's shape: chosen and rejected in one padded forward a model."""
 ROWS = {row.name: row for row in LADDER}
 BASELINE = "authors-shaped"
 PRODUCT = "+ last layer"
+
+
+def ladder(full: bool) -> tuple[Row, ...]:
+    """The rows of one way of tuning: full fine-tuning has no adapters to join."""
+    return tuple(row for row in LADDER if not (full and row.name == "+ one product"))
 
 
 @dataclass(frozen=True)
@@ -212,8 +225,9 @@ def build(row: Row, models: Models, family: ModelSide, attention: str, shared: b
 
 
 def activate(row: Row, tuned: Tuned) -> None:
-    """Puts shared models in the row's state: whose attention, and Hugging Face's checkpointing or ours."""
+    """Puts shared models in the row's state: whose attention, whose products, and Hugging Face's checkpointing or ours."""
     plain, counted = row.scorer is PaddedScorer, tuned.attention == fused.NAME
+    join_adapters(tuned.policy, row.joined)
     for model in filter(None, (tuned.policy, tuned.reference)):
         kernels = {"text_config": "sdpa" if plain else register(tuned.attention), "vision_config": "sdpa"}
         if counted:

@@ -137,7 +137,7 @@ def check(case: Case) -> list[Compared]:
     if case.real:
         figures.append(("kept by one layer", "memory", made.layer, found["layer"]))
     else:  # torch's counter knows no FLOPs of the CPU's attention
-        work = flops(a, tuning, row, case.recompute, last_product_again=False)
+        work = flops(a, tuning, row, case.recompute, zero3=False)
         figures.append(("a step", "flops", work.total, found["flops"]))
     return [Compared(case.name, *figure) for figure in figures]
 

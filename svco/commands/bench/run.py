@@ -25,7 +25,7 @@ from ...recipe.ds_config import fill
 from . import fused
 from .clocks import clock_of
 from .count import count_step, floor_flops
-from .ladder import BASELINE, LADDER, Row, Tune, bench_config, build, make_batch, make_models, unique_tokens
+from .ladder import BASELINE, Row, Tune, bench_config, build, ladder, make_batch, make_models, unique_tokens
 from .shapes import SHAPES, Shape, SyntheticFamily, random_pairs
 
 
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def ladder(self) -> tuple[Row, ...]:
-        return tuple(row for row in LADDER if not self.rows or row.name in self.rows)
+        return tuple(row for row in ladder(self.full) if not self.rows or row.name in self.rows)
 
 
 @dataclass

@@ -63,4 +63,4 @@ def moved_bytes(a: Architecture, delta: Delta, tuning: Tuning) -> tuple[float, f
     values = delta.value_heads * delta.value_size
     states = 4 * b * delta.state / CHUNK
     plain = norms + 10 * b * delta.channels + states + (6 * b + 24) * values + 6 * b * a.hidden + 5 * b * a.intermediate
-    return 5 * b * sum(x.outputs for x in delta.linears if tuning.adapter(x)), plain
+    return tuning.adding * b * sum(x.outputs for x in delta.linears if tuning.adapter(x)), plain

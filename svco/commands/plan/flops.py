@@ -36,29 +36,26 @@ class Flops:
         return sum(vars(self).values())
 
 
-def flops(a: Architecture, tuning: Tuning, row: Row, recompute: int, last_product_again: bool) -> Flops:
-    """The work of ``row`` with ``recompute`` layers computed twice.
-
-    ``last_product_again``: ZeRO-3's linear function saves its input after it has multiplied, so that recomputation repeats a
-    layer's last product, which torch's own leaves out.
-    """
+def flops(a: Architecture, tuning: Tuning, row: Row, recompute: int, zero3: bool) -> Flops:
+    """The work of ``row`` with ``recompute`` layers computed twice, but for a layer's last product (:meth:`Tuning.spared`)."""
     if a.delta:
         states = a.delta.among(recompute)
-        made = flops(a.attending, tuning, row, recompute - states, last_product_again)
+        made = flops(a.attending, tuning, row, recompute - states, zero3)
         linear, adapters, rule = delta.layer_flops(a.delta, tuning, row)
         count = len(a.delta.numbers)
+        again = linear + adapters + rule - 2 * tuning.spared(a, a.delta.linears[-1], zero3) * row.tokens
         return replace(
             made,
             forward=made.forward + count * (linear + adapters + rule),
             reference=made.reference + count * (linear + rule) * tuning.live,
-            recompute=made.recompute + states * (linear + adapters + rule),
+            recompute=made.recompute + states * again,
             backward=made.backward + count * (linear * (2 if tuning.full else 1) + 2 * adapters + 2 * rule),
         )
     # Layers with a window and layers without count as their mean.
     whole = _layer(a, tuning, row, row.tokens, row.area + a.local * (row.near - row.area))
     last = _layer(a, tuning, row, row.asked, row.asked_area + a.local * (row.asked_near - row.asked_area))
-    spare = 0.0 if last_product_again else 2 * _last_product(a, tuning)
-    again: float = min(recompute, a.layers - 1) * (whole.forward - spare * row.tokens)
+    spare = 2 * tuning.spared(a, a.linears[-1], zero3)
+    again = min(recompute, a.layers - 1) * (whole.forward - spare * row.tokens)
     if recompute == a.layers:
         again += last.forward - spare * row.asked
     return Flops(
@@ -91,12 +88,6 @@ def _layer(a: Architecture, tuning: Tuning, row: Row, asked: float, area: float)
     # Backward: attention computes its scores again, and four products of two; a frozen matrix has one product, not two.
     back = linear * (2 if tuning.full else 1) + 2 * adapters + 2.5 * attention
     return _Layer(linear + adapters + attention, linear + attention, back)
-
-
-def _last_product(a: Architecture, tuning: Tuning) -> float:
-    """Weights of the last matrix in a layer, whose product nothing in the layer's backward pass needs."""
-    last = a.linears[-1]
-    return tuning.rank * last.outputs if tuning.adapter(last) else last.weights
 
 
 def _head_products(tuning: Tuning) -> int:

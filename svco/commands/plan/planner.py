@@ -108,7 +108,7 @@ def make_plan(question: Question, machine: Machine, name: str, ds: Mapping[str, 
     if recompute is None:
         recompute = fewest_recomputed(a, tuning, sharding, ranks, micros, usable(machine))
     memory, found = gpu_memory(a, tuning, sharding, ranks, micros, recompute)
-    work = flops(a, tuning, micros.row, recompute, last_product_again=sharding.stage == 3)
+    work = flops(a, tuning, micros.row, recompute, zero3=sharding.stage == 3)
     host = host_memory(a, tuning, sharding, machine.per_node, ranks, config.data.workers)
     every = config.checkpoint.every
     saves = max(1, question.steps // every) if every else 1

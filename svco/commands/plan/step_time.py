@@ -132,7 +132,7 @@ def _between(a: Architecture, tuning: Tuning, row: Row, work: Flops) -> float:
     norms = 2 * (6 * b + 24) * a.hidden
     attention = 9 * b * (queries + keys) + 4 * b * keys * row.keys / max(1.0, row.tokens) + 2 * b * queries
     sums = 6 * b * a.hidden + 5 * b * a.intermediate
-    adapters = 5 * b * sum(x.outputs for x in a.linears if tuning.adapter(x))
+    adapters = tuning.adding * b * sum(x.outputs for x in a.linears if tuning.adapter(x))
     plain = norms + attention + sums
     return a.layers * ((plain + adapters) * (3 + again) + plain * tuning.live)
 

@@ -146,6 +146,8 @@ class Tuning:
     """Bytes of a weight."""
     quantised: bool = False
     """The decoder layers' matrices are held in 4 bits."""
+    joined: bool = True
+    """A matrix and its adapter are one product (:mod:`svco.model.adapted`): where nothing is compiled, quantised or dropped."""
 
     @classmethod
     def of(cls, config: Config, reference: str) -> Tuning:
@@ -159,6 +161,7 @@ class Tuning:
             reference,
             BYTES[config.model.dtype],
             config.model.quantise != "none",
+            config.model.quantise == "none" and not config.model.compile and not config.lora.dropout,
         )
 
     @property
@@ -187,6 +190,21 @@ class Tuning:
         """Whether the backward pass wants the input of one of these linear layers again; ``zero3``: its own linear function,
         which always keeps it."""
         return self.full or zero3 or self.adapts(*names)
+
+    @property
+    def adding(self) -> int:
+        """How many times as many elements as a matrix has outputs are read and written to add what its adapter gives."""
+        return 2 if self.joined else 5
+
+    def spared(self, a: Architecture, last: Linear, zero3: bool) -> int:
+        """Weights of what recomputing a layer leaves out: products by ``last``, its last matrix, that nothing needs. ``zero3``:
+        its own linear function saves its input after it has multiplied."""
+        if a.hidden_norms > 2:  # a norm comes behind, which needs what it gives
+            return 0
+        low = self.rank * last.outputs
+        if self.adapter(last) and self.joined:
+            return last.weights + low
+        return 0 if zero3 else low if self.adapter(last) else last.weights
 
     def trained(self, a: Architecture) -> int:
         """Weights that learn."""
