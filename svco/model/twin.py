@@ -78,6 +78,11 @@ class SavedBytes:
         """Bytes a token of each layer that is not recomputed; None until measured."""
         return [self._kept[kind] for kind in self._kinds] if self._kept.keys() == self._chosen.keys() else None
 
+    @property
+    def per_token(self) -> float | None:
+        """The same of an average layer."""
+        return None if self.per_layer is None else sum(self.per_layer) / len(self.per_layer)
+
     @contextmanager
     def counting(self, layer: TwinLayer, number: int, tokens: int) -> Iterator[None]:
         """Around each layer of a forward pass over ``tokens`` tokens; of each kind the last is measured of

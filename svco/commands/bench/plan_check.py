@@ -170,7 +170,7 @@ def count_case(case: Case) -> dict[str, float]:
     if case.real:  # tensors without values cannot be told apart by their places in memory
         scorer.saved.wanted = True
         scorer(batch)
-        found["layer"] = scorer.saved.per_layer[0] * batch.llm_tokens
+        found["layer"] = scorer.saved.per_token * batch.llm_tokens
     for parameter in tuned.trainable.values():
         parameter.grad = None
     if not case.real:
