@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
@@ -77,17 +78,20 @@ class FakeCuda(TorchDispatchMode):
         """Where, not in svco, memory of the host was copied to the GPU by a copy that waits -> how often."""
         self.collectives: list[tuple[str, str]] = []
         """(name, device) of the tensors of each collective."""
+        self._keeping = ExitStack()
         self._made_up: float | Callable[[], float] | None = None
         self._pinned: set[int] = set()
         self._kept: list[torch.Tensor] = []  # an id is that of one tensor only as long as it lives
 
     def __enter__(self):
+        self._keeping.enter_context(parameters_stay_who_they_are())
         self.fake.__enter__()
         return super().__enter__()
 
     def __exit__(self, *problem):
         super().__exit__(*problem)
         self.fake.__exit__(*problem)
+        self._keeping.close()
 
     @contextmanager
     def waiting(self, made_up: float | Callable[[], float] | None = 0):
@@ -198,6 +202,24 @@ class FakeCuda(TorchDispatchMode):
             made = func(*stand_ins[0], **stand_ins[1])
         # (tensors, work) or work alone: the work is done.
         return (args[0], made[1]) if isinstance(made, tuple | list) and len(made) == 2 else made
+
+
+@contextmanager
+def parameters_stay_who_they_are():
+    """Inside, ``Module.to`` leaves every Parameter the object that it was, as it does on a GPU.
+
+    There it sets ``.data``, which fake tensors refuse: for them it makes a new Parameter in each module, so that what two hold
+    is two afterwards, and of what a module outside holds, one stays behind on the host. torch's other way, to swap the contents
+    of old and new, is of the same effect. It refuses tensors of which weak references are kept: here those of the fake mode's
+    own memory of what it was given and has made, which it asks for neither again.
+    """
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        with patch.object(torch.utils, "weakref", SimpleNamespace(getweakrefs=lambda _: [])):
+            yield
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
 
 
 def on_gpu(tensor: torch.Tensor) -> bool:

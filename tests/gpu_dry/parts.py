@@ -165,6 +165,11 @@ def tensors_in(thing, name: str) -> Iterator[tuple[str, torch.Tensor]]:
             yield from tensors_in(one, f"{name}[{n}]")
 
 
+def holders(*models: torch.nn.Module) -> list[tuple[str, int]]:
+    """(name, which object it is) of every parameter, under each name that it has."""
+    return [(name, id(p)) for model in models for name, p in model.named_parameters(remove_duplicate=False)]
+
+
 def train(base: Base, tune: str, attention: str, dtype: torch.dtype, plant=None) -> Played:
     """A step of the run: loader, pinned batch, both streams, objective, backward pass, AdamW and what is logged of it.
 
@@ -174,8 +179,11 @@ def train(base: Base, tune: str, attention: str, dtype: torch.dtype, plant=None)
     wanted = base.reached(tune)
     tuned = load_tuned(job.config, job.family, dtype, job.reference, GPU, progress=False)
     set_recompute(tuned.scorer.layers, 1)
+    before = holders(tuned.policy, tuned.scorer)
     with cuda:
         engine = (HalfEngine if dtype == torch.float16 else Engine)(tuned, job, cuda)
+        if holders(tuned.policy, tuned.scorer) != before:
+            raise AssertionError("a parameter is another object than before the move, as it would not be on a GPU")
         if plant is not None:
             plant(engine.scorer)
         part = pinned(next(iter(job.loader(World(), 0, None))), cuda)

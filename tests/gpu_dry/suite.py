@@ -153,9 +153,9 @@ The backward pass: autograd's engine asks for a device, so every node of the gra
 its order (`tests/gpu_dry/backward.py`; on the CPU the same gradients to the last bit). That runs all backward formulas, of
 torch, of the kernels and of svco's own functions, and the recomputation; not the engine's streams and threads, and no hooks.
 
-A parameter that two modules hold (LLaVA-NeXT's and OneVision's newline, a head that is the embedding) is two after `Module.to` on
-fake tensors, where on a GPU it stays one: what is missing in rows of full fine-tuning is its gradient, which the walk finds on
-the CPU. It is told as it was seen.
+A parameter that two modules hold (LLaVA-NeXT's and OneVision's newline, a head that is the embedding) stays one as it is moved,
+by swapping contents (`torch.__future__.set_swap_module_params_on_conversion`): on a GPU `Module.to` sets `.data`, which fake
+tensors refuse. Each step asserts that every name of the policy's and the scorer's leads to the object that it led to before.
 
 Answers of LLaVA-NeXT, OneVision, SmolVLM and the Qwens are not played: transformers' own classes read sizes of images or
 positions back from the GPU there, and a fake tensor has none to read.

@@ -9,8 +9,8 @@ from places import ROOT
 
 from gpu_dry import controls
 from gpu_dry.backward import gradients
-from gpu_dry.fake_cuda import pretended
-from gpu_dry.parts import Base, answer, evaluate, speak, train
+from gpu_dry.fake_cuda import FakeCuda, on_gpu, pretended
+from gpu_dry.parts import GPU, Base, answer, evaluate, holders, speak, train
 from svco.basics.dist import World
 from svco.basics.progress import silent
 from svco.model.load import load_tuned
@@ -43,6 +43,37 @@ def test_the_walk_gives_autograds_gradients(recipe, tmp_path):
     for name, parameter in tuned.trainable.items():
         assert (parameter.grad is None) == (parameter not in walked), name
         assert parameter.grad is None or torch.equal(parameter.grad, walked[parameter]), name
+
+
+def tied():
+    """A model two of whose modules hold one parameter and two hold equal ones, and a module outside with a part of it."""
+    model, outside = torch.nn.ModuleList(torch.nn.Linear(3, 3, bias=False) for _ in range(4)), torch.nn.Linear(3, 3)
+    model[1].weight = outside.weight = model[0].weight
+    model[3].load_state_dict(model[2].state_dict())
+    return model, outside
+
+
+@fake_gpu
+def test_a_move_leaves_parameters_the_objects_they_were():
+    """On the fake GPU as with real tensors, and what was two stays two; torch's way with fake tensors is the control."""
+    model, outside = tied()
+    before = holders(model, outside)
+    model.to(torch.float64)
+    assert holders(model, outside) == before, "real tensors"
+
+    model, outside = tied()
+    before = holders(model, outside)
+    with FakeCuda():
+        model.to(GPU, non_blocking=True)
+    assert holders(model, outside) == before and on_gpu(outside.weight)
+    assert model[0].weight is model[1].weight and model[2].weight is not model[3].weight
+    assert all(isinstance(p, torch.nn.Parameter) and p.requires_grad and p.is_leaf for p in model.parameters())
+
+    model, outside = tied()
+    with FakeCuda():
+        torch.__future__.set_swap_module_params_on_conversion(False)
+        model.to(GPU, non_blocking=True)
+    assert model[0].weight is not model[1].weight and not on_gpu(outside.weight)
 
 
 @pytest.fixture(scope="module")
