@@ -27,6 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from transformers.utils import import_utils
 
+from .values import computed, follows, forget, known, number, on_gpu, remember
+
 CAPABILITY = (9, 0)
 """Of the GPU that is played: Hopper, on which every kernel runs."""
 _COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
@@ -35,6 +37,8 @@ _INDEXED = {
     torch.ops.aten.index_put_.default,
     torch.ops.aten._index_put_impl_.default,
 }
+_MASKS = (torch.bool, torch.uint8)
+_INDEXING = _INDEXED | {torch.ops.aten.index.Tensor}
 _ASKS = ("svco", "transformers", "peft", "gpu_dry")
 """Whose questions whether there is a GPU are answered with yes; torch itself would look for its driver."""
 
@@ -63,8 +67,8 @@ class HostSync(Exception):
 class FakeCuda(TorchDispatchMode):
     """Inside, ``cuda`` is a GPU without data.
 
-    A value that is known on the host stays known on the GPU (``known``) through operations whose every input is: token ids,
-    masks. Where waiting is allowed such a value is the answer, and another is made up.
+    A value that is known on the host stays known on the GPU (``values.py``) through operations whose every input is: token ids,
+    masks, pixels. Where waiting is allowed such a value is the answer, and another is made up.
     """
 
     def __init__(self):
@@ -85,6 +89,7 @@ class FakeCuda(TorchDispatchMode):
 
     def __enter__(self):
         self._keeping.enter_context(parameters_stay_who_they_are())
+        self._keeping.enter_context(patch.object(torch, "tensor", _of_numbers))
         self.fake.__enter__()
         return super().__enter__()
 
@@ -121,29 +126,18 @@ class FakeCuda(TorchDispatchMode):
         self.operations += 1
         if func in _COPIES:
             return self._copy(func, tensors, args, kwargs)
+        if func in _INDEXING and self._made_up is not None:
+            args = (args[0], self._places(args[1]), *args[2:])
+            tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
         if strangers := [x for x in tensors if not on_gpu(x) and x.dim()]:
             raise WrongDevice(f"{func} is given a tensor {tuple(strangers[0].shape)} of the host {where()}")
-        if func in _INDEXED and any(x.dtype in (torch.bool, torch.uint8) for x in args[1] if x is not None):
+        if func in _INDEXED and any(x.dtype in _MASKS for x in args[1] if x is not None):
             return self._wait(func, tensors, args, kwargs)
         try:
             made = func(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException):
             return self._wait(func, tensors, args, kwargs)
-        return self._knowing(func, tensors, args, kwargs, made)
-
-    def _knowing(self, func, tensors, args, kwargs, made):
-        """``made`` with its value, where those of all of its inputs are known."""
-        if isinstance(made, FakeTensor) and tensors and all(known(x) is not None for x in tensors):
-            made.known = self._computed(func, args, kwargs)
-        return made
-
-    def _computed(self, func, args, kwargs):
-        """What ``func`` gives of the known values."""
-        args, kwargs = tree_map_only(torch.Tensor, known, (args, kwargs))
-        if "device" in kwargs:
-            kwargs = kwargs | {"device": "cpu"}
-        with unset_fake_temporarily():
-            return func(*args, **kwargs)
+        return remember(func, tensors, args, kwargs, made)
 
     def _copy(self, func, tensors, args, kwargs):
         source = args[0] if func is torch.ops.aten._to_copy.default else args[1]
@@ -157,8 +151,28 @@ class FakeCuda(TorchDispatchMode):
                 raise HostSync(f"a copy to the GPU without non_blocking waits for all that it is doing {place}")
             self.blocking[place] += 1
         made = func(*args, **kwargs)
-        if func is torch.ops.aten._to_copy.default and known(source) is not None and not source.is_floating_point():
-            made.known = self._computed(func, args, kwargs)
+        if isinstance(source, torch.nn.Parameter):
+            return made
+        return remember(func, tensors, args, kwargs, made)
+
+    def _places(self, indices):
+        """``indices`` as a GPU takes them where the host may wait: the host's copied, a mask as the places that it names."""
+        places, frame = [], where()
+        for index in indices:
+            mask = index is not None and index.dtype in _MASKS
+            if index is None or on_gpu(index) and (not mask or known(index) is None):
+                places.append(index)
+                continue
+            (self.waits if on_gpu(index) else self.blocking)[frame] += 1
+            with unset_fake_temporarily():
+                values = known(index).nonzero().unbind(1) if mask else [known(index)]
+            places += map(self._there, values)
+        return places
+
+    def _there(self, value):
+        """``value`` on the GPU."""
+        made = self.fake.from_tensor(value).to("cuda")
+        made.known = value
         return made
 
     def _wait(self, func, tensors, args, kwargs):
@@ -167,23 +181,22 @@ class FakeCuda(TorchDispatchMode):
         if self._made_up is None:
             raise HostSync(f"{func} makes the host wait for the GPU {place}")
         self.waits[place] += 1
-        value = self._made_up() if callable(self._made_up) else self._made_up
-        if all(known(x) is not None for x in tensors):
-            answer = self._computed(func, args, kwargs)
+        if follows(func, tensors):
+            answer = computed(func, args, kwargs)
             if not isinstance(answer, torch.Tensor) or func in _COPIES:
                 return answer
-            made = self.fake.from_tensor(answer).to("cuda")
-            made.known = answer
-            return made
+            return self._there(answer)
+        if func in _INDEXED:
+            forget(func, args, kwargs)
+            return func(*args, **kwargs)
+        value = self._made_up() if callable(self._made_up) else self._made_up
         if func in _COPIES:
             with unset_fake_temporarily():
                 dtype = kwargs.get("dtype") or args[0].dtype
                 made = torch.full(tensors[-1].shape, value, dtype=dtype)
                 return made if func is torch.ops.aten._to_copy.default else args[0].copy_(made)
-        if isinstance(tensors[0], torch.Tensor) and func in _INDEXED:
-            return func(*args, **kwargs)
         if func is torch.ops.aten._local_scalar_dense.default:
-            return _number(value, args[0].dtype)
+            return number(value, args[0].dtype)
         return bool(value)
 
     def _pin(self, tensor):
@@ -222,13 +235,14 @@ def parameters_stay_who_they_are():
         torch.__future__.set_swap_module_params_on_conversion(before)
 
 
-def on_gpu(tensor: torch.Tensor) -> bool:
-    return tensor.device.type == "cuda"
+_tensor = torch.tensor
 
 
-def known(tensor: torch.Tensor) -> torch.Tensor | None:
-    """The value of a tensor: a host's own, of a GPU's what is known of it."""
-    return getattr(tensor, "known", None) if on_gpu(tensor) else tensor
+def _of_numbers(data, *args, **kwargs):
+    """``torch.tensor``, which reads tensors among ``data`` where they are, past any mode: they are read before."""
+    if isinstance(data, list | tuple):
+        data = tree_map_only(FakeTensor, lambda x: x.cpu(), data)
+    return _tensor(data, *args, **kwargs)
 
 
 def where() -> str:
@@ -244,12 +258,6 @@ def where() -> str:
             return f"({path}:{frame.f_lineno}, {frame.f_code.co_name})"
         frame = frame.f_back
     return ""
-
-
-def _number(value: float, dtype: torch.dtype):
-    if dtype == torch.bool:
-        return bool(value)
-    return float(value) if dtype.is_floating_point else int(value)
 
 
 @contextmanager

@@ -32,7 +32,8 @@ from svco.scores.before_after import summarise
 from svco.scores.pair_scores import score_pairs
 
 from .backward import gradients
-from .fake_cuda import FakeCuda, on_gpu
+from .fake_cuda import FakeCuda
+from .values import on_gpu
 
 TUNES = ("lora", "full")
 ATTENTIONS = ("sdpa", "varlen", "flash")
@@ -231,14 +232,16 @@ def answer(base: Base, dtype: torch.dtype) -> Played:
     loaded = load_subject(
         str(base.folder / "base"), dtype=kind, device=torch.device("cpu"), attention="sdpa", progress=False, check=False
     )
-    asked = count()
-    # "Have all ended?", asked after each token: not at first.
-    with cuda, cuda.waiting(lambda: int(next(asked) > 4)):
+    made_up = count()
+    # "Have all ended?", asked after each token: after the third. Then the tokens are read.
+    with cuda, cuda.waiting(lambda: int(next(made_up) > 1)):
         loaded.policy.to(GPU)
         subject = replace(loaded, device=GPU)
         (seen, blind) = ask(subject, questions, World(), max_new_tokens=3, at_once=2, show=silent, what="")
     if not (isinstance(seen, str) and isinstance(blind, str)):
         raise AssertionError("no answer")
+    if (read := next(made_up)) != 3 + len(questions) * 3:
+        raise AssertionError(f"{read} values were made up: more than whether all have ended and the tokens")
     return Played.of(cuda)
 
 

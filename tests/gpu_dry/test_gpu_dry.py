@@ -9,8 +9,9 @@ from places import ROOT
 
 from gpu_dry import controls
 from gpu_dry.backward import gradients
-from gpu_dry.fake_cuda import FakeCuda, on_gpu, pretended
+from gpu_dry.fake_cuda import FakeCuda, HostSync, WrongDevice, pretended
 from gpu_dry.parts import GPU, Base, answer, evaluate, holders, speak, train
+from gpu_dry.values import known, on_gpu
 from svco.basics.dist import World
 from svco.basics.progress import silent
 from svco.model.load import load_tuned
@@ -74,6 +75,45 @@ def test_a_move_leaves_parameters_the_objects_they_were():
         torch.__future__.set_swap_module_params_on_conversion(False)
         model.to(GPU, non_blocking=True)
     assert model[0].weight is not model[1].weight and not on_gpu(outside.weight)
+
+
+@fake_gpu
+def test_what_is_known_is_what_a_gpu_would_read():
+    """Through views and writes as on the host, until something is written that nothing on the host tells."""
+
+    def played(device):
+        """Whatever is read of it, with a view of the same memory."""
+        ids = torch.tensor([[3, 1, 2], [0, 5, 4]], device=device)
+        row = ids[1]
+        row += torch.arange(3, device=device)
+        ids[:, 0].copy_(torch.tensor([7, 8], device=device))
+        mask = ids > 4
+        parts = [ids.sum(), ids[mask], *ids.unbind(1), torch.tensor([ids.max(), len(ids[mask])], device=device)]
+        scores = torch.zeros(2, 3, device=device)
+        scores[mask] = 1.5
+        return [*(part.tolist() for part in parts), scores.tolist()], ids, row
+
+    with FakeCuda() as cuda, cuda.waiting(99):
+        read, ids, row = played(GPU)
+        assert read == played("cpu")[0] and on_gpu(ids)
+        weight = torch.nn.Linear(3, 3).to(GPU).weight
+        assert known(weight) is None and known(weight[:, :1] * ids[0]) is None
+        row.copy_(weight[0])
+        assert known(row) is None and ids[0, 1].item() == 99 and torch.zeros(2, device=GPU).tolist() == [0, 0]
+        assert known(torch.rand(3, device=GPU)) is None, "what is drawn is another on a GPU"
+
+
+@fake_gpu
+def test_an_index_of_the_host_is_taken_only_where_the_host_may_wait():
+    with FakeCuda() as cuda:
+        with cuda.waiting():
+            hidden, index = torch.nn.Linear(3, 3).to(GPU).weight, torch.tensor([2, 0])
+            assert hidden[index].shape == (2, 3) and hidden[torch.tensor([True, False, True])].shape == (2, 3)
+        assert cuda.blocking
+        with pytest.raises(WrongDevice):
+            hidden[index]
+        with pytest.raises(HostSync):
+            hidden[hidden > 0]
 
 
 @pytest.fixture(scope="module")
