@@ -236,7 +236,9 @@ def test_the_planned_work_of_a_layer_is_what_is_done(base):
     assert rule > 0.2 * linear, "a rule that is left out would be seen"
     one = flops(a, tuning, row, 0, False).forward - flops(a.attending, tuning, row, 0, False).forward
     assert one == pytest.approx(2 * (linear + rule))
-    last = 2 * row.tokens * a.delta.linears[-1].weights  # which only ZeRO-3's linear function makes recomputation repeat
+    last = (
+        2 * row.tokens * a.delta.linears[-1].weights
+    )  # which only ZeRO-3's linear function makes recomputation repeat
     again = [flops(a, tuning, row, 1, zero3).recompute for zero3 in (True, False)]
     assert again == pytest.approx([linear + rule, linear + rule - last])
     assert a.weights == sum(p.numel() for p in model.parameters())
