@@ -77,6 +77,8 @@ $(STAMP): setup.cfg pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install --use-pep517 --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[$(EXTRAS)]'
+	@# What DeepSpeed compiles when ranks first meet on a CPU, half a minute: here and not in the first run. On a GPU there is none.
+	$(BIN)/python -c 'from deepspeed.accelerator import get_accelerator as at; shared = at().create_op_builder("ShareMemCommBuilder"); shared and shared.load()' > /dev/null
 	@touch $@
 
 clean:

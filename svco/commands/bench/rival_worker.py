@@ -2,7 +2,7 @@
 
     python rival_worker.py KIND FOLDER
 
-``KIND``: ``trl``, ``trl-labelled`` or ``swift``. ``FOLDER`` is what :mod:`.rivals` wrote. A line on the standard input asks for
+``KIND``: ``trl``, ``trl-labelled``, ``swift`` or ``swift-unpadded``. ``FOLDER`` is what :mod:`.rivals` wrote. A line on the standard input asks for
 a step; a line of JSON answers with its loss, its processor seconds and the process's peak of memory. Nothing of svco is imported:
 it need not be installed there.
 """
@@ -47,8 +47,10 @@ def main(kind: str, folder: Path) -> None:
     torch.set_num_threads(1)
     turns, job = Turns(), json.loads((folder / "job.json").read_text())
     batch = load_file(folder / "batch.safetensors")
-    make = swift_trainer if kind == "swift" else trl_trainer
-    trainer = make(folder, job, batch)
+    if kind.startswith("swift"):
+        trainer = swift_trainer(folder, job, batch, padded=kind == "swift")
+    else:
+        trainer = trl_trainer(folder, job, batch)
     if kind == "trl-labelled":
         score_labelled(trainer.model)
     adapters = load_file(folder / "adapters.safetensors")
@@ -142,8 +144,10 @@ def score_labelled(model: Any) -> None:
     raise RuntimeError("this version of TRL has no forward of its own to take the labelled positions")
 
 
-def swift_trainer(folder: Path, job: dict[str, Any], batch: dict[str, Any]) -> Any:
-    """ms-swift's ``DPOTrainer``, on what its own loader makes of the model."""
+def swift_trainer(folder: Path, job: dict[str, Any], batch: dict[str, Any], padded: bool) -> Any:
+    """ms-swift's ``DPOTrainer``, on what its own loader makes of the model. Its command line refuses to run without padding where
+    there is no flash-attn, and for LLaVA-1.5's template; its trainer does not, and positions tell transformers' attention where a
+    sequence begins."""
     import torch
     from peft import get_peft_model
     from swift.model import get_model_processor
@@ -161,6 +165,11 @@ def swift_trainer(folder: Path, job: dict[str, Any], batch: dict[str, Any]) -> A
     wrapped.enable_input_require_grads()
     given = {**batch}
     given["labels"] = given["input_ids"].masked_fill(given.pop("completion_mask") == 0, -100)
+    if not padded:
+        template.padding_free = True
+        real = given.pop("attention_mask").bool()
+        given["position_ids"] = (real.cumsum(1) - 1)[real][None]
+        given |= {name: given[name][real][None] for name in ("input_ids", "labels")}
     trainer = DPOTrainer(
         model=wrapped,
         ref_model=None,

@@ -31,7 +31,7 @@ from .shapes import TINY, random_model
 WORKER = Path(__file__).with_name("rival_worker.py")
 KINDS = {
     "trl": {"trl": "TRL, as it runs on a CPU", "trl-labelled": "TRL, scoring labelled positions alone as on a GPU"},
-    "swift": {"swift": "ms-swift"},
+    "swift": {"swift": "ms-swift, padded", "swift-unpadded": "ms-swift, without padding"},
 }
 """``--peer`` -> what its worker is asked for, and how tables say it."""
 
