@@ -9,7 +9,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 what=${1:-}
 wheels=${2:-wheels}
 # DeepSpeed, webdataset and flash-attn are not: gpu_check needs none of them.
-packages=(transformers peft tokenizers safetensors)
+packages=(transformers peft tokenizers safetensors accelerate psutil)
 most=$((64 * 1024 * 1024))
 
 case "$what" in

@@ -2,9 +2,9 @@
 
     python rival_worker.py KIND FOLDER
 
-``KIND``: ``trl``, ``trl-labelled``, ``swift`` or ``swift-unpadded``. ``FOLDER`` is what :mod:`.rivals` wrote. A line on the standard input asks for
-a step; a line of JSON answers with its loss, its processor seconds and the process's peak of memory. Nothing of svco is imported:
-it need not be installed there.
+``KIND``: ``trl``, ``trl-labelled``, ``swift`` or ``swift-unpadded``. ``FOLDER`` is what :mod:`.rivals` wrote. A line on the
+standard input asks for a step; a line of JSON answers with its loss, its processor seconds and the process's peak of memory.
+Nothing of svco is imported: it need not be installed there.
 """
 
 from __future__ import annotations
