@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..basics.dist import World
 from ..basics.errors import BadSample
 from ..basics.sealed import read_arrays, write_arrays
 from ..data.contrast import decode_pair, same_images
@@ -40,6 +41,17 @@ class Lengths:
     def load(cls, path: Path) -> Lengths:
         return cls(*read_arrays(path, "prefixes", "responses", "cut", "reasons"))
 
+    @classmethod
+    def dealt(cls, parts: Sequence[Lengths]) -> Lengths:
+        """Those of all pairs from those of every n-th, beginning with the first, the second …, of n ``parts``."""
+        count, whole = sum(len(part.cut) for part in parts), []
+        for name in ("prefixes", "responses", "cut", "reasons"):
+            arrays = [getattr(part, name) for part in parts]
+            whole.append(np.empty((count, *arrays[0].shape[1:]), arrays[0].dtype))
+            for first, array in enumerate(arrays):
+                whole[-1][first :: len(parts)] = array
+        return cls(*whole)
+
     @property
     def bad(self) -> list[int]:
         """Indices of the bad pairs."""
@@ -63,37 +75,59 @@ def measured(shards: PairSource, family: Family, index: int, equal_pictures: boo
 
 
 def measure_lengths(
-    shards: Any, family: Family, cache_dir: Path, progress: Callable[[Any], Any] = iter, equal_pictures: bool = False
+    shards: Any,
+    family: Family,
+    cache_dir: Path,
+    world: World,
+    progress: Callable[[Any], Any] = iter,
+    equal_pictures: bool = False,
 ) -> Lengths:
-    """Lengths of every pair of ``shards``, from ``cache_dir`` if the same shards and template were measured before."""
+    """Lengths of every pair of ``shards``, from rank 0's ``cache_dir`` if the same shards and template were measured before. A
+    collective."""
     name = hashlib.sha256(f"4 {shards.digest} {family.fingerprint} {equal_pictures}".encode()).hexdigest()[:24]
     path = cache_dir / "lengths" / f"{name}.npz"
-    if path.exists():
-        try:
-            if len((known := Lengths.load(path)).cut) == len(shards):
-                return known
-        except (OSError, ValueError):
-            pass  # a damaged sidecar is measured again
-    lengths = measure(shards, family, progress, equal_pictures)
-    lengths.save(path)
+    if (known := world.on_main(lambda: _known(path, len(shards)))) is not None:
+        return known
+    lengths = measure(shards, family, world, progress, equal_pictures)
+    world.on_main(lambda: lengths.save(path))
     return lengths
 
 
 def measure(
-    shards: PairSource, family: Family, progress: Callable[[Any], Any] = iter, equal_pictures: bool = False
+    shards: PairSource,
+    family: Family,
+    world: World,
+    progress: Callable[[Any], Any] = iter,
+    equal_pictures: bool = False,
 ) -> Lengths:
-    """Lengths of every pair of ``shards``."""
-    count = len(shards)
+    """Lengths of every pair of ``shards``, a share measured by each rank. A collective."""
+    share = range(world.rank, len(shards), world.size)
+    return Lengths.dealt(world.gather(world.on_each(lambda: _share(shards, family, share, progress, equal_pictures))))
+
+
+def _known(path: Path, count: int) -> Lengths | None:
+    try:
+        known = Lengths.load(path)
+    except (OSError, ValueError):  # a damaged sidecar is measured again
+        return None
+    return known if len(known.cut) == count else None
+
+
+def _share(
+    shards: PairSource, family: Family, share: range, progress: Callable[[Any], Any], equal_pictures: bool
+) -> Lengths:
+    """Lengths of the pairs ``share``."""
+    count = len(share)
     prefixes, responses = np.zeros((count, 3), np.int32), np.zeros((count, 2), np.int32)
     cut, reasons = np.zeros(count, np.int32), np.full(count, "", dtype="U24")
     filler = family.filler_text(FILLER_TOKEN)
-    for index in progress(range(count)):
+    for place, index in enumerate(progress(share)):
         try:
             encoded = measured(shards, family, index, equal_pictures)
         except BadSample as error:
-            reasons[index] = error.reason
+            reasons[place] = error.reason
             encoded = filler
-        prefixes[index] = [len(ids) for ids in encoded.prefixes]
-        responses[index] = [len(ids) for ids in encoded.responses]
-        cut[index] = encoded.cut
+        prefixes[place] = [len(ids) for ids in encoded.prefixes]
+        responses[place] = [len(ids) for ids in encoded.responses]
+        cut[place] = encoded.cut
     return Lengths(prefixes, responses, cut, reasons)

@@ -54,19 +54,14 @@ class Split(Measured):
         """The pairs of ``specs``, measured; of a folder of splits those of ``name``, a key of ``splits.NAMES``. A collective.
         ``equal_pictures``: see ``data.equal_pictures``."""
 
-        def opened() -> Split:
-            shards = ShardSet.open(specs, cache_dir=cache, split=name, progress=progress)
-            lengths = measure_lengths(
-                shards, family, cache, lambda items: progress(items, "measuring lengths"), equal_pictures
-            )
-            return cls(shards, lengths)
-
-        # Rank 0 builds indices and lengths, once; the others get them from it and never race on the files.
-        split = world.on_main(opened)
+        # Rank 0 builds indices, once; the others get them from it and never race on the files.
+        shards = world.on_main(lambda: ShardSet.open(specs, cache_dir=cache, split=name, progress=progress))
         if world.local_rank == 0:
-            split.shards.fetch(cache)
+            shards.fetch(cache)
         world.barrier()
-        return split
+        told = "measuring lengths"
+        lengths = measure_lengths(shards, family, cache, world, lambda items: progress(items, told), equal_pictures)
+        return cls(shards, lengths)
 
 
 def open_splits(config: Config, family: Family, world: World, progress: Progress) -> dict[str, Split]:

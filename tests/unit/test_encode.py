@@ -6,9 +6,10 @@ from PIL import Image
 from places import BASE
 from transformers import AutoProcessor
 
+from svco.basics.dist import World
 from svco.basics.errors import BadSample
 from svco.batches.encode import Encode
-from svco.batches.lengths import measure_lengths
+from svco.batches.lengths import Lengths, measure_lengths
 from svco.batches.pack import PackedCollate
 from svco.data.pairs import Pair, PairText
 from svco.data.shards import ShardSet
@@ -107,19 +108,23 @@ def test_bad_samples_keep_their_slot(family, make_pairs):
 
 def test_lengths_are_measured_once_and_told(family, shards, tmp_path):
     opened = ShardSet.open(str(shards))
-    lengths = measure_lengths(opened, family, tmp_path)
+    lengths = measure_lengths(opened, family, tmp_path, World())
     assert lengths.summary() == {"pairs": 20, "cut": 0, "bad": {}}
     first = family.encode_text(opened.read_text(0), SIZES)
     assert lengths.prefixes[0].tolist() == [len(p) for p in first.prefixes]
     assert lengths.responses[0].tolist() == [len(r) for r in first.responses]
     (file,) = (tmp_path / "lengths").glob("*.npz")
-    again = measure_lengths(opened, family, tmp_path, progress=lambda items: pytest.fail("measured twice"))
+    again = measure_lengths(opened, family, tmp_path, World(), progress=lambda items: pytest.fail("measured twice"))
     assert (again.responses == lengths.responses).all()
     file.write_bytes(file.read_bytes()[:300])  # still begins as a zip does
-    assert measure_lengths(opened, family, tmp_path).summary()["pairs"] == 20
+    assert measure_lengths(opened, family, tmp_path, World()).summary()["pairs"] == 20
     file.write_bytes(b"damaged")
-    assert measure_lengths(opened, family, tmp_path).summary()["pairs"] == 20
-    strict = measure_lengths(opened, load_family(str(BASE), 14), tmp_path)
+    assert measure_lengths(opened, family, tmp_path, World()).summary()["pairs"] == 20
+    for ranks in range(1, 24):  # more ranks than pairs, too
+        parts = [Lengths(*(array[rank::ranks] for array in vars(lengths).values())) for rank in range(ranks)]
+        whole = Lengths.dealt(parts)
+        assert all(np.array_equal(one, other) for one, other in zip(vars(whole).values(), vars(lengths).values()))
+    strict = measure_lengths(opened, load_family(str(BASE), 14), tmp_path, World())
     assert strict.summary()["bad"]["long-query"] > 0
     # A bad pair's slot is filled: it costs what its filler costs, and the token budget holds.
     long = strict.reasons == "long-query"

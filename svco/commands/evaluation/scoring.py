@@ -127,11 +127,8 @@ def score_source(
     """(scores, lengths) of all cells but the corrupted ones of pairs that are in no shard. Two images that show the same are
     scored too: whoever made a benchmark wanted them. A collective; every rank gets all results."""
     # Lengths are not kept: measuring them takes no longer than finding out whether the kept ones are these.
-    lengths = world.on_main(
-        lambda: measure(
-            pairs, subject.family, lambda items: show(items, f"{what}: measuring lengths"), equal_pictures=True
-        )
-    )
+    told = f"{what}: measuring lengths"
+    lengths = measure(pairs, subject.family, world, lambda items: show(items, told), equal_pictures=True)
     config = _config(effort)
     loader = evaluation_loader(
         Measured(pairs, lengths),

@@ -128,6 +128,7 @@ def _crops(a: Architecture, features: Any) -> Any:
 
 def _measured(config: Config) -> Any:
     """The lengths of the training pairs, or None where shards or base model are not here."""
+    from ...basics.dist import World
     from ...batches.lengths import measure_lengths
     from ...batches.split import cache_dir
     from ...data.shards import ShardSet, expand
@@ -142,4 +143,4 @@ def _measured(config: Config) -> Any:
         return None
     family = load_family(config.model.base, config.data.max_text_tokens, config.model.paper_compat)
     shards = ShardSet.open(config.data.train, cache_dir(config), split="train")
-    return measure_lengths(shards, family, cache_dir(config), equal_pictures=config.data.equal_pictures)
+    return measure_lengths(shards, family, cache_dir(config), World(), equal_pictures=config.data.equal_pictures)
