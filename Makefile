@@ -78,7 +78,8 @@ $(STAMP): setup.cfg pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install --use-pep517 --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[$(EXTRAS)]'
 	@# What DeepSpeed compiles when ranks first meet on a CPU, half a minute: here and not in the first run. On a GPU there is none.
-	$(BIN)/python -c 'from deepspeed.accelerator import get_accelerator as at; shared = at().create_op_builder("ShareMemCommBuilder"); shared and shared.load()' > /dev/null
+	$(BIN)/python -c 'from deepspeed.comm.torch import build_shm_op; build_shm_op()' > /dev/null \
+		|| echo "DeepSpeed could not compile an operator; the first run with --ds will say why."
 	@touch $@
 
 clean:

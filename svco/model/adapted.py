@@ -6,6 +6,8 @@ of no use there: its backward pass needs what goes in. Of an ordinary operation 
 an ``autograd.Function`` (DeepSpeed's linear layer under ZeRO-3 is one) afterwards; and in peft's order, base first and adapter
 behind it, the adapter's inputs are saved when the base's product is done. So here derivative and value are two functions: the
 first saves, the second computes.
+
+Imported when adapters are made, behind ``import_peft``.
 """
 
 from __future__ import annotations
@@ -13,8 +15,43 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from peft.tuners.lora import Linear
 from torch import nn
 from torch.autograd.function import once_differentiable
+
+
+class AdaptedLinear(Linear):
+    """peft's LoRA of a linear layer, computed as one product where it is plain LoRA."""
+
+    joined: bool = True
+    """Compute as one product, or as peft does."""
+
+    def forward(self, x: torch.Tensor, *more: Any, **named: Any) -> torch.Tensor:
+        """(…, out) of ``x`` (…, in)."""
+        if more or named or not self._is_plain(x):
+            return super().forward(x, *more, **named)
+        (name,) = self.active_adapters
+        a: Any = self.lora_A[name]
+        b: Any = self.lora_B[name]
+        return adapted(x, self.base_layer, a.weight, b.weight, self.scaling[name])
+
+    def _is_plain(self, x: torch.Tensor) -> bool:
+        names, base, kind = self.active_adapters, self.base_layer, x.device.type
+        return (
+            self.joined
+            and not self.disable_adapters
+            and not self.merged_adapters
+            and len(names) == 1
+            and names[0] in self.lora_A
+            and names[0] not in self.lora_variant
+            and not self.lora_bias[names[0]]
+            and not (self.training and not isinstance(self.lora_dropout[names[0]], nn.Identity))
+            and not any(p.requires_grad for p in base.parameters())
+            and x.dim() > 1
+            and x.dtype == base.weight.dtype == self.lora_A[names[0]].weight.dtype
+            and not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
+            and not torch.compiler.is_compiling()  # which fuses by itself, and traces what it knows
+        )
 
 
 def adapted(x: torch.Tensor, base: nn.Module, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
@@ -74,7 +111,9 @@ class _Value(torch.autograd.Function):
         value: torch.Tensor = base(x)
         rows = value.view(-1, len(b))
         torch.addmm(rows, low, b.t(), alpha=scale, out=rows)  # an ``addmm_`` that torch counts the operations of
-        return value
+        return torch.ops.aten._unsafe_view(
+            rows, value.shape
+        )  # no view to autograd, which would not let it be changed in place
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -1,4 +1,4 @@
-"""LoRA adapters inside a model: added, attached from a folder, switched off. With adapter_files the only door to peft."""
+"""LoRA adapters inside a model: added, attached, switched off. With adapted and adapter_files the only door to peft."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..basics.errors import UserError, first_line
 from ..families import HfModel
 from ..recipe.config import ALL_LINEAR, LoraConfig
-from .adapted import adapted
 from .adapter_files import (
     ADAPTER,
     example,
@@ -145,51 +143,18 @@ def _adapt(target: HfModel, adapter_name: str, **how: Any) -> Any:
     """What peft puts around the linear layer ``target``; None: what it puts of its own accord, as around one of 4 bits."""
     from torch import nn
 
-    return _adapted_linear()(target, adapter_name, **how) if type(target).forward is nn.Linear.forward else None
+    from .adapted import AdaptedLinear
 
-
-@cache
-def _adapted_linear() -> Any:
-    """peft's LoRA of a linear layer, computed as one product where it is plain LoRA."""
-    import torch
-    from peft.tuners.lora import Linear
-    from torch import nn
-
-    class AdaptedLinear(Linear):
-        joined = True
-
-        def forward(self, x: torch.Tensor, *more: Any, **named: Any) -> torch.Tensor:
-            if more or named or not self._is_plain(x):
-                return super().forward(x, *more, **named)
-            (name,) = self.active_adapters
-            a: Any = self.lora_A[name]
-            b: Any = self.lora_B[name]
-            return adapted(x, self.base_layer, a.weight, b.weight, self.scaling[name])
-
-        def _is_plain(self, x: torch.Tensor) -> bool:
-            names, base, kind = self.active_adapters, self.base_layer, x.device.type
-            return (
-                self.joined
-                and not self.disable_adapters
-                and not self.merged_adapters
-                and len(names) == 1
-                and names[0] in self.lora_A
-                and names[0] not in self.lora_variant
-                and not self.lora_bias[names[0]]
-                and not (self.training and not isinstance(self.lora_dropout[names[0]], nn.Identity))
-                and not any(p.requires_grad for p in base.parameters())
-                and x.dtype == base.weight.dtype == self.lora_A[names[0]].weight.dtype
-                and not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
-                and not torch.compiler.is_compiling()  # which fuses by itself, and traces what it knows
-            )
-
-    return AdaptedLinear
+    return AdaptedLinear(target, adapter_name, **how) if type(target).forward is nn.Linear.forward else None
 
 
 def join_adapters(model: HfModel, joined: bool) -> None:
     """Has the adapted layers of ``model`` compute as one product, as they do by themselves, or as peft does."""
-    for module in adapter_modules(model):
-        if isinstance(module, _adapted_linear()):
+    modules = adapter_modules(model)
+    from .adapted import AdaptedLinear
+
+    for module in modules:
+        if isinstance(module, AdaptedLinear):
             module.joined = joined
 
 

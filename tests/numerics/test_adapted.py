@@ -1,5 +1,8 @@
 """A matrix and its adapter as one product, against peft's own computation of the same module."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from peft.tuners.lora import Linear
@@ -142,6 +145,28 @@ def is_joined(model, x):
             seen.add(node)
             found += [parent for parent, _ in node.next_functions]
     return "_DerivativeBackward" in {node.name() for node in seen}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_what_it_gives_may_be_changed_in_place_and_have_any_axes(bias):
+    model, x = adapted_model(bias=bias), inputs()
+    results = []
+    for joined in (True, False):
+        join_adapters(model, joined)
+        model.zero_grad()
+        out = model.layer.up_proj(x)
+        out.mul_(2).sum().backward()
+        grads = [p.grad for p in model.layer.up_proj.parameters() if p.requires_grad]
+        shaped = [model.layer.up_proj(y) for y in (x[0], x[0, 0], x[:, None], x[:, :0])]
+        results.append([out, *grads, *shaped])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_an_adapted_model_is_copied_and_pickled():
+    model, x = adapted_model(), inputs()
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(again(x), model(x)) and is_joined(again, x)
 
 
 def test_what_is_not_plain_lora_is_pefts():

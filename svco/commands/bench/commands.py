@@ -11,7 +11,7 @@ from ...basics.dist import World
 from ...basics.errors import UserError
 from ...basics.files import write_whole
 from ...basics.progress import shown
-from .ladder import ROWS
+from .ladder import ROWS, ladder
 from .report import ideas, page, plot
 from .run import Plan, run_plans, save
 from .shapes import SHAPES
@@ -88,6 +88,8 @@ def plans(arguments: Namespace) -> list[Plan]:
     rows = tuple(filter(None, arguments.rows.split(",")))
     if unknown := set(rows) - ROWS.keys():
         raise UserError(f"--rows: unknown {sorted(unknown)}; known: {', '.join(ROWS)}.")
+    if rows and arguments.tune != "lora" and not {row.name for row in ladder(full=True)} & {*rows}:
+        raise UserError(f"--rows {arguments.rows}: full fine-tuning has no adapters, so there is nothing to measure.")
     return [
         Plan(
             shape=arguments.shape,

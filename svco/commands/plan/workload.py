@@ -146,8 +146,10 @@ class Tuning:
     """Bytes of a weight."""
     quantised: bool = False
     """The decoder layers' matrices are held in 4 bits."""
-    joined: bool = True
-    """A matrix and its adapter are one product (:mod:`svco.model.adapted`): where nothing is compiled, quantised or dropped."""
+    compiled: bool = False
+    """Decoder layers are compiled: what is computed again is the compiler's choice."""
+    dropout: float = 0.0
+    """Of the adapters."""
 
     @classmethod
     def of(cls, config: Config, reference: str) -> Tuning:
@@ -161,7 +163,8 @@ class Tuning:
             reference,
             BYTES[config.model.dtype],
             config.model.quantise != "none",
-            config.model.quantise == "none" and not config.model.compile and not config.lora.dropout,
+            config.model.compile,
+            config.lora.dropout,
         )
 
     @property
@@ -192,6 +195,11 @@ class Tuning:
         return self.full or zero3 or self.adapts(*names)
 
     @property
+    def joined(self) -> bool:
+        """A matrix and its adapter are one product (:mod:`svco.model.adapted`)."""
+        return not (self.quantised or self.compiled or self.dropout)
+
+    @property
     def adding(self) -> int:
         """How many times as many elements as a matrix has outputs are read and written to add what its adapter gives."""
         return 2 if self.joined else 5
@@ -199,7 +207,7 @@ class Tuning:
     def spared(self, a: Architecture, last: Linear, zero3: bool) -> int:
         """Weights of what recomputing a layer leaves out: products by ``last``, its last matrix, that nothing needs. ``zero3``:
         its own linear function saves its input after it has multiplied."""
-        if a.hidden_norms > 2:  # a norm comes behind, which needs what it gives
+        if self.compiled or a.hidden_norms > 2:  # with more norms one comes behind, which needs what it gives
             return 0
         low = self.rank * last.outputs
         if self.adapter(last) and self.joined:
