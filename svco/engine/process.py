@@ -23,6 +23,8 @@ ALONE = timedelta(seconds=5)
 
 _left = False
 """Whether this process has been one of the ranks and is no more."""
+_linear: Any = None
+"""torch's linear function, in whose place ZeRO-3 puts its own, for good unless it is put back."""
 
 
 def start(world: World, timeout_minutes: float = 30.0) -> None:
@@ -32,6 +34,7 @@ def start(world: World, timeout_minutes: float = 30.0) -> None:
 
     Alone under ``python`` rather than a launcher, it supplies the variables a world of one needs. UserError after ``stop``.
     """
+    global _linear
     if _left:
         raise UserError(
             "This process has finished a run with a DeepSpeed config, and DeepSpeed keeps that run's process groups for as long "
@@ -45,6 +48,7 @@ def start(world: World, timeout_minutes: float = 30.0) -> None:
         os.environ.setdefault(key, str(value))
     import torch
 
+    _linear = torch.nn.functional.linear
     if torch.cuda.is_available():
         # Before the first collective: NCCL runs on the current device, which is GPU 0 for everyone unless said otherwise.
         torch.cuda.set_device(world.local_rank)
@@ -99,7 +103,8 @@ def _free_port() -> int:
 
 
 def stop() -> None:
-    """Leaves the ranks, together with the others; quiet when ``start`` was never called.
+    """Leaves the ranks, together with the others, and gives torch its own linear function back: what runs in this process
+    afterwards is to compute as if nothing had run before. Quiet when ``start`` was never called.
 
     In a ``finally`` it waits for seconds only where an error ends this rank, which the others may not have met.
     """
@@ -112,6 +117,7 @@ def stop() -> None:
         error = sys.exc_info()[1]
         _settle(None if error is None or isinstance(error, Stopped) else ALONE)
         deepspeed.comm.destroy_process_group()
+        torch.nn.functional.linear = _linear
         _left = True
 
 
