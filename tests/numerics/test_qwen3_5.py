@@ -1,6 +1,7 @@
 """Qwen3.5's gated DeltaNet layers: the state forks at the branches, and nothing of one cell is in another."""
 
 import copy
+import itertools
 
 import numpy as np
 import oracle
@@ -19,12 +20,15 @@ from svco.batches.forks import CHUNK
 from svco.batches.layout import Layout
 from svco.batches.pack import PackedCollate
 from svco.commands.evaluation.generation import generate
+from svco.commands.plan.activations import Kernels
+from svco.commands.plan.activations import layer_bytes as layer_bytes_of_attention
 from svco.commands.plan.architecture import of_config
 from svco.commands.plan.delta import layer_bytes, layer_flops
 from svco.commands.plan.flops import flops
-from svco.commands.plan.workload import Row, Tuning
+from svco.commands.plan.workload import Row, Tuning, pair_row
 from svco.data.pairs import PairText
 from svco.families import architecture, delta_net, load_family
+from svco.model.attention import register
 from svco.model.load import load_tuned
 from svco.model.recompute import RecomputeDial, set_recompute
 from svco.model.subject import load_subject
@@ -282,6 +286,37 @@ def test_the_planned_memory_of_a_layer_is_what_it_keeps(base, monkeypatch):
     planned = layer_bytes(a, a.delta, tuning, Row(tokens=here, images=2), zero3=False)
     assert planned == pytest.approx(counted["kernel"], rel=0.1)
     assert counted["transformers"] > 1.5 * planned, "the control"
+
+
+@pytest.mark.parametrize("targets", [(), ("all-linear",)])
+def test_the_planned_memory_of_a_layer_that_attends_with_gates(base, targets):
+    config = AutoConfig.from_pretrained(base / "base")
+    a, tuning = of_config(config), Tuning(False, 0, targets, False, "lockstep", 4)
+    model = AutoModelForImageTextToText.from_config(config).requires_grad_(False)
+    model.set_attn_implementation({"text_config": register("sdpa")})
+    parts = architecture("qwen3_5").parts(model)
+    layer = parts.layers[2]
+    for linear in layer.modules() if targets else ():
+        if isinstance(
+            linear, torch.nn.Linear
+        ):  # a layer whose weights learn keeps its input, as one with an adapter does
+            linear.weight.requires_grad_()
+    segments, here = [], 0
+    for prefix in (200, 200, 40):
+        root = (here, here + prefix)
+        segments += [(root, ()), ((root[1], root[1] + 20), (root,)), ((root[1] + 20, root[1] + 40), (root,))]
+        here = root[1] + 40
+    hidden, twin = torch.randn(1, here, 64, requires_grad=True), TwinLayer(layer)
+    angles = parts.rotary(hidden, torch.arange(here).expand(3, 1, -1))
+    saved, layout = SavedBytes([twin]), Layout.of(segments)
+    layout.blocks  # noqa: B018 (made once for all layers)
+    saved.wanted = True
+    with saved.counting(twin, 0, here):
+        twin(hidden, None, position_embeddings=angles, layout=layout)
+    row = pair_row(itertools.product((0, 1), (0, 1, 2)), (200, 200, 40), (21, 21), 0)
+    assert row.tokens == here
+    planned = layer_bytes_of_attention(a.attending, tuning, row, Kernels(dense=True))
+    assert planned == pytest.approx(saved.per_token * here, rel=0.05)
 
 
 def test_answers_as_transformers_alone(base):

@@ -113,10 +113,14 @@ def layer_bytes(a: Architecture, tuning: Tuning, row: Row, kernels: Kernels, las
 
     of_keys, of_queries = (a.head_norms * norm(heads * a.head_size, heads) for heads in (a.groups, a.heads))
     attention = norm(a.hidden) + of_keys + b * a.hidden * needed("q_proj", "k_proj", "v_proj")
+    # What gates attention's output: its sigmoid, and the product where o_proj keeps it; in float32 the gate itself, which shares
+    # its storage with the queries that their norm keeps.
+    gated = b * a.gates * (1 + needed("o_proj") + (a.head_norms and b == wide))
     # In the MLP: gate, its SiLU, up, and their product.
     mlp = (
         (a.hidden_norms - 1) * norm(a.hidden)
         + of_queries
+        + gated
         + b * a.hidden * needed("gate_proj", "up_proj")
         + b * a.intermediate * (3 + needed("down_proj"))
     )

@@ -105,6 +105,11 @@ class Architecture:
         return replace(self, layers=self.layers - len(self.delta.numbers), delta=None) if self.delta else self
 
     @property
+    def gates(self) -> int:
+        """Width of the gates of attention's output that q_proj gives beside the queries."""
+        return next(x.outputs for x in self.linears if x.name == "q_proj") - self.heads * self.head_size
+
+    @property
     def every_linear(self) -> tuple[Linear, ...]:
         """The linear layers of all decoder layers, one behind another."""
         others = self.delta.linears * len(self.delta.numbers) if self.delta else ()
