@@ -131,7 +131,10 @@ def _how_to_load(kind: str, base: Base, dtype: str, names: str) -> str:
         ("adapter", "4"): "The weights have the names of transformers before 4.52. ",
         ("adapter", "5"): "The weights have the names of transformers 5. ",
     }.get((kind, names), "")
-    return f"## Loading\n\n{needs}`.` is this folder.\n\n```python\n" + "\n".join(lines) + "\n```"
+    videos = (
+        "The processors of newer families, which know videos, need the package torchvision, SmolVLM's num2words too. "
+    )
+    return f"## Loading\n\n{needs}{videos}`.` is this folder.\n\n```python\n" + "\n".join(lines) + "\n```"
 
 
 def _training(run: RunFacts) -> str:
