@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..basics.dist import World
 from ..basics.errors import BadSample
+from ..basics.progress import Progress, silent
 from ..basics.sealed import read_arrays, write_arrays
 from ..data.contrast import decode_pair, same_images
 from ..data.pairs import PairSource
@@ -35,18 +37,17 @@ class Lengths:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_arrays(path, prefixes=self.prefixes, responses=self.responses, cut=self.cut, reasons=self.reasons)
+        write_arrays(path, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Lengths:
-        return cls(*read_arrays(path, "prefixes", "responses", "cut", "reasons"))
+        return cls(*read_arrays(path, *(field.name for field in fields(cls))))
 
     @classmethod
     def dealt(cls, parts: Sequence[Lengths]) -> Lengths:
         """Those of all pairs from those of every n-th, beginning with the first, the second …, of n ``parts``."""
         count, whole = sum(len(part.cut) for part in parts), []
-        for name in ("prefixes", "responses", "cut", "reasons"):
-            arrays = [getattr(part, name) for part in parts]
+        for arrays in zip(*(vars(part).values() for part in parts), strict=True):
             whole.append(np.empty((count, *arrays[0].shape[1:]), arrays[0].dtype))
             for first, array in enumerate(arrays):
                 whole[-1][first :: len(parts)] = array
@@ -79,7 +80,7 @@ def measure_lengths(
     family: Family,
     cache_dir: Path,
     world: World,
-    progress: Callable[[Any], Any] = iter,
+    progress: Progress = silent,
     equal_pictures: bool = False,
 ) -> Lengths:
     """Lengths of every pair of ``shards``, from rank 0's ``cache_dir`` if the same shards and template were measured before. A
@@ -97,12 +98,15 @@ def measure(
     shards: PairSource,
     family: Family,
     world: World,
-    progress: Callable[[Any], Any] = iter,
+    progress: Progress = silent,
     equal_pictures: bool = False,
+    whose: str = "",
 ) -> Lengths:
-    """Lengths of every pair of ``shards``, a share measured by each rank. A collective."""
-    share = range(world.rank, len(shards), world.size)
-    return Lengths.dealt(world.gather(world.on_each(lambda: _share(shards, family, share, progress, equal_pictures))))
+    """Lengths of every pair of ``shards``, a share measured by each rank; ``whose`` stands before what is told meanwhile. A
+    collective."""
+    said = f"{whose}measuring lengths" + (f", a share of {world.size}" if world.size > 1 else "")
+    share, told = range(world.rank, len(shards), world.size), partial(progress, what=said)
+    return Lengths.dealt(world.gather(world.on_each(lambda: _share(shards, family, share, told, equal_pictures))))
 
 
 def _known(path: Path, count: int) -> Lengths | None:

@@ -59,9 +59,7 @@ class Split(Measured):
         if world.local_rank == 0:
             shards.fetch(cache)
         world.barrier()
-        told = "measuring lengths" + (f", a share of {world.size}" if world.size > 1 else "")
-        lengths = measure_lengths(shards, family, cache, world, lambda items: progress(items, told), equal_pictures)
-        return cls(shards, lengths)
+        return cls(shards, measure_lengths(shards, family, cache, world, progress, equal_pictures))
 
 
 def open_splits(config: Config, family: Family, world: World, progress: Progress) -> dict[str, Split]:

@@ -150,10 +150,10 @@ def _adapt(target: HfModel, adapter_name: str, **how: Any) -> Any:
 
 def join_adapters(model: HfModel, joined: bool) -> None:
     """Has the adapted layers of ``model`` compute as one product, as they do by themselves, or as peft does."""
-    modules = adapter_modules(model)
+    import_peft()
     from .adapted import AdaptedLinear
 
-    for module in modules:
+    for module in model.modules():
         if isinstance(module, AdaptedLinear):
             module.joined = joined
 

@@ -114,7 +114,9 @@ def test_lengths_are_measured_once_and_told(family, shards, tmp_path):
     assert lengths.prefixes[0].tolist() == [len(p) for p in first.prefixes]
     assert lengths.responses[0].tolist() == [len(r) for r in first.responses]
     (file,) = (tmp_path / "lengths").glob("*.npz")
-    again = measure_lengths(opened, family, tmp_path, World(), progress=lambda items: pytest.fail("measured twice"))
+    again = measure_lengths(
+        opened, family, tmp_path, World(), progress=lambda items, what: pytest.fail("measured twice")
+    )
     assert (again.responses == lengths.responses).all()
     file.write_bytes(file.read_bytes()[:300])  # still begins as a zip does
     assert measure_lengths(opened, family, tmp_path, World()).summary()["pairs"] == 20

@@ -51,12 +51,8 @@ DOORS = {
     "openai": {"endpoint.client"},
     "imagehash": {"data.looks"},
     "scipy": {"data.alike"},
-    "peft": {
-        "model.lora",
-        "model.adapted",
-        "model.adapter_files",
-        "commands.bench",
-    },  # the peer is given peft's own configuration
+    # The bench's peer is given peft's own configuration.
+    "peft": {"model.lora", "model.adapted", "model.adapter_files", "commands.bench"},
     "bitsandbytes": {"model.quantised"},
     "trl": {"commands.bench"},
     "lmms_eval": {"commands.harness.plugin", "commands.harness.model"},  # imported in its own environment alone

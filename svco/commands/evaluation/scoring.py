@@ -127,8 +127,7 @@ def score_source(
     """(scores, lengths) of all cells but the corrupted ones of pairs that are in no shard. Two images that show the same are
     scored too: whoever made a benchmark wanted them. A collective; every rank gets all results."""
     # Lengths are not kept: measuring them takes no longer than finding out whether the kept ones are these.
-    told = f"{what}: measuring lengths" + (f", a share of {world.size}" if world.size > 1 else "")
-    lengths = measure(pairs, subject.family, world, lambda items: show(items, told), equal_pictures=True)
+    lengths = measure(pairs, subject.family, world, show, equal_pictures=True, whose=f"{what}: ")
     config = _config(effort)
     loader = evaluation_loader(
         Measured(pairs, lengths),

@@ -26,8 +26,7 @@ class Kernels:
     widened_head: bool = False
     """Half-precision products are made in float32 from widened copies, as on a CPU; a GPU accumulates in float32 without."""
     zero3: bool = False
-    """ZeRO-3's linear function: it keeps its input even where its weights are frozen, and recomputation repeats a layer's last
-    product."""
+    """ZeRO-3's linear function: it keeps its input even where its weights are frozen."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def _of_check(machine: Machine, found: Mapping[str, Any], name: str) -> Reached:
             pair = pair_row(itertools.product((0, 1), (0, 1, 2)), prefixes, responses, a.tower.crop_features)
             work = pair.times(step["unique_tokens"] / pair.tokens)
             done = flops(a, tuning, work, a.layers if recomputed else 0, zero3=False)
-            ratios.append(step["seconds"] / compute_seconds(a, tuning, machine, work, done, compiled=False))
+            ratios.append(step["seconds"] / compute_seconds(a, tuning, machine, work, done))
     if not ratios:
         raise KeyError("no timed step")
     return replace(reached, slower=median(ratios), uncertainty=0.15)

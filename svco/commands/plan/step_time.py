@@ -84,11 +84,10 @@ def step_time(
     micros: Micros,
     work: Flops,
     found: Gathered | None,
-    compiled: bool,
 ) -> StepTime:
     """The time of a step. Traffic runs beside the computation of the same pass, but for the first layer's gather."""
     reached, count = machine.reached, micros.count
-    compute = count * compute_seconds(a, tuning, machine, micros.row, work, compiled)
+    compute = count * compute_seconds(a, tuning, machine, micros.row, work)
     moved = travel(a, tuning, sharding, machine, count, found)
     gather = _collective(machine, moved.gathered, moved.across, (found.calls * count) if found else 1)
     quantized = 0.25 if sharding.quantized_gradients else 1.0
@@ -105,11 +104,13 @@ def step_time(
     return StepTime(compute, gather, reduce, to_host, exposed, update, reached.uncertainty)
 
 
-def compute_seconds(a: Architecture, tuning: Tuning, machine: Machine, row: Row, work: Flops, compiled: bool) -> float:
+def compute_seconds(a: Architecture, tuning: Tuning, machine: Machine, row: Row, work: Flops) -> float:
     """Seconds of one micro-batch without traffic."""
     gpu, reached = machine.gpu, machine.reached
     products = work.total / (gpu.flops * reached.matmul)
-    between = row.tokens * _between(a, tuning, row, work) * (0.4 if compiled else 1.0) + _unpacked(a, tuning, work)
+    between = row.tokens * _between(a, tuning, row, work) * (0.4 if tuning.compiled else 1.0) + _unpacked(
+        a, tuning, work
+    )
     # Policy and reference forward, backward as two, and forward again where layers are recomputed.
     passes = 1 + tuning.live + 2 + (work.recompute > 0)
     launches = a.layers * passes * _KERNELS * _LAUNCH
