@@ -1,6 +1,7 @@
 """A study's file, its tasks, and the arithmetic of its tables."""
 
 import json
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -266,6 +267,29 @@ def test_a_stop_that_meets_the_end_of_the_last_task_is_heard(tmp_path):
         task = Task("A", "MVC", 0, {}, tmp_path / f"cell-{told}", (command,), group="g")
         outcome = run_tasks([task], 1, lambda items, what, total: items, "trials")
         assert (outcome.code, outcome.finished, outcome.stopped, outcome.asked) == (0, 1, [], told)
+
+
+def test_a_stop_between_two_stages_is_heard(tmp_path):
+    """While the cells are made of what the trials found: it ended the study as a signal that nobody hears ends a process."""
+    import os
+    import sys
+
+    from svco.commands.study.cells import Command, Task
+    from svco.commands.study.run import heeding_signals, run_tasks
+
+    def stage(name):
+        command = Command("train", (sys.executable, "-c", "pass"))
+        task = Task("A", "MVC", 0, {}, tmp_path / name, (command,), group="g")
+        return run_tasks([task], 1, lambda items, what, total: items, name, children)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with heeding_signals() as children:
+        assert (stage("trials").code, children.stopping) == (0, False)
+        os.kill(os.getpid(), signal.SIGTERM)
+        outcome = stage("cells")
+    assert (outcome.code, outcome.finished, len(outcome.stopped), outcome.asked) == (75, 0, 1, True)
+    assert not (tmp_path / "cells" / "train.done").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_few_pairs_of_unknown_type_do_not_make_captions():

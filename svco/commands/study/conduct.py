@@ -12,7 +12,7 @@ from ...basics.files import writing
 from ...basics.progress import shown
 from ...record.lock import FolderLock
 from .cells import Task, cell_count, cell_tasks, known_cells, trial_tasks
-from .run import LOG, Outcome, run_tasks
+from .run import LOG, Children, Outcome, heeding_signals, run_tasks
 from .sources import check_sources_apart, make_sources
 from .spec import STAGES, Study
 from .standing import stage_lines
@@ -51,11 +51,16 @@ def conduct(study: Study, how: How) -> int:
 
 
 def _conduct(study: Study, how: How) -> int:
-    progress, trials_code = shown(True), 0
-    make_sources(study, progress)
+    make_sources(study, shown(True))
     check_sources_apart(study)
+    with heeding_signals() as children:
+        return _run_stages(study, how, children)
+
+
+def _run_stages(study: Study, how: How, children: Children) -> int:
+    progress, trials_code = shown(True), 0
     if "trials" in how.stages:
-        outcome = run_tasks(_chosen(trial_tasks(study, how.only), how), how.jobs, progress, "trials")
+        outcome = run_tasks(_chosen(trial_tasks(study, how.only), how), how.jobs, progress, "trials", children)
         trials_code = _say(outcome)
         if trials_code == RESUBMIT:
             return trials_code
@@ -66,7 +71,7 @@ def _conduct(study: Study, how: How) -> int:
         return trials_code
     # A trial that failed keeps back the cells that wait for it, and no others.
     tasks = known_cells(study, how.only) if trials_code else cell_tasks(study, how.only)
-    code = _say(run_tasks(_chosen(tasks, how), how.jobs, progress, "cells"))
+    code = _say(run_tasks(_chosen(tasks, how), how.jobs, progress, "cells", children))
     if how.task is None:
         tell(study, how)
     return trials_code or code

@@ -7,9 +7,9 @@ import signal
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -117,34 +117,46 @@ def _lives(group: int) -> bool:
     return False
 
 
-def run_tasks(tasks: Sequence[Task], jobs: int, progress: Progress, what: str) -> Outcome:
-    """Runs what is not finished of ``tasks``, ``jobs`` at a time; several groups may hold one task: it runs once.
-
-    A failed task does not end the others. SIGTERM, SIGUSR1 and Ctrl-C make the running ones save and end, and the rest wait for
-    the next call.
-    """
-    outcome, children = Outcome(), Children()
-    waiting = [task for task in unique(tasks) if not task.finished]
-    outcome.finished = sum(task.finished for task in tasks)
+@contextmanager
+def heeding_signals() -> Iterator[Children]:
+    """Inside, SIGTERM, SIGUSR1 and Ctrl-C make the commands that run save and end, and no more begin: also between two stages."""
+    children = Children()
     heard = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     before = {number: signal.signal(number, children.stop) for number in heard}
-    threads = max(1, (os.cpu_count() or 1) // jobs)
     try:
-        with ThreadPoolExecutor(jobs) as pool:
-            # Two groups may ask the same run for different tests: a folder belongs to one task at a time.
-            folders: dict[Path, Lock] = defaultdict(Lock)
-            futures = {pool.submit(_run, task, children, threads, folders[task.folder]): task for task in waiting}
-            for future in progress(as_completed(futures), what, total=len(futures)):
-                code, tail = future.result()
-                if code == 0:
-                    outcome.finished += 1
-                elif code == RESUBMIT or children.stopping:
-                    outcome.stopped.append(futures[future])
-                else:
-                    outcome.failed.append((futures[future], tail))
+        yield children
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def run_tasks(
+    tasks: Sequence[Task], jobs: int, progress: Progress, what: str, children: Children | None = None
+) -> Outcome:
+    """Runs what is not finished of ``tasks``, ``jobs`` at a time; several groups may hold one task: it runs once.
+
+    A failed task does not end the others. A stop that ``children`` hears of lets the rest wait for the next call; None: it is heard
+    for as long as this runs.
+    """
+    if children is None:
+        with heeding_signals() as children:
+            return run_tasks(tasks, jobs, progress, what, children)
+    outcome = Outcome()
+    waiting = [task for task in unique(tasks) if not task.finished]
+    outcome.finished = sum(task.finished for task in tasks)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ThreadPoolExecutor(jobs) as pool:
+        # Two groups may ask the same run for different tests: a folder belongs to one task at a time.
+        folders: dict[Path, Lock] = defaultdict(Lock)
+        futures = {pool.submit(_run, task, children, threads, folders[task.folder]): task for task in waiting}
+        for future in progress(as_completed(futures), what, total=len(futures)):
+            code, tail = future.result()
+            if code == 0:
+                outcome.finished += 1
+            elif code == RESUBMIT or children.stopping:
+                outcome.stopped.append(futures[future])
+            else:
+                outcome.failed.append((futures[future], tail))
     outcome.asked = children.stopping
     return outcome
 
