@@ -135,8 +135,8 @@ def run_tasks(
 ) -> Outcome:
     """Runs what is not finished of ``tasks``, ``jobs`` at a time; several groups may hold one task: it runs once.
 
-    A failed task does not end the others. A stop that ``children`` hears of lets the rest wait for the next call; None: it is heard
-    for as long as this runs.
+    A failed task does not end the others. A stop that ``children`` hears of lets the rest wait for the next call; None: one is
+    heard of for as long as this runs.
     """
     if children is None:
         with heeding_signals() as children:
